@@ -54,7 +54,7 @@ def to_grid(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
     """
     largest = np.abs(vectors).max(axis=1)
     needed = np.ceil(np.log2(np.maximum(largest, np.finfo(np.float32).tiny) / MANTISSA_MAX))
-    top = np.quantile(needed, 0.9999, method="lower")
+    top = np.quantile(needed, 0.9999, method="higher")
     exponent = np.clip(needed, top - EXPONENT_MAX, top)
     mantissa = np.rint(vectors.astype(np.float64) / np.exp2(exponent)[:, None])
     embedding = np.clip(mantissa, -MANTISSA_MAX, MANTISSA_MAX).astype(np.int8)
