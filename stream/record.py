@@ -1,0 +1,84 @@
+"""Kafka's envelopes as plain values: what sources hand to the core, and what the core hands to sinks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Headers = tuple[tuple[str, bytes | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as it was read.
+
+    On the events topic `timestamp_ms` is the ingest time; the event's own time lies in its value.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+    def header(self, name: str) -> bytes | None:
+        """The last value of header `name`, None when there is none.
+
+        >>> Record("t", 0, 7, 0, None, b"{}", (("traceparent", b"00-1"),)).header("traceparent")
+        b'00-1'
+        """
+        for key, value in reversed(self.headers):
+            if key == name:
+                return value
+        return None
+
+    @property
+    def position(self) -> str:
+        """`topic[partition]@offset`, as messages name a record."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class OutRecord:
+    """An event, a score or a finding on its way out.
+
+    Sinks add the headers `tg-schema`, `tg-event-id`, `tg-source`, `tg-release` and `traceparent`.
+    """
+
+    partition: int
+    key: bytes
+    value: bytes
+    source: tuple[str, int, int]
+    """Topic, partition and offset of the input that caused it."""
+    event_id: str
+    traceparent: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An input that could not be read, and why; `schemas.dead_letter` turns it into a record of the dead letter topic."""
+
+    record: Record
+    reason: str
+    """One of `schemas.dead_letter.REASONS`."""
+    message: str
+    stage: str
+    exception_class: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """A row of the state topic; `value` None is a tombstone."""
+
+    partition: int
+    key: bytes
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """A control or tick as it took effect in a partition."""
+
+    partition: int
+    value: bytes
