@@ -1,0 +1,388 @@
+"""Every configuration key, its default and its rule: one frozen class a section, no I/O.
+
+`stream.runtime.settings` reads them from flags, the environment and `tidegate.toml`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from stream import config_rules as rules
+from stream.errors import StateError, UsageError
+
+_DAY_MS = 86_400_000
+DETERMINISTIC_SECTIONS = ("core", "decision", "budget", "learning", "routing", "findings", "dedup")
+"""Sections that a result may depend on, besides `topics.partitions`; the journal holds them."""
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """How to reach the broker."""
+
+    bootstrap_servers: str = "localhost:9092"
+    """Brokers to ask first, `host:port[,host:port]`."""
+    session_timeout_ms: int = 15_000
+    """How long the group waits for a silent member before its partitions go to others."""
+    transaction_timeout_ms: int = 10_000
+    """How long the broker waits before it aborts the transaction of a producer that is gone."""
+    group_protocol: str = "classic"
+    """`classic` (cooperative-sticky), or `consumer` (KIP-848), where a killed static member has to wait out its session."""
+    properties: Mapping[str, str] = field(default_factory=dict)
+    """librdkafka's own keys, passed through: TLS, SASL. Secrets come from the environment or a `*_FILE` only."""
+
+    def __post_init__(self) -> None:
+        rules.text("kafka.bootstrap_servers", self.bootstrap_servers)
+        rules.integer("kafka.session_timeout_ms", self.session_timeout_ms, at_least=1_000)
+        rules.integer("kafka.transaction_timeout_ms", self.transaction_timeout_ms, at_least=1_000)
+        rules.one_of("kafka.group_protocol", self.group_protocol, ("classic", "consumer"))
+        rules.mapping("kafka.properties", self.properties, str)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicsSettings:
+    """Names and partitions of Tidegate's topics."""
+
+    prefix: str = ""
+    """Prepended to the name of every topic."""
+    output_prefix: str = ""
+    """Prepended instead to scores, findings, state and journal, for a second scorer beside the first; empty: `prefix`."""
+    partitions: int = 8
+    """Partitions of the events topic and of those that follow it; pinned, `topics check` compares."""
+
+    def __post_init__(self) -> None:
+        rules.topic_characters("topics.prefix", self.prefix)
+        rules.topic_characters("topics.output_prefix", self.output_prefix)
+        rules.integer("topics.partitions", self.partitions, at_least=1)
+
+    @property
+    def events(self) -> str:
+        """Topic of normalised events."""
+        return f"{self.prefix}genai.gateway.events.v1"
+
+    @property
+    def controls(self) -> str:
+        """Topic of controls, one partition."""
+        return f"{self.prefix}genai.anomaly.controls.v1"
+
+    @property
+    def releases(self) -> str:
+        """Topic of what exists to be served."""
+        return f"{self.prefix}genai.model.releases.v1"
+
+    @property
+    def scores(self) -> str:
+        """Topic of scores."""
+        return f"{self._output}genai.anomaly.scores.v1"
+
+    @property
+    def findings(self) -> str:
+        """Topic of findings."""
+        return f"{self._output}genai.anomaly.findings.v1"
+
+    @property
+    def state(self) -> str:
+        """Topic of the scorer's state, its changelog."""
+        return f"{self._output}genai.anomaly.state.v1"
+
+    @property
+    def journal(self) -> str:
+        """Topic of the journal."""
+        return f"{self._output}genai.anomaly.journal.v1"
+
+    @property
+    def _output(self) -> str:
+        return self.output_prefix or self.prefix
+
+
+@dataclass(frozen=True, slots=True)
+class CoreSettings:
+    """Time, as the core keeps it."""
+
+    lateness_ms: int = 300_000
+    """An event this much older than its partition's time is flagged late; it is scored all the same."""
+    future_ms: int = 300_000
+    """An event time this far past its ingest time is clamped and flagged."""
+    session_quiet_ms: int = 1_800_000
+    """A session without an event for this long is closed."""
+
+    def __post_init__(self) -> None:
+        rules.integer("core.lateness_ms", self.lateness_ms, at_least=0)
+        rules.integer("core.future_ms", self.future_ms, at_least=0)
+        rules.integer("core.session_quiet_ms", self.session_quiet_ms, at_least=1_000)
+
+
+@dataclass(frozen=True, slots=True)
+class DedupSettings:
+    """How far back a partition knows the events it has seen; the nearer bound counts."""
+
+    events_max: int = 100_000
+    """Events remembered."""
+    window_ms: int = _DAY_MS
+    """Time remembered."""
+
+    def __post_init__(self) -> None:
+        rules.integer("dedup.events_max", self.events_max, at_least=1)
+        rules.integer("dedup.window_ms", self.window_ms, at_least=1_000)
+
+
+@dataclass(frozen=True, slots=True)
+class LearningSettings:
+    """What a tenant's baselines are made of."""
+
+    grace_sessions: int = 20
+    """Sessions of a tenant before signals against its own past decide."""
+    quarantine_days: float = 7.0
+    """Days that flagged content is held back from a tenant's memory."""
+
+    def __post_init__(self) -> None:
+        rules.integer("learning.grace_sessions", self.grace_sessions, at_least=0)
+        rules.number("learning.quarantine_days", self.quarantine_days, at_least=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class FindingsSettings:
+    """Life of a finding."""
+
+    quiet_ms: int = 3_600_000
+    """A finding without an anomaly for this long is closed."""
+
+    def __post_init__(self) -> None:
+        rules.integer("findings.quiet_ms", self.quiet_ms, at_least=1_000)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSettings:
+    """What is taken from a gateway's records."""
+
+    depth_max: int = 64
+    """Deepest nesting of a record; a deeper one is a dead letter, `too_deep`."""
+    bytes_max: int = 8 * 1024 * 1024
+    """Largest record and largest normalised event; a larger one is a dead letter, `oversized`."""
+    tenant_field: str = ""
+    """Path of the tenant in a record, such as `metadata.user_api_key_org_id`; empty: the gateway format's own order."""
+    tenant_default: str = "unassigned"
+    """Tenant of a record that names none; empty: such a record is a dead letter, `no_tenant`."""
+
+    def __post_init__(self) -> None:
+        rules.integer("ingest.depth_max", self.depth_max, at_least=4)
+        rules.integer("ingest.bytes_max", self.bytes_max, at_least=1_024, at_most=8 * 1024 * 1024)
+        rules.text("ingest.tenant_field", self.tenant_field, empty=True)
+        rules.text("ingest.tenant_default", self.tenant_default, empty=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSettings:
+    """Which releases are trusted, and with what they are signed."""
+
+    trusted_keys: tuple[str, ...] = ()
+    """Ed25519 public keys, base64; while there are none, a release given by path may be unsigned."""
+    signing_key_file: str = ""
+    """File of the Ed25519 private key (PEM) that `train` signs with; empty: unsigned."""
+
+    def __post_init__(self) -> None:
+        for key in self.trusted_keys:
+            rules.text("release.trusted_keys", key)
+        rules.text("release.signing_key_file", self.signing_key_file, empty=True)
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionSettings:
+    """When a score becomes a finding."""
+
+    mode: str = "fpr"
+    """`fpr`, a session false-positive rate, or `budget`, a number of findings a day."""
+    session_fpr: float = 0.01
+    """Share of benign sessions that may be flagged, in mode `fpr`."""
+
+    def __post_init__(self) -> None:
+        rules.one_of("decision.mode", self.mode, ("fpr", "budget"))
+        rules.number("decision.session_fpr", self.session_fpr, above=0.0, at_most=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSettings:
+    """How many findings a SOC wants, in mode `budget`."""
+
+    findings_per_day: float = 50.0
+    """New findings a day, over all tenants."""
+    critical_reserve: float = 0.2
+    """Share of them kept for severity critical."""
+
+    def __post_init__(self) -> None:
+        rules.number("budget.findings_per_day", self.findings_per_day, above=0.0)
+        rules.number("budget.critical_reserve", self.critical_reserve, at_least=0.0, at_most=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderSettings:
+    """What turns text into vectors."""
+
+    name: str = "static-minilm-256"
+    """Which embedder."""
+    path: str = ""
+    """Directory of its weights; empty: those in the package."""
+    device: str = "auto"
+    """`auto`, `cpu`, or a CUDA device such as `cuda:0`."""
+
+    def __post_init__(self) -> None:
+        rules.text("embedder.name", self.name)
+        rules.text("embedder.path", self.path, empty=True)
+        if self.device not in ("auto", "cpu", "cuda") and not self.device.removeprefix("cuda:").isdecimal():
+            raise rules.refused("embedder.device", "auto, cpu, cuda or cuda:N", self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettings:
+    """How records are taken together; results do not depend on it."""
+
+    records_max: int = 2_000
+    """Records scored together."""
+    wait_ms: int = 50
+    """Longest wait for a full batch."""
+
+    def __post_init__(self) -> None:
+        # A transaction stays below 10,000 records, and a record brings up to four of them.
+        rules.integer("batch.records_max", self.records_max, at_least=1, at_most=10_000)
+        rules.integer("batch.wait_ms", self.wait_ms, at_least=0)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """Where `/healthz`, `/readyz` and `/metrics` answer."""
+
+    listen: str = "127.0.0.1:0"
+    """`host:port`; port 0 takes a free one, which the READY line names."""
+
+    def __post_init__(self) -> None:
+        rules.text("http.listen", self.listen)
+        port = self.listen.rpartition(":")[2]
+        if ":" not in self.listen or not port.isdecimal() or int(port) > 65_535:
+            raise rules.refused("http.listen", "host:port", self.listen)
+
+
+@dataclass(frozen=True, slots=True)
+class RedactionSettings:
+    """What is taken out of a message before it is stored."""
+
+    policy: str = "standard"
+    """`standard` (secrets, e-mail, phone, cards), `secrets` or `none`."""
+
+    def __post_init__(self) -> None:
+        rules.one_of("redaction.policy", self.policy, ("standard", "secrets", "none"))
+
+
+@dataclass(frozen=True, slots=True)
+class DlqSettings:
+    """What a dead letter carries."""
+
+    payload: str = "raw"
+    """`raw`, the record as it came, or `reference`, its hash and place only."""
+
+    def __post_init__(self) -> None:
+        rules.one_of("dlq.payload", self.payload, ("raw", "reference"))
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownSettings:
+    """How a service ends."""
+
+    deadline_ms: int = 10_000
+    """After SIGTERM: longest time to commit what is done."""
+
+    def __post_init__(self) -> None:
+        rules.integer("shutdown.deadline_ms", self.deadline_ms, at_least=100)
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingSettings:
+    """How tenants are laid on partitions."""
+
+    shards: Mapping[str, int] = field(default_factory=dict)
+    """Tenant -> number of partitions that its sessions are spread over; a tenant that is not named has one."""
+
+    def __post_init__(self) -> None:
+        rules.mapping("routing.shards", self.shards, int)
+        for tenant, count in self.shards.items():
+            rules.integer(f"routing.shards.{tenant}", count, at_least=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All sections, and where each value came from.
+
+    >>> settings = Settings(decision=DecisionSettings(session_fpr=0.02))
+    >>> settings.with_determinism(Settings().determinism()).decision.session_fpr
+    0.01
+    """
+
+    kafka: KafkaSettings = field(default_factory=KafkaSettings)
+    topics: TopicsSettings = field(default_factory=TopicsSettings)
+    core: CoreSettings = field(default_factory=CoreSettings)
+    dedup: DedupSettings = field(default_factory=DedupSettings)
+    learning: LearningSettings = field(default_factory=LearningSettings)
+    findings: FindingsSettings = field(default_factory=FindingsSettings)
+    ingest: IngestSettings = field(default_factory=IngestSettings)
+    release: ReleaseSettings = field(default_factory=ReleaseSettings)
+    decision: DecisionSettings = field(default_factory=DecisionSettings)
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
+    embedder: EmbedderSettings = field(default_factory=EmbedderSettings)
+    batch: BatchSettings = field(default_factory=BatchSettings)
+    http: HttpSettings = field(default_factory=HttpSettings)
+    redaction: RedactionSettings = field(default_factory=RedactionSettings)
+    dlq: DlqSettings = field(default_factory=DlqSettings)
+    shutdown: ShutdownSettings = field(default_factory=ShutdownSettings)
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """`section.key` -> flag, environment variable or file that set it; a key that is missing has its default."""
+
+    def determinism(self) -> dict[str, dict[str, Any]]:
+        """What results may depend on, as plain JSON values: the journal's `config` entry."""
+        values: dict[str, dict[str, Any]] = {name: asdict(getattr(self, name)) for name in DETERMINISTIC_SECTIONS}
+        values["topics"] = {"partitions": self.topics.partitions}
+        return values
+
+    @property
+    def config_hash(self) -> str:
+        """sha256 (hex) of `determinism()` as JSON with sorted keys."""
+        text = json.dumps(self.determinism(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def with_determinism(self, values: Mapping[str, Mapping[str, Any]]) -> Settings:
+        """These settings with what `values`, a `determinism()` of then, says; a key it does not know has its default.
+
+        Raises
+        ------
+        StateError
+            When `values` holds a section or key of another version, or a value against its rule.
+        """
+        known = {*DETERMINISTIC_SECTIONS, "topics"}
+        if strange := sorted(values.keys() - known):
+            raise StateError(_foreign(f"section {strange[0]!r}", "of this version's sections"))
+        sections: dict[str, Any] = {
+            name: _section_of(type(getattr(self, name)), name, values.get(name, {})) for name in DETERMINISTIC_SECTIONS
+        }
+        topics = {key: value for key, value in values.get("topics", {}).items() if key == "partitions"}
+        sections["topics"] = _replaced(self.topics, topics)
+        return replace(self, **sections)
+
+
+def _section_of(kind: type[Any], name: str, values: Mapping[str, Any]) -> Any:
+    keys = {item.name for item in fields(kind)}
+    if strange := sorted(values.keys() - keys):
+        raise StateError(_foreign(f"key {name}.{strange[0]}", "of this version's keys"))
+    return _replaced(kind(), values)
+
+
+def _replaced(section: Any, values: Mapping[str, Any]) -> Any:
+    try:
+        return replace(section, **values)
+    except UsageError as error:
+        raise StateError(_foreign(str(error), "within its rule")) from error
+
+
+def _foreign(what: str, required: str) -> str:
+    return f"journal: each value of a config entry must be {required}; got {what}. Replay it with the Tidegate that wrote it."
