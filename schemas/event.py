@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -11,6 +11,8 @@ PartType = Literal["text", "tool_call", "tool_call_response", "reasoning", "blob
 SessionSource = Literal["gateway", "trace", "derived"]
 ContentState = Literal["full", "redacted", "truncated", "external"]
 Status = Literal["success", "failure"]
+Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+Hex64 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class Part(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -36,7 +38,7 @@ class Message(msgspec.Struct, frozen=True):
     """One message; equal `digest` means equal role and parts, but for tool call ids and reasoning."""
 
     role: Role
-    digest: str
+    digest: Hex32
     parts: list[Part]
 
 
@@ -44,7 +46,7 @@ class EventSource(msgspec.Struct, frozen=True):
     """Where the event came from."""
 
     gateway: str
-    raw_sha256: str
+    raw_sha256: Hex64
     topic: str
     partition: int
     offset: int
@@ -63,8 +65,7 @@ class GatewayEvent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     Fields without a value are absent from the JSON, but for `key_hash`, which is null.
     """
 
-    event_id: str
-    """64 hex digits."""
+    event_id: Hex64
     tenant: str
     session: str
     session_source: SessionSource
