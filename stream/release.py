@@ -1,0 +1,32 @@
+"""A release in memory: what the core scores with."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from models.calibration import Calibration
+from numpy.typing import NDArray
+
+from models.autoencoder import SequenceBank
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Models, calibration and warm rows, all of one embedding space, feature schema and state schema."""
+
+    name: str
+    space_id: str
+    feature_schema: str
+    state_schema: str
+    bank: SequenceBank
+    calibration: Calibration
+    adapters: dict[str, int]
+    """Tenant -> its row in the bank's adapters."""
+    warm: dict[str, NDArray[np.generic]]
+    """Columns of the tenant table, a row for each tenant of the training input."""
+    warm_rows: dict[str, int]
+    """Tenant -> its row there."""
+
+    @property
+    def ids(self) -> tuple[str, str, str]:
+        """What must be equal for a scorer to switch from one release to another without a warm-up."""
+        return self.space_id, self.feature_schema, self.state_schema

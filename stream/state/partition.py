@@ -1,0 +1,78 @@
+"""What a partition has besides rows: its time, its place, and its timers."""
+
+import heapq
+from dataclasses import dataclass, field
+
+import msgspec
+
+from stream.state.dedup import Dedup
+from stream.state.schema import NEVER_MS
+from stream.state.table import Key
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """Where a partition stands: written with every transaction, and equal to the group's committed offset."""
+
+    next_offset: int
+    core_time_ms: int
+    """The largest event time seen, or what a tick brought it to."""
+    ingest_time_ms: int
+    """Of the last record: from here a tick measures how much time has passed."""
+    next_control: int
+    release: str
+    config_hash: str
+    journal_seq: int
+    v: int = 1
+
+
+CURSOR_KEY = b'["cursor"]'
+
+
+@dataclass(slots=True)
+class Partition:
+    """One partition's scalars and timers."""
+
+    number: int
+    dedup: Dedup
+    next_offset: int = 0
+    core_time_ms: int = NEVER_MS
+    ingest_time_ms: int = 0
+    next_control: int = 0
+    release: str = ""
+    config_hash: str = ""
+    journal_seq: int = 0
+    session_timers: list[tuple[int, Key]] = field(default_factory=list)
+    """A heap of (due, session): early ones are looked up again and pushed back, so an event costs no push."""
+
+    def cursor(self) -> Cursor:
+        """As it is stored."""
+        return Cursor(
+            self.next_offset,
+            self.core_time_ms,
+            self.ingest_time_ms,
+            self.next_control,
+            self.release,
+            self.config_hash,
+            self.journal_seq,
+        )
+
+    def take(self, cursor: Cursor) -> None:
+        """Stand where a stored cursor says."""
+        self.next_offset = cursor.next_offset
+        self.core_time_ms = cursor.core_time_ms
+        self.ingest_time_ms = cursor.ingest_time_ms
+        self.next_control = cursor.next_control
+        self.release = cursor.release
+        self.config_hash = cursor.config_hash
+        self.journal_seq = cursor.journal_seq
+
+    def watch(self, due_ms: int, session: Key) -> None:
+        """Look at a session again when core time reaches `due_ms`."""
+        heapq.heappush(self.session_timers, (due_ms, session))
+
+    def due_sessions(self, core_time_ms: int) -> list[Key]:
+        """Sessions to look at now, each once."""
+        out: dict[Key, None] = {}
+        while self.session_timers and self.session_timers[0][0] <= core_time_ms:
+            out[heapq.heappop(self.session_timers)[1]] = None
+        return list(out)

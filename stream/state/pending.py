@@ -1,0 +1,186 @@
+"""What events will teach at their tenant's next learn point."""
+
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from models.novelty import Lesson
+from stream.errors import StateError
+from stream.record import StateChange
+from stream.state.table import Table
+
+_VERSION = 1
+_SEGMENT = np.dtype([("role", "i1"), ("slot", "<i2"), ("owner", "<u8")])
+
+
+@dataclass(slots=True)
+class Segments:
+    """Segments (n) heard and not yet learned, in order within each tenant."""
+
+    row: NDArray[np.int64]
+    """(n,) the tenant's state row."""
+    role: NDArray[np.int8]
+    slot: NDArray[np.int16]
+    owner: NDArray[np.uint64]
+    vector: NDArray[np.int8]
+    """(n, d)"""
+
+    @classmethod
+    def none(cls, dim: int) -> "Segments":
+        """No segments."""
+        return cls(
+            np.zeros(0, np.int64), np.zeros(0, np.int8), np.zeros(0, np.int16), np.zeros(0, np.uint64),
+            np.zeros((0, dim), np.int8),
+        )
+
+    def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> "Segments":
+        """Some of them."""
+        return Segments(
+            self.row[index], self.role[index], self.slot[index], self.owner[index], self.vector[index]
+        )
+
+    def joined(self, other: "Segments") -> "Segments":
+        """These, then the others."""
+        return Segments(
+            np.concatenate([self.row, other.row]),
+            np.concatenate([self.role, other.role]),
+            np.concatenate([self.slot, other.slot]),
+            np.concatenate([self.owner, other.owner]),
+            np.concatenate([self.vector, other.vector]),
+        )
+
+    def lesson(self, rows: NDArray[np.int64]) -> Lesson:
+        """As the memories of `rows` (sorted) learn them."""
+        return Lesson(np.searchsorted(rows, self.row), self.role, self.slot, self.vector, self.owner)
+
+
+@dataclass(slots=True)
+class Closings:
+    """Sessions (n) that closed since their tenant's last learn point."""
+
+    row: NDArray[np.int64]
+    """(n,) the tenant's state row."""
+    maxima: NDArray[np.float64]
+    """(n, kinds), each signal's largest value in the session, NaN where it never had one."""
+
+    @classmethod
+    def none(cls, kinds: int) -> "Closings":
+        """No sessions."""
+        return cls(np.zeros(0, np.int64), np.zeros((0, kinds)))
+
+    def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> "Closings":
+        """Some of them."""
+        return Closings(self.row[index], self.maxima[index])
+
+    def joined(self, other: "Closings") -> "Closings":
+        """These, then the others."""
+        return Closings(np.concatenate([self.row, other.row]), np.concatenate([self.maxima, other.maxima]))
+
+
+class Pending:
+    """Segments and closings that wait for a learn point, with the state rows that hold them.
+
+    One row a tenant and batch is written in that batch's transaction and tombstoned by the learn point that uses it:
+    learned rows, which are much larger, are written only there.
+    """
+
+    def __init__(self, dim: int, kinds: int) -> None:
+        self._dim = dim
+        self._kinds = kinds
+        self._segments = Segments.none(dim)
+        self._closings = Closings.none(kinds)
+        self._written: dict[int, list[tuple[int, bytes]]] = {}
+        self._used: list[tuple[int, bytes]] = []
+        self._next: dict[int, int] = {}
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[Segments, Closings]:
+        """What waits for these tenants; it waits no longer."""
+        for row in rows.tolist():
+            self._used += self._written.pop(row, [])
+        mine, ours = np.isin(self._segments.row, rows), np.isin(self._closings.row, rows)
+        taken = self._segments.take(mine), self._closings.take(ours)
+        if mine.any():
+            self._segments = self._segments.take(~mine)
+        if ours.any():
+            self._closings = self._closings.take(~ours)
+        return taken
+
+    def store(self, segments: Segments, closings: Closings, tenants: Table) -> list[StateChange]:
+        """Keep what a batch leaves waiting; its rows, and tombstones of those that were used."""
+        changes = [StateChange(partition, key, None) for partition, key in self._used]
+        self._used = []
+        for row in np.unique(np.concatenate([segments.row, closings.row])).tolist():
+            partition, tenant = tenants.key(row)[0], tenants.key(row)[1]
+            number = self._next.get(partition, 0)
+            self._next[partition] = number + 1
+            key = orjson.dumps(["pending", tenant, f"{number:020d}"])
+            value = _encode(segments.take(segments.row == row), closings.take(closings.row == row))
+            changes.append(StateChange(partition, key, value))
+            self._written.setdefault(row, []).append((partition, key))
+        self._segments = self._segments.joined(segments)
+        self._closings = self._closings.joined(closings)
+        return changes
+
+    def load(self, partition: int, row: int, ids: Sequence[str], value: bytes) -> None:
+        """Take a stored row back; rows of a tenant must come in the order of their numbers."""
+        segments, closings = _decode(value, self._dim, self._kinds, f"pending row {list(ids)!r} in {partition}")
+        segments.row[:] = row
+        closings.row[:] = row
+        self._segments = self._segments.joined(segments)
+        self._closings = self._closings.joined(closings)
+        self._written.setdefault(row, []).append((partition, orjson.dumps(["pending", *ids])))
+        self._next[partition] = max(self._next.get(partition, 0), int(ids[-1]) + 1)
+
+    def drop(self, partition: int, rows: NDArray[np.int64]) -> None:
+        """Forget a partition, whose tenants have these rows."""
+        self.take(rows)
+        self._used = [(p, key) for p, key in self._used if p != partition]
+        self._next.pop(partition, None)
+
+
+def _encode(segments: Segments, closings: Closings) -> bytes:
+    heads = np.empty(len(segments.row), _SEGMENT)
+    heads["role"], heads["slot"], heads["owner"] = segments.role, segments.slot, segments.owner
+    return orjson.dumps(
+        {
+            "maxima": _b64(closings.maxima.astype("<f8").tobytes()),
+            "segments": _b64(heads.tobytes()),
+            # A repetition only strengthens its slot: its vector is not needed again.
+            "vectors": _b64(segments.vector[segments.slot < 0].tobytes()),
+            "v": _VERSION,
+        },
+        option=orjson.OPT_SORT_KEYS,
+    )
+
+
+def _decode(value: bytes, dim: int, kinds: int, where: str) -> tuple[Segments, Closings]:
+    try:
+        stored = orjson.loads(value)
+        heads = np.frombuffer(binascii.a2b_base64(stored["segments"]), _SEGMENT)
+        vectors = np.frombuffer(binascii.a2b_base64(stored["vectors"]), np.int8).reshape(-1, dim)
+        maxima = np.frombuffer(binascii.a2b_base64(stored["maxima"]), "<f8").reshape(-1, kinds)
+        version = stored["v"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StateError(
+            f"{where} cannot be read: {error}. Rebuild the partition's state, see docs/runbook.md."
+        ) from error
+    if version != _VERSION or len(vectors) != int((heads["slot"] < 0).sum()):
+        raise StateError(
+            f"{where} must have version {_VERSION} and a vector for each new segment; got version {version!r}, "
+            f"{len(vectors)} vectors. Rebuild the partition's state, see docs/runbook.md."
+        )
+    every = np.zeros((len(heads), dim), np.int8)
+    every[heads["slot"] < 0] = vectors
+    segments = Segments(
+        np.zeros(len(heads), np.int64), heads["role"].copy(), heads["slot"].astype(np.int16),
+        heads["owner"].astype(np.uint64), every,
+    )
+    return segments, Closings(np.zeros(len(maxima), np.int64), maxima.astype(np.float64))
+
+
+def _b64(raw: bytes) -> str:
+    return binascii.b2a_base64(raw, newline=False).decode("ascii")

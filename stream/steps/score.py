@@ -1,0 +1,294 @@
+"""Signals, p-values and decisions of a batch, wave by wave, with what each wave teaches."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from models.calibration import Calibration, location_scale
+from numpy.typing import NDArray
+
+from models.autoencoder import SequenceBank
+from models.novelty import Memory, Novelty
+from stream.state.pending import Closings, Pending, Segments
+from stream.state.schema import KINDS, RING
+from stream.state.table import Table
+from stream.steps.content import ASSISTANT, SYSTEM
+from stream.steps.learn_points import is_learn_point, waves
+
+NOVELTY, SEQUENCE = range(len(KINDS))
+RELIABLE_CHARS = np.float32(40)
+"""A shorter segment says too little for its distance to count in full."""
+PRIOR_SESSIONS = 20.0
+"""Sessions of a tenant's own that weigh as much as the release's population."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreInput:
+    """Events (n) that are no duplicates, in order, with their segments (s) in the order of their events."""
+
+    tenant: NDArray[np.int64]
+    """(n,) state rows."""
+    ordinal: NDArray[np.int64]
+    """(n,) of each event in its tenant."""
+    ordinal_before: NDArray[np.int64]
+    """(n,) the tenant's last ordinal in an earlier batch."""
+    opened: NDArray[np.int64]
+    """(n,) sessions the tenant had opened by this event."""
+    session_ordinal: NDArray[np.int64]
+    """(n,) the number of the event's own session in its tenant."""
+    run: NDArray[np.int64]
+    """(n,) index of its session in this batch."""
+    windows: NDArray[np.int8]
+    lengths: NDArray[np.int64]
+    adapter: NDArray[np.int64]
+    """(n,) rows of the bank, -1 for tenants that the release does not know."""
+    segment_event: NDArray[np.int64]
+    segment_role: NDArray[np.int8]
+    segment_chars: NDArray[np.float32]
+    segment_vector: NDArray[np.int8]
+    segment_owner: NDArray[np.uint64]
+
+
+@dataclass(slots=True)
+class Closing:
+    """Sessions (c) that close within the batch, by tenant and time."""
+
+    tenant: NDArray[np.int64]
+    before_event: NDArray[np.int64]
+    """(c,) the event whose time passed their end: it fires after those before it."""
+    run: NDArray[np.int64]
+    """(c,) the run that ends, or -1 where it is one of `maxima`."""
+    maxima: NDArray[np.float64]
+    """(c, kinds), of sessions without an event in this batch."""
+
+
+@dataclass(slots=True)
+class Scores:
+    """What the events (n) came to."""
+
+    x: NDArray[np.float64]
+    """(n, kinds) signal values, NaN where an event has none."""
+    p: NDArray[np.float64]
+    """(n, kinds), 1 where there is no signal."""
+    p_combined: NDArray[np.float64]
+    anomalous: NDArray[np.bool_]
+    """(n,) at or beyond the operating point."""
+    young: NDArray[np.bool_]
+    """(n,) in a tenant's first sessions, which decide nothing."""
+    location: NDArray[np.float64]
+    """(n, kinds), what was normal for the tenant when the event was scored."""
+    observations: NDArray[np.int64]
+    """(n, kinds), sessions of the tenant's own behind it."""
+    feature_error: NDArray[np.float32]
+    """(n, F), the sequence signal by feature."""
+    distance: NDArray[np.float32]
+    """(s,), the novelty signal by segment."""
+
+
+class ScoreStep:
+    """Scores with frozen state between learn points, learns at them.
+
+    Parameters
+    ----------
+    novelty, bank, calibration
+        The release's models.
+    session_fpr
+        Operating point: the share of a tenant's benign sessions that may be found anomalous.
+    grace_sessions
+        Sessions of a tenant before its own past decides.
+    learning
+        False while a release is calibrated: memories stay as they are.
+    """
+
+    def __init__(
+        self,
+        novelty: Novelty,
+        bank: SequenceBank,
+        calibration: Calibration,
+        *,
+        session_fpr: float,
+        grace_sessions: int,
+        learning: bool = True,
+    ) -> None:
+        self.novelty = novelty
+        self.bank = bank
+        self.calibration = calibration
+        self._session_fpr = session_fpr
+        self._grace_sessions = grace_sessions
+        self._learning = learning
+
+    def score(
+        self,
+        given: ScoreInput,
+        closing: Closing,
+        run_maxima: NDArray[np.float64],
+        tenants: Table,
+        pending: Pending,
+    ) -> tuple[Scores, Segments, Closings]:
+        """Score a batch; `run_maxima` (k, kinds) and the tenants' learned columns change in place.
+
+        Returns
+        -------
+        Scores
+            Of every event.
+        Segments, Closings
+            What waits for the tenants' next learn points.
+        """
+        n = len(given.tenant)
+        kinds = len(KINDS)
+        sequence, feature_error = self.bank.score(given.windows, given.lengths, given.adapter)
+        scores = Scores(
+            x=np.full((n, kinds), np.nan),
+            p=np.ones((n, kinds)),
+            p_combined=np.ones(n),
+            anomalous=np.zeros(n, bool),
+            young=given.session_ordinal <= self._grace_sessions,
+            location=np.zeros((n, kinds)),
+            observations=np.zeros((n, kinds), np.int64),
+            feature_error=feature_error,
+            distance=np.zeros(len(given.segment_event), np.float32),
+        )
+        scores.x[:, SEQUENCE] = sequence
+        slot = np.full(len(given.segment_event), -1, np.int16)
+        wave = waves(given.ordinal, given.ordinal_before)
+        learns = is_learn_point(given.ordinal)
+        waiting = np.ones(len(given.segment_event), bool)
+        unclosed = np.ones(len(closing.tenant), bool)
+        for number in range(int(wave.max(initial=-1)) + 1):
+            here = np.flatnonzero(wave == number)
+            heard = np.flatnonzero(wave[given.segment_event] == number)
+            self._novelty(given, tenants, heard, scores, slot)
+            self._decide(given, tenants, here, scores)
+            np.fmax.at(run_maxima, given.run[here], scores.x[here])
+            # What was flagged is held back from the memory, not from the calibration (design.md, "Learning").
+            held_back = scores.anomalous & ~scores.young
+            waiting[heard] &= ~held_back[given.segment_event[heard]]
+            due = here[learns[here]]
+            if len(due) and self._learning:
+                self._learn(given, closing, run_maxima, tenants, pending, due, slot, waiting, unclosed)
+        left = np.flatnonzero(waiting)
+        ended = np.flatnonzero(unclosed)
+        return (
+            scores,
+            _segments(given, left, slot),
+            Closings(closing.tenant[ended], _maxima(closing, ended, run_maxima)),
+        )
+
+    def _novelty(
+        self, given: ScoreInput, tenants: Table, heard: NDArray[np.int64], scores: Scores, slot: NDArray[np.int16]
+    ) -> None:
+        """The novelty of each event is that of its strangest segment that someone other than the model wrote."""
+        if len(heard) == 0:
+            return
+        event = given.segment_event[heard]
+        rows, local = np.unique(given.tenant[event], return_inverse=True)
+        distance, slot[heard] = self.novelty.score(
+            memory_of(tenants, rows), local, given.segment_role[heard], given.segment_vector[heard]
+        )
+        scores.distance[heard] = distance * np.minimum(given.segment_chars[heard] / RELIABLE_CHARS, np.float32(1))
+        counted = ~np.isin(given.segment_role[heard], (SYSTEM, ASSISTANT))
+        np.fmax.at(scores.x[:, NOVELTY], event[counted], scores.distance[heard][counted].astype(np.float64))
+
+    def _decide(self, given: ScoreInput, tenants: Table, here: NDArray[np.int64], scores: Scores) -> None:
+        rows = given.tenant[here]
+        x = scores.x[here]
+        location, scale = tenants["location"][rows], tenants["scale"][rows]
+        p = np.ones_like(x)
+        for kind in range(len(KINDS)):
+            p[:, kind] = self.calibration.p_values(kind, x[:, kind], location[:, kind], scale[:, kind])
+        present = np.isfinite(x)
+        p[~present] = 1
+        scores.location[here] = location
+        scores.observations[here] = np.minimum(tenants["maxima_count"][rows], RING)
+        scores.p[here] = p
+        scores.p_combined[here] = self.calibration.combine(p, present)[1]
+        scores.anomalous[here] = scores.p_combined[here] <= self._session_fpr
+
+    def _learn(
+        self,
+        given: ScoreInput,
+        closing: Closing,
+        run_maxima: NDArray[np.float64],
+        tenants: Table,
+        pending: Pending,
+        due: NDArray[np.int64],
+        slot: NDArray[np.int16],
+        waiting: NDArray[np.bool_],
+        unclosed: NDArray[np.bool_],
+    ) -> None:
+        """Let the tenants of the events `due` learn what they have heard up to them."""
+        due = due[np.argsort(given.tenant[due], kind="stable")]
+        rows = given.tenant[due]
+        until = np.full(int(max(rows.max(), given.tenant.max(), closing.tenant.max(initial=0))) + 1, -1, np.int64)
+        until[rows] = due
+        now = np.flatnonzero(waiting & (given.segment_event <= until[given.tenant[given.segment_event]]))
+        ended = np.flatnonzero(unclosed & (closing.before_event <= until[closing.tenant]))
+        waiting[now] = False
+        unclosed[ended] = False
+        earlier, closed = pending.take(rows)
+        lesson = earlier.joined(_segments(given, now, slot))
+        memory = memory_of(tenants, rows)
+        self.novelty.learn(
+            memory,
+            lesson.lesson(rows),
+            given.ordinal[due] - tenants["learned_at"][rows],
+            given.opened[due] >= self._grace_sessions,
+        )
+        _put_back(tenants, rows, memory)
+        closed = closed.joined(Closings(closing.tenant[ended], _maxima(closing, ended, run_maxima)))
+        self._calibrate(tenants, rows, closed)
+        tenants["learned_at"][rows] = given.ordinal[due]
+        tenants.mark("learned", rows)
+
+    def _calibrate(self, tenants: Table, rows: NDArray[np.int64], closed: Closings) -> None:
+        """Put closed sessions' maxima into their tenants' rings and fit location and scale anew."""
+        order = np.argsort(closed.row, kind="stable")
+        for kind in range(len(KINDS)):
+            picked = order[np.isfinite(closed.maxima[order, kind])]
+            row = closed.row[picked]
+            starts = np.flatnonzero(np.r_[True, row[1:] != row[:-1]]) if len(row) else np.zeros(0, np.int64)
+            rank = np.arange(len(row)) - np.repeat(starts, np.diff(np.r_[starts, len(row)]))
+            at = tenants["maxima_count"][row, kind] + rank
+            # Numpy keeps the last of several writes to one place, as a ring should.
+            tenants["maxima"][row, kind, at % RING] = closed.maxima[picked, kind]
+            np.add.at(tenants["maxima_count"], (row, kind), 1)
+            prior = self.calibration
+            tenants["location"][rows, kind], tenants["scale"][rows, kind] = location_scale(
+                tenants["maxima"][rows, kind].astype(np.float64),
+                np.minimum(tenants["maxima_count"][rows, kind], RING),
+                prior.prior_location[kind],
+                prior.prior_scale[kind],
+                PRIOR_SESSIONS,
+            )
+
+
+def memory_of(tenants: Table, rows: NDArray[np.int64]) -> Memory:
+    """A copy of these tenants' memories."""
+    return Memory(
+        tenants["memory"][rows], tenants["roles"][rows], tenants["weights"][rows], tenants["owners"][rows],
+        tenants["used"][rows],
+    )
+
+
+def _put_back(tenants: Table, rows: NDArray[np.int64], memory: Memory) -> None:
+    tenants["memory"][rows] = memory.vectors
+    tenants["roles"][rows] = memory.roles
+    tenants["weights"][rows] = memory.weights
+    tenants["owners"][rows] = memory.owners
+    tenants["used"][rows] = memory.used
+
+
+def _segments(given: ScoreInput, index: NDArray[np.int64], slot: NDArray[np.int16]) -> Segments:
+    return Segments(
+        given.tenant[given.segment_event[index]],
+        given.segment_role[index],
+        slot[index],
+        given.segment_owner[index],
+        given.segment_vector[index],
+    )
+
+
+def _maxima(closing: Closing, index: NDArray[np.int64], run_maxima: NDArray[np.float64]) -> NDArray[np.float64]:
+    run = closing.run[index]
+    if len(run_maxima) == 0:
+        return closing.maxima[index]
+    return np.where(run[:, None] >= 0, run_maxima[run], closing.maxima[index])
