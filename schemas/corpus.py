@@ -98,16 +98,17 @@ def decode_session(line: bytes) -> CorpusSession:
     (ToolCall(name='', arguments='{}'),)
     """
     try:
-        raw = msgspec.json.decode(line)
+        raw = _LINE.decode(line)
+        turns = msgspec.convert(raw.get("turns"), list[Any])
     except (msgspec.DecodeError, RecursionError) as error:
-        raise ValueError(f"a corpus line must be a JSON object; got {line[:60]!r}: {error}") from error
-    if not isinstance(raw, dict) or not isinstance(raw.get("turns"), list):
-        raise ValueError(f"a corpus line must be a JSON object with a list of turns; got {line[:60]!r}")
+        raise ValueError(
+            f"a corpus line must be a JSON object with a list of turns; got {line[:60]!r}: {error}"
+        ) from error
     start_ms = raw.get("start_ms")
     calls_ms = raw.get("calls_ms")
     return CorpusSession(
         session=_text(raw.get("session")) or blake2b(line, digest_size=8).hexdigest(),
-        turns=tuple(_turn(turn) for turn in raw["turns"] if isinstance(turn, dict)),
+        turns=tuple(_turn(turn) for turn in turns if isinstance(turn, dict)),
         source=_text(raw.get("source")),
         tenant=_text(raw.get("tenant")),
         label=_text(raw.get("label")),
@@ -157,6 +158,7 @@ class _Turns(msgspec.Struct):
     turns: list[msgspec.Raw]
 
 
+_LINE = msgspec.json.Decoder(dict[str, Any])
 _TURNS = msgspec.json.Decoder(_Turns)
 
 

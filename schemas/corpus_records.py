@@ -20,7 +20,13 @@ _USD_PER_PROMPT_TOKEN = 2.5e-6
 _USD_PER_COMPLETION_TOKEN = 1e-5
 _UNCORRELATED_TENANTS = 0.34
 _USERS_PER_KEY = 12
-_USER_AGENTS = ("OpenAI/Python 1.108.2", "OpenAI/JS 6.3.0", "langchain-openai/1.0.3", "acme-agent/2.7", "python-httpx/0.28.1")
+_USER_AGENTS = (
+    "OpenAI/Python 1.108.2",
+    "OpenAI/JS 6.3.0",
+    "langchain-openai/1.0.3",
+    "acme-agent/2.7",
+    "python-httpx/0.28.1",
+)
 
 
 class Truth(msgspec.Struct, frozen=True, kw_only=True):
@@ -273,9 +279,7 @@ def _chat_calls(turn: Turn, ids: list[str]) -> list[dict[str, Any]]:
 
 def _native(session: CorpusSession, history: int) -> list[dict[str, Any]]:
     ids = _call_ids(session, history)
-    return [
-        {"role": turn.role, "parts": _parts(turn, own)} for turn, own in zip(session.turns, ids, strict=False)
-    ]
+    return [{"role": turn.role, "parts": _parts(turn, own)} for turn, own in zip(session.turns, ids, strict=False)]
 
 
 def _native_answer(session: CorpusSession, call: Call) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from heapq import heappop, heappush
+from itertools import pairwise
 
 import msgspec
 
@@ -72,7 +73,7 @@ def call_times(session: CorpusSession, start_ms: int) -> tuple[int, ...]:
     """
     made = calls(session)
     own = session.calls_ms
-    if made and len(own) == len(made) and all(a <= b for a, b in zip(own, own[1:], strict=False)):
+    if made and len(own) == len(made) and all(a <= b for a, b in pairwise(own)):
         return own
     now = start_ms if session.start_ms is None else session.start_ms
     times: list[int] = []

@@ -33,11 +33,11 @@ DAY_MS = 86_400_000
 TRAIN_DAYS, LIVE_DAYS = 10, 4
 
 BENIGN_FILES = ("dojo_gt", "tau_bench", "mint", "toolbench_cot", "multilingual", "hard_negatives")
-BENIGN = {
-    "dojogt-banking": (40, 40),
-    "dojogt-slack": (26, 26),
-    "dojogt-travel": (58, 58),
-    "dojogt-workspace": (60, 60),
+BENIGN: dict[str, tuple[int | None, int]] = {
+    "dojogt-banking": (None, 40),
+    "dojogt-slack": (None, 26),
+    "dojogt-travel": (None, 58),
+    "dojogt-workspace": (None, 60),
     "tau-airline": (120, 36),
     "tau-retail": (46, 22),
     "mint-alfworld": (140, 18),
@@ -50,7 +50,7 @@ BENIGN = {
     "woz-it": (180, 26),
     "hardneg-code": (240, 40),
 }
-"""Sessions at most by tenant: train, live."""
+"""Sessions at most by tenant: train (None is half of its tasks), live."""
 
 INJECTED_PER_TENANT = 11
 FOREIGN = {"pyrit_templates": 9, "itw_jailbreak": 6, "jailbreakbench": 6, "cyberseceval_pi": 9}
@@ -68,10 +68,11 @@ FOREIGN_TENANTS = (
 )
 FOREIGN_CHARS_MAX = 5000
 UNSUITED = re.compile(
-    r"nsfw|sex|porn|incest|rape|nazi|nigg|fagg|slut|pedo|child|underage|suicid|genocid|bomb|meth\b|terror|murder|kill", re.I
+    r"nsfw|sex|porn|incest|rape|nazi|nigg|fagg|slut|pedo|child|underage|suicid|genocid|bomb|meth\b|terror|murder|kill",
+    re.IGNORECASE,
 )
 """Jailbreaks jailbreak without it too."""
-REFUSAL = re.compile(r"^\s*(I'm sorry|I am sorry|Sorry|I cannot|I can't|I apologi[sz]e)", re.I)
+REFUSAL = re.compile(r"^\s*(I'm sorry|I am sorry|Sorry|I cannot|I can't|I apologi[sz]e)", re.IGNORECASE)
 SECRET = re.compile(
     r"AKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY|\bsk-[A-Za-z0-9_-]{20}|\bgh[pousr]_[A-Za-z0-9]{30}|\bxox[abp]-[0-9]|"
     r"\bAIza[0-9A-Za-z_-]{30}|\beyJ[A-Za-z0-9_-]{20,}\.eyJ"
@@ -106,8 +107,8 @@ def main() -> None:
     for tenant, (train_max, live_max) in BENIGN.items():
         learn, rest = _split(benign[tenant], train_max, rng)
         rest = rest[:live_max]
-        rest_tasks = {_base(session) for session in rest}
-        attacks = _spread([s for s in injected[tenant] if _base(s) in rest_tasks], INJECTED_PER_TENANT, rng)
+        rest_tasks = {base_conversation(session) for session in rest}
+        attacks = _spread([s for s in injected[tenant] if base_conversation(s) in rest_tasks], INJECTED_PER_TENANT, rng)
         judged = [*rest, *attacks, *placed[tenant]]
         rng.shuffle(judged)
         tools = _tools([*benign[tenant], *injected[tenant]])
@@ -117,7 +118,7 @@ def main() -> None:
         live += _lay(judged, client, TRAIN_DAYS, TRAIN_DAYS + LIVE_DAYS, tenant, tools, keys, rng)
     for name, sessions in (("train", train), ("live", live)):
         _write(args.out / f"{name}.jsonl.gz", sessions)
-    print(_table(train, live))
+    print(table(train, live))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ def _by_tenant(corpus: Path) -> tuple[dict[str, list[CorpusSession]], dict[str, 
     return benign, injected
 
 
-def _base(session: CorpusSession) -> str:
+def base_conversation(session: CorpusSession) -> str:
     """The base conversation of a session: its task, else what it opens with, for trials of one task open alike."""
     if session.task:
         return session.task
@@ -164,19 +165,18 @@ def _base(session: CorpusSession) -> str:
 
 
 def _split(
-    sessions: list[CorpusSession], train_max: int, rng: random.Random
+    sessions: list[CorpusSession], train_max: int | None, rng: random.Random
 ) -> tuple[list[CorpusSession], list[CorpusSession]]:
     """Sessions to learn from and the rest, no base conversation on both sides; those of few tasks are halved."""
     by_base: dict[str, list[CorpusSession]] = defaultdict(list)
     for session in sessions:
-        by_base[_base(session)].append(session)
+        by_base[base_conversation(session)].append(session)
     bases = sorted(by_base)
     rng.shuffle(bases)
-    halved = train_max >= len(sessions)
     learn: list[CorpusSession] = []
     rest: list[CorpusSession] = []
-    for base in sorted(bases, key=lambda base: -len(by_base[base])) if halved else bases:
-        to_learn = len(learn) <= len(rest) if halved else len(learn) < train_max
+    for base in sorted(bases, key=lambda base: -len(by_base[base])) if train_max is None else bases:
+        to_learn = len(learn) <= len(rest) if train_max is None else len(learn) < train_max
         (learn if to_learn else rest).extend(by_base[base])
     rng.shuffle(rest)
     return learn[:train_max], rest
@@ -194,8 +194,8 @@ def _spread(sessions: list[CorpusSession], count: int, rng: random.Random) -> li
         for family in sorted(by_family):
             left = [s for s in by_family[family] if s not in chosen]
             if left and len(chosen) < count:
-                pick = min(left, key=lambda s: used[_base(s)])
-                used[_base(pick)] += 1
+                pick = min(left, key=lambda s: used[base_conversation(s)])
+                used[base_conversation(pick)] += 1
                 chosen.append(pick)
     return chosen
 
@@ -274,14 +274,16 @@ def _gap(family: str, shape: float) -> Callable[[random.Random], float]:
     return lambda rng: rng.weibullvariate(1.0, shape)
 
 
-def _arrivals(client: Client, first_day: int, last_day: int, count: int, rng: random.Random) -> list[int]:
+def arrivals(client: Client, first_day: int, last_day: int, count: int, rng: random.Random) -> list[int]:
     """`count` arrivals in ms since the sample's start: the client's renewals, run on its own clock.
 
     The clock runs as fast as the client calls, so that its busy hours are busy; gaps have the shape of the window they
     fall into, so that its bursts are bursts. It is then slowed until `count` sessions fill the days.
     """
     windows = [
-        i for i, start in enumerate(client.starts) if first_day * 86_400 <= start < last_day * 86_400 and client.requests[i]
+        i
+        for i, start in enumerate(client.starts)
+        if first_day * 86_400 <= start < last_day * 86_400 and client.requests[i]
     ]
     clock = list(accumulate(client.requests[i] for i in windows))
     position, ticks = 0.0, []
@@ -289,13 +291,13 @@ def _arrivals(client: Client, first_day: int, last_day: int, count: int, rng: ra
         window = windows[min(bisect_left(clock, position % clock[-1]), len(windows) - 1)]
         position += client.draw[window](rng) * clock[-1] / (count + 1)
         ticks.append(position)
-    arrivals = []
+    times = []
     for tick in ticks[:count]:
         reading = tick / ticks[count] * clock[-1]
         i = min(bisect_left(clock, reading), len(windows) - 1)
         into = 1 - (clock[i] - reading) / client.requests[windows[i]]
-        arrivals.append(int((client.starts[windows[i]] + 600 * into) * 1000))
-    return arrivals
+        times.append(int((client.starts[windows[i]] + 600 * into) * 1000))
+    return times
 
 
 def _lay(
@@ -310,7 +312,7 @@ def _lay(
 ) -> list[CorpusSession]:
     """The sessions on the client's arrivals, in their order."""
     laid = []
-    for session, arrival in zip(sessions, _arrivals(client, first_day, last_day, len(sessions), rng), strict=True):
+    for session, arrival in zip(sessions, arrivals(client, first_day, last_day, len(sessions), rng), strict=True):
         start_ms = START_MS + arrival
         changed = msgspec.structs.replace(
             session,
@@ -363,7 +365,7 @@ def _write(path: Path, sessions: list[CorpusSession]) -> None:
             packed.write(json.dumps(_line(session), ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
 
 
-def _table(train: list[CorpusSession], live: list[CorpusSession]) -> str:
+def table(train: list[CorpusSession], live: list[CorpusSession]) -> str:
     """Counts by tenant, as the README has them."""
     rows = ["| tenant | train sessions (calls) | live benign (calls) | live attacks (calls) |", "|---|---|---|---|"]
     parts = {

@@ -1,0 +1,82 @@
+"""Corpus lines: what is tolerated, and which calls they stand for."""
+
+import orjson
+import pytest
+
+from schemas.corpus import CorpusSession, ToolCall, Turn, calls, decode_session, is_session
+
+
+def line(*turns: dict[str, object], **fields: object) -> bytes:
+    return orjson.dumps({"session": "s", "turns": list(turns), **fields})
+
+
+def test_each_assistant_turn_closes_one_call_and_every_call_carries_the_whole_history() -> None:
+    session = CorpusSession(
+        session="s",
+        turns=(
+            Turn("system", "be kind"),
+            Turn("user", "weather?"),
+            Turn("assistant", "", (ToolCall("weather", "{}"),)),
+            Turn("tool", "sunny"),
+            Turn("assistant", "Sunny."),
+        ),
+    )
+    assert [(c.new, c.history, c.answered) for c in calls(session)] == [(0, 2, True), (3, 4, True)]
+
+
+def test_trailing_messages_close_one_call_without_an_answer() -> None:
+    session = CorpusSession(session="s", turns=(Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c")))
+    assert [(c.new, c.history, c.answered) for c in calls(session)] == [(0, 1, True), (2, 3, False)]
+
+
+def test_session_without_an_assistant_turn_is_one_call_without_an_answer() -> None:
+    session = CorpusSession(session="s", turns=(Turn("system", "a"), Turn("user", "b")))
+    assert [(c.new, c.history, c.answered) for c in calls(session)] == [(0, 2, False)]
+
+
+def test_session_without_turns_makes_no_call() -> None:
+    assert calls(decode_session(b'{"turns": []}')) == []
+
+
+def test_two_assistant_turns_in_a_row_close_a_call_each() -> None:
+    session = CorpusSession(session="s", turns=(Turn("user", "a"), Turn("assistant", "b"), Turn("assistant", "c")))
+    assert [(c.new, c.history) for c in calls(session)] == [(0, 1), (2, 2)]
+
+
+def test_tool_call_without_name_or_arguments_is_kept_empty() -> None:
+    session = decode_session(line({"role": "assistant", "text": "", "tool_calls": [{"name": None, "args": None}]}))
+    assert session.turns[0].tool_calls == (ToolCall("", "{}"),)
+
+
+def test_result_that_is_the_text_none_stays_text() -> None:
+    session = decode_session(line({"role": "tool", "text": "None"}, {"role": "tool", "text": None}))
+    assert [turn.text for turn in session.turns] == ["None", ""]
+
+
+def test_arguments_that_are_text_already_stay_as_they_are() -> None:
+    session = decode_session(line({"role": "assistant", "tool_calls": [{"name": "f", "args": "{'x': 1"}]}))
+    assert session.turns[0].tool_calls == (ToolCall("f", "{'x': 1"),)
+
+
+def test_missing_fields_are_none_and_a_nameless_session_is_named_by_its_content() -> None:
+    session = decode_session(b'{"turns": [{"role": "user", "text": "hi"}]}')
+    other = decode_session(b'{"turns": [{"role": "user", "text": "ho"}]}')
+    assert (session.tenant, session.label, session.task, session.lang, session.model) == (None,) * 5
+    assert session.session
+    assert session.session != other.session
+
+
+def test_payload_counts_only_when_it_is_true() -> None:
+    session = decode_session(line({"role": "user", "text": "a", "payload": True}, {"role": "user", "payload": "no"}))
+    assert [turn.payload for turn in session.turns] == [True, False]
+
+
+@pytest.mark.parametrize("bad", [b"", b"[]", b"{", b'{"turns": 3}', b'{"messages": []}', b"[" * 5000])
+def test_what_is_no_session_is_refused_with_what_was_required(bad: bytes) -> None:
+    with pytest.raises(ValueError, match="a corpus line must be a JSON object with a list of turns; got"):
+        decode_session(bad)
+
+
+@pytest.mark.parametrize("other", [b'{"litellm_call_id": "x", "messages": []}', b'{"turns": "no"}', b"not json"])
+def test_gateway_records_do_not_look_like_sessions(other: bytes) -> None:
+    assert not is_session(other)
