@@ -216,7 +216,8 @@ class Novelty:
         alike = np.matmul(block, block.transpose(0, 2, 1)) >= self.near
         alike &= roles[:, :, None] == roles[:, None, :]
         earlier = np.tril(np.ones((width, width), bool), -1)
-        return order[~(alike & earlier).any(axis=2)[row, rank]]
+        kept: NDArray[np.int64] = order[~(alike & earlier).any(axis=2)[row, rank]]
+        return kept
 
     def _within_share(
         self, memory: Memory, lesson: Lesson, new: NDArray[np.int64], mature: NDArray[np.bool_]
@@ -230,7 +231,8 @@ class Novelty:
         order = np.argsort(group, kind="stable")
         rank = np.empty(len(new), np.int64)
         rank[order] = _rank_within(group[order])
-        return new[(held + rank < self.owned_max) | ~mature[tenant]]
+        kept: NDArray[np.int64] = new[(held + rank < self.owned_max) | ~mature[tenant]]
+        return kept
 
 
 def _rank_within(groups: NDArray[np.int64]) -> NDArray[np.int64]:

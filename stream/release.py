@@ -1,8 +1,8 @@
 """A release in memory: what the core scores with."""
 
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 from models.calibration import Calibration
 from numpy.typing import NDArray
 
@@ -21,7 +21,7 @@ class Release:
     calibration: Calibration
     adapters: dict[str, int]
     """Tenant -> its row in the bank's adapters."""
-    warm: dict[str, NDArray[np.generic]]
+    warm: dict[str, NDArray[Any]]
     """Columns of the tenant table, a row for each tenant of the training input."""
     warm_rows: dict[str, int]
     """Tenant -> its row there."""

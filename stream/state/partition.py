@@ -7,7 +7,7 @@ import msgspec
 
 from stream.state.dedup import Dedup
 from stream.state.schema import NEVER_MS
-from stream.state.table import Key
+from stream.state.table import SessionKey
 
 
 class Cursor(msgspec.Struct, frozen=True):
@@ -41,7 +41,7 @@ class Partition:
     release: str = ""
     config_hash: str = ""
     journal_seq: int = 0
-    session_timers: list[tuple[int, Key]] = field(default_factory=list)
+    session_timers: list[tuple[int, SessionKey]] = field(default_factory=list)
     """A heap of (due, session): early ones are looked up again and pushed back, so an event costs no push."""
 
     def cursor(self) -> Cursor:
@@ -66,13 +66,13 @@ class Partition:
         self.config_hash = cursor.config_hash
         self.journal_seq = cursor.journal_seq
 
-    def watch(self, due_ms: int, session: Key) -> None:
+    def watch(self, due_ms: int, session: SessionKey) -> None:
         """Look at a session again when core time reaches `due_ms`."""
         heapq.heappush(self.session_timers, (due_ms, session))
 
-    def due_sessions(self, core_time_ms: int) -> list[Key]:
+    def due_sessions(self, core_time_ms: int) -> list[SessionKey]:
         """Sessions to look at now, each once."""
-        out: dict[Key, None] = {}
+        out: dict[SessionKey, None] = {}
         while self.session_timers and self.session_timers[0][0] <= core_time_ms:
             out[heapq.heappop(self.session_timers)[1]] = None
         return list(out)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.novelty import Lesson
 from stream.errors import StateError
 from stream.record import StateChange
-from stream.state.table import Table
+from stream.state.table import Table, TenantKey
 
 _VERSION = 1
 _SEGMENT = np.dtype([("role", "i1"), ("slot", "<i2"), ("owner", "<u8")])
@@ -109,7 +109,7 @@ class Pending:
             self._closings = self._closings.take(~ours)
         return taken
 
-    def store(self, segments: Segments, closings: Closings, tenants: Table) -> list[StateChange]:
+    def store(self, segments: Segments, closings: Closings, tenants: Table[TenantKey]) -> list[StateChange]:
         """Keep what a batch leaves waiting; its rows, and tombstones of those that were used."""
         changes = [StateChange(partition, key, None) for partition, key in self._used]
         self._used = []

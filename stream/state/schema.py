@@ -2,7 +2,7 @@
 
 from models.novelty import Novelty
 from stream.batch import DIGEST_BYTES
-from stream.state.table import Column, Family, Table
+from stream.state.table import Column, Family, SessionKey, Table, TenantKey
 
 KINDS = ("novelty", "sequence")
 """Signals, in the order of every (.., kinds) array."""
@@ -41,7 +41,7 @@ STATE_SCHEMA = f"1.{len(KINDS)}.{len(FEATURES)}x{WINDOW}"
 """What stored rows look like; a release that differs cannot take over."""
 
 
-def tenant_table(novelty: Novelty) -> Table:
+def tenant_table(novelty: Novelty) -> Table[TenantKey]:
     """Tenants of every partition: counters change with each batch, what was learned only at learn points."""
     slots = novelty.slots
     kinds = len(KINDS)
@@ -68,7 +68,7 @@ def tenant_table(novelty: Novelty) -> Table:
     )
 
 
-def session_table() -> Table:
+def session_table() -> Table[SessionKey]:
     """Open sessions of every partition."""
     return Table(
         (

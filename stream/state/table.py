@@ -3,6 +3,7 @@
 import binascii
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import orjson
@@ -11,8 +12,12 @@ from numpy.typing import NDArray
 from stream.errors import StateError
 from stream.record import StateChange
 
-Key = tuple[int, *tuple[str, ...]]
-"""Partition first, then what names the row in it: tenant, or tenant and session."""
+TenantKey = tuple[int, str]
+"""Partition and tenant."""
+SessionKey = tuple[int, str, str]
+"""Partition, tenant and session."""
+K = TypeVar("K", bound=tuple[Any, ...])
+"""A row's key: its partition first, then what names it there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ class Family:
     columns: tuple[Column, ...]
 
 
-class Table:
+class Table(Generic[K]):
     """Rows by key, columns as arrays, written by family when marked.
 
     Memory is one array a column, grown by doubling; freed rows are used again. No method takes one row where the
@@ -65,35 +70,35 @@ class Table:
 
     def __init__(self, families: Sequence[Family], capacity: int = 256) -> None:
         self._families = {family.kind: family for family in families}
-        self._columns: dict[str, NDArray[np.generic]] = {}
+        self._columns: dict[str, NDArray[Any]] = {}
         self._initial: dict[str, float] = {}
         for family in families:
             for column in family.columns:
                 self._columns[column.name] = np.full((capacity, *column.shape), column.initial, dtype=column.dtype)
                 self._initial[column.name] = column.initial
-        self._index: dict[Key, int] = {}
-        self._keys: list[Key | None] = [None] * capacity
+        self._index: dict[K, int] = {}
+        self._keys: list[K | None] = [None] * capacity
         self._free: list[int] = list(range(capacity - 1, -1, -1))
         self._dirty: dict[str, set[int]] = {kind: set() for kind in self._families}
-        self._stored: dict[str, set[Key]] = {kind: set() for kind in self._families}
-        self._removed: set[Key] = set()
+        self._stored: dict[str, set[K]] = {kind: set() for kind in self._families}
+        self._removed: set[K] = set()
 
     def __len__(self) -> int:
         return len(self._index)
 
-    def __contains__(self, key: Key) -> bool:
+    def __contains__(self, key: K) -> bool:
         return key in self._index
 
-    def __getitem__(self, column: str) -> NDArray[np.generic]:
+    def __getitem__(self, column: str) -> NDArray[Any]:
         """The whole column, to be gathered from and scattered to by row."""
         return self._columns[column]
 
-    def find(self, keys: Sequence[Key]) -> NDArray[np.int64]:
+    def find(self, keys: Sequence[K]) -> NDArray[np.int64]:
         """Rows (n,) of `keys`, -1 for those that have none."""
         get = self._index.get
         return np.fromiter((get(key, -1) for key in keys), np.int64, len(keys))
 
-    def create(self, keys: Sequence[Key]) -> NDArray[np.int64]:
+    def create(self, keys: Sequence[K]) -> NDArray[np.int64]:
         """Rows (n,) for `keys`, none of which has one, at their initial values."""
         while len(self._free) < len(keys):
             self._grow()
@@ -105,7 +110,7 @@ class Table:
             column[rows] = self._initial[name]
         return rows
 
-    def remove(self, keys: Iterable[Key]) -> None:
+    def remove(self, keys: Iterable[K]) -> None:
         """Forget these rows; the next `changes` writes their tombstones."""
         for key in keys:
             row = self._index.pop(key)
@@ -115,14 +120,14 @@ class Table:
             for dirty in self._dirty.values():
                 dirty.discard(row)
 
-    def key(self, row: int) -> Key:
+    def key(self, row: int) -> K:
         """The key of a row in use."""
         key = self._keys[row]
         if key is None:
             raise StateError(f"state row {row} is not in use")
         return key
 
-    def keys(self, partition: int | None = None) -> list[Key]:
+    def keys(self, partition: int | None = None) -> list[K]:
         """Every key, or one partition's, in order of creation."""
         return [key for key in self._index if partition is None or key[0] == partition]
 
@@ -170,7 +175,7 @@ class Table:
         StateError
             When the value is not a row of this family and version.
         """
-        key: Key = (partition, *ids)
+        key = cast(K, (partition, *ids))
         rows = self.find([key])
         if rows[0] < 0:
             rows = self.create([key])
@@ -211,7 +216,7 @@ class Table:
             values.append(prefix + binascii.b2a_base64(body, newline=False) + suffix)
         return values
 
-    def _decode(self, family: Family, row: int, key: Key, value: bytes) -> None:
+    def _decode(self, family: Family, row: int, key: K, value: bytes) -> None:
         where = f"state of {family.kind} {list(key[1:])!r} in partition {key[0]}"
         remedy = "Rebuild the partition's state by replaying its events, see docs/runbook.md."
         try:

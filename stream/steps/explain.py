@@ -6,9 +6,9 @@ import numpy as np
 
 from schemas.finding import Excerpt, SignalView
 from stream.batch import EventBatch
+from stream.state.open_findings import Anomaly
 from stream.state.schema import FEATURES, KINDS
 from stream.steps.content import CALL, ROLES, TOOL, USER, Content
-from stream.steps.findings import Anomaly
 from stream.steps.report import significant
 from stream.steps.score import NOVELTY, SEQUENCE, ScoreInput, Scores
 from stream.steps.sessions import NewContent

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from stream.batch import EventBatch
 from stream.state.schema import FEATURES, TOOL_BUCKETS, WINDOW
-from stream.state.table import Table
+from stream.state.table import SessionKey, Table
 from stream.steps.content import ASSISTANT, SYSTEM, TOOL, USER, Content
 from stream.steps.sessions import NewContent, Runs
 
@@ -46,7 +46,7 @@ def features(
         buckets = np.stack([c.buckets for c in contents]).astype(np.float64)
 
         def total(values: NDArray[np.float64], where: NDArray[np.bool_]) -> NDArray[np.float64]:
-            return np.bincount(event[where], values[where], n)
+            return np.bincount(event[where], values[where], n).astype(np.float64)
 
         ones = np.ones(len(contents))
         x[:, _STEP["user_chars"]] = np.log1p(total(chars, role == USER)) / 2
@@ -72,7 +72,7 @@ def features(
 
 
 def windows(
-    x: NDArray[np.int8], runs: Runs, table: Table
+    x: NDArray[np.int8], runs: Runs, table: Table[SessionKey]
 ) -> tuple[NDArray[np.int8], NDArray[np.int64], NDArray[np.int8], NDArray[np.int64]]:
     """Each event's window, and what its run's next batch will need of it.
 

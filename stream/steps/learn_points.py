@@ -30,4 +30,5 @@ def waves(ordinal: NDArray[np.int64], before: NDArray[np.int64]) -> NDArray[np.i
 
 def is_learn_point(ordinal: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether a tenant learns right after its event of this ordinal (n,)."""
-    return LEARN_POINTS[np.searchsorted(LEARN_POINTS, ordinal)] == ordinal
+    next_point = LEARN_POINTS[np.searchsorted(LEARN_POINTS, ordinal)]
+    return np.equal(next_point, ordinal)

@@ -10,7 +10,7 @@ from models.autoencoder import SequenceBank
 from models.novelty import Memory, Novelty
 from stream.state.pending import Closings, Pending, Segments
 from stream.state.schema import KINDS, RING
-from stream.state.table import Table
+from stream.state.table import Table, TenantKey
 from stream.steps.content import ASSISTANT, SYSTEM
 from stream.steps.learn_points import is_learn_point, waves
 
@@ -121,7 +121,7 @@ class ScoreStep:
         given: ScoreInput,
         closing: Closing,
         run_maxima: NDArray[np.float64],
-        tenants: Table,
+        tenants: Table[TenantKey],
         pending: Pending,
     ) -> tuple[Scores, Segments, Closings]:
         """Score a batch; `run_maxima` (k, kinds) and the tenants' learned columns change in place.
@@ -174,7 +174,7 @@ class ScoreStep:
         )
 
     def _novelty(
-        self, given: ScoreInput, tenants: Table, heard: NDArray[np.int64], scores: Scores, slot: NDArray[np.int16]
+        self, given: ScoreInput, tenants: Table[TenantKey], heard: NDArray[np.int64], scores: Scores, slot: NDArray[np.int16]
     ) -> None:
         """The novelty of each event is that of its strangest segment that someone other than the model wrote."""
         if len(heard) == 0:
@@ -188,7 +188,7 @@ class ScoreStep:
         counted = ~np.isin(given.segment_role[heard], (SYSTEM, ASSISTANT))
         np.fmax.at(scores.x[:, NOVELTY], event[counted], scores.distance[heard][counted].astype(np.float64))
 
-    def _decide(self, given: ScoreInput, tenants: Table, here: NDArray[np.int64], scores: Scores) -> None:
+    def _decide(self, given: ScoreInput, tenants: Table[TenantKey], here: NDArray[np.int64], scores: Scores) -> None:
         rows = given.tenant[here]
         x = scores.x[here]
         location, scale = tenants["location"][rows], tenants["scale"][rows]
@@ -208,7 +208,7 @@ class ScoreStep:
         given: ScoreInput,
         closing: Closing,
         run_maxima: NDArray[np.float64],
-        tenants: Table,
+        tenants: Table[TenantKey],
         pending: Pending,
         due: NDArray[np.int64],
         slot: NDArray[np.int16],
@@ -239,7 +239,7 @@ class ScoreStep:
         tenants["learned_at"][rows] = given.ordinal[due]
         tenants.mark("learned", rows)
 
-    def _calibrate(self, tenants: Table, rows: NDArray[np.int64], closed: Closings) -> None:
+    def _calibrate(self, tenants: Table[TenantKey], rows: NDArray[np.int64], closed: Closings) -> None:
         """Put closed sessions' maxima into their tenants' rings and fit location and scale anew."""
         order = np.argsort(closed.row, kind="stable")
         for kind in range(len(KINDS)):
@@ -261,7 +261,7 @@ class ScoreStep:
             )
 
 
-def memory_of(tenants: Table, rows: NDArray[np.int64]) -> Memory:
+def memory_of(tenants: Table[TenantKey], rows: NDArray[np.int64]) -> Memory:
     """A copy of these tenants' memories."""
     return Memory(
         tenants["memory"][rows], tenants["roles"][rows], tenants["weights"][rows], tenants["owners"][rows],
@@ -269,7 +269,7 @@ def memory_of(tenants: Table, rows: NDArray[np.int64]) -> Memory:
     )
 
 
-def _put_back(tenants: Table, rows: NDArray[np.int64], memory: Memory) -> None:
+def _put_back(tenants: Table[TenantKey], rows: NDArray[np.int64], memory: Memory) -> None:
     tenants["memory"][rows] = memory.vectors
     tenants["roles"][rows] = memory.roles
     tenants["weights"][rows] = memory.weights

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stream.batch import DIGEST_BYTES, EventBatch
 from stream.state.schema import NEVER_MS, RING_MAX
-from stream.state.table import Key, Table
+from stream.state.table import SessionKey, Table
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ class Runs:
     """(n,) the event before it in its run, -1 when that was in an earlier batch, or never."""
     order: NDArray[np.int64]
     """(n,) events by run, then in order."""
-    keys: list[Key]
+    keys: list[SessionKey]
     """(k,) partition, tenant, session."""
     row: NDArray[np.int64]
     """(k,) the state row that a run goes on from, or -1."""
@@ -40,7 +40,7 @@ class Runs:
 
 
 def find_runs(
-    keys: Sequence[Key], core_time_ms: NDArray[np.int64], core_end_ms: NDArray[np.int64], table: Table, quiet_ms: int
+    keys: Sequence[SessionKey], core_time_ms: NDArray[np.int64], core_end_ms: NDArray[np.int64], table: Table[SessionKey], quiet_ms: int
 ) -> Runs:
     """Cut sessions into runs.
 
@@ -59,7 +59,7 @@ def find_runs(
         Open sessions.
     """
     n = len(keys)
-    local: dict[Key, int] = {}
+    local: dict[SessionKey, int] = {}
     session = np.fromiter((local.setdefault(key, len(local)) for key in keys), np.int64, n)
     names = list(local)
     rows = table.find(names)
@@ -127,7 +127,7 @@ class NewContent:
     """(m,) whether the session had not said it before; the others are repetitions, which still count as calls."""
 
 
-def find_new_content(batch: EventBatch, runs: Runs, table: Table) -> tuple[NewContent, list[Heads]]:
+def find_new_content(batch: EventBatch, runs: Runs, table: Table[SessionKey]) -> tuple[NewContent, list[Heads]]:
     """What each request adds to what its session has shown, and every run's heads afterwards.
 
     A gateway resends the whole history: where a request starts with the digests of the one before (with or without
@@ -170,7 +170,7 @@ def find_new_content(batch: EventBatch, runs: Runs, table: Table) -> tuple[NewCo
     )
 
 
-def store_heads(table: Table, rows: NDArray[np.int64], heads: Sequence[Heads]) -> None:
+def store_heads(table: Table[SessionKey], rows: NDArray[np.int64], heads: Sequence[Heads]) -> None:
     """Write heads (r) to their state rows (r)."""
     for row, head in zip(rows.tolist(), heads, strict=True):
         table["head_length"][row] = head.length
@@ -180,7 +180,7 @@ def store_heads(table: Table, rows: NDArray[np.int64], heads: Sequence[Heads]) -
         table["ring"][row, : len(ring)] = ring
 
 
-def _load_heads(runs: Runs, table: Table) -> list[Heads]:
+def _load_heads(runs: Runs, table: Table[SessionKey]) -> list[Heads]:
     lengths, hashes, used, rings = table["head_length"], table["head_hash"], table["ring_used"], table["ring"]
     heads = []
     for row in runs.row.tolist():

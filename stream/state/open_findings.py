@@ -1,0 +1,217 @@
+"""Findings that are not closed: what each has gathered, and when quiet closes it."""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+import orjson
+
+from schemas.finding import Excerpt, SignalView, finding_uid
+from stream.errors import StateError
+from stream.record import StateChange
+
+EVENT_IDS_MAX = 100
+"""Events a finding names; its count goes on."""
+EVIDENCE_MAX = 5
+
+Entity = tuple[int, str, str]
+"""Partition, tenant, session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """An event at or beyond the operating point, with what explains it."""
+
+    entity: Entity
+    event_id: str
+    traceparent: bytes | None
+    event_time_ms: int
+    core_time_ms: int
+    p_combined: float
+    title: str
+    signals: tuple[SignalView, ...]
+    techniques: tuple[str, ...]
+    evidence: tuple[Excerpt, ...]
+    key_hash: str | None
+    user: str | None
+    ip: str | None
+    model: str | None
+    tools: tuple[str, ...]
+
+
+class OpenFinding(msgspec.Struct):
+    """What a finding that is not closed has gathered; as it is stored."""
+
+    uid: str
+    opening_event_id: str
+    revision: int
+    count: int
+    first_ms: int
+    last_ms: int
+    last_core_ms: int
+    p_combined: float
+    title: str
+    signals: list[SignalView]
+    techniques: list[str]
+    evidence: list[Excerpt]
+    event_ids: list[str]
+    key_hash: str | None
+    user: str | None
+    ip: str | None
+    models: list[str]
+    tools: list[str]
+    traceparent: str | None
+    v: int = 1
+
+
+@dataclass(slots=True)
+class OpenFindings:
+    """One open finding per session, of every partition.
+
+    Parameters
+    ----------
+    quiet_ms
+        Core time without a further anomaly after which a finding is closed.
+    """
+
+    quiet_ms: int
+    _open: dict[Entity, OpenFinding] = field(default_factory=dict)
+    _timers: dict[int, list[tuple[int, Entity]]] = field(default_factory=dict)
+    _changed: set[Entity] = field(default_factory=set)
+    _stored: set[Entity] = field(default_factory=set)
+
+    def due(self, partition: int, core_time_ms: int) -> list[tuple[int, Entity]]:
+        """Findings of a partition that close at or before this time: (due, entity), in that order."""
+        heap = self._timers.get(partition, [])
+        out: list[tuple[int, Entity]] = []
+        while heap and heap[0][0] <= core_time_ms:
+            _, entity = heapq.heappop(heap)
+            finding = self._open.get(entity)
+            if finding is None:
+                continue
+            actual = finding.last_core_ms + self.quiet_ms
+            if actual <= core_time_ms:
+                if (actual, entity) not in out:
+                    out.append((actual, entity))
+            else:
+                heapq.heappush(heap, (actual, entity))
+        return sorted(out)
+
+    def next_due_ms(self, partition: int) -> int | None:
+        """When the next timer of a partition has to be looked at."""
+        heap = self._timers.get(partition)
+        return heap[0][0] if heap else None
+
+    def close(self, entity: Entity) -> OpenFinding:
+        """Close an open finding after its quiet time: its last revision."""
+        finding = self._open.pop(entity)
+        self._changed.add(entity)
+        finding.revision += 1
+        return finding
+
+    def flag(self, anomaly: Anomaly) -> tuple[OpenFinding, Literal[1, 2]]:
+        """Open a finding for the anomaly's session (1), or update the one that is open (2)."""
+        entity = anomaly.entity
+        finding = self._open.get(entity)
+        activity: Literal[1, 2] = 2
+        if finding is None:
+            activity = 1
+            finding = self._open[entity] = _opened(anomaly)
+            heapq.heappush(
+                self._timers.setdefault(entity[0], []), (anomaly.core_time_ms + self.quiet_ms, entity)
+            )
+        else:
+            _updated(finding, anomaly)
+        self._changed.add(entity)
+        return finding, activity
+
+    def changes(self) -> list[StateChange]:
+        """State rows of the findings that changed since the last call."""
+        out = []
+        for entity in sorted(self._changed):
+            finding = self._open.get(entity)
+            key = orjson.dumps(["finding", entity[1], "session", entity[2]])
+            if finding is not None:
+                out.append(StateChange(entity[0], key, msgspec.json.encode(finding)))
+                self._stored.add(entity)
+            elif entity in self._stored:
+                out.append(StateChange(entity[0], key, None))
+                self._stored.discard(entity)
+        self._changed.clear()
+        return out
+
+    def load(self, partition: int, ids: Sequence[str], value: bytes) -> None:
+        """Take a stored row back.
+
+        Raises
+        ------
+        StateError
+            When the value is not an open finding.
+        """
+        try:
+            finding = msgspec.json.decode(value, type=OpenFinding)
+        except msgspec.DecodeError as error:
+            raise StateError(
+                f"open finding {list(ids)!r} in partition {partition} cannot be read: {error}. "
+                "Rebuild the partition's state, see docs/runbook.md."
+            ) from error
+        entity = (partition, ids[0], ids[2])
+        self._open[entity] = finding
+        self._stored.add(entity)
+        heapq.heappush(self._timers.setdefault(partition, []), (finding.last_core_ms + self.quiet_ms, entity))
+
+    def drop(self, partition: int) -> None:
+        """Forget a partition."""
+        for entity in [entity for entity in self._open if entity[0] == partition]:
+            del self._open[entity]
+        self._changed = {entity for entity in self._changed if entity[0] != partition}
+        self._stored = {entity for entity in self._stored if entity[0] != partition}
+        self._timers.pop(partition, None)
+
+
+def _opened(anomaly: Anomaly) -> OpenFinding:
+    return OpenFinding(
+        uid=finding_uid(anomaly.entity[1], "session", anomaly.entity[2], anomaly.event_id),
+        opening_event_id=anomaly.event_id,
+        revision=1,
+        count=1,
+        first_ms=anomaly.event_time_ms,
+        last_ms=anomaly.event_time_ms,
+        last_core_ms=anomaly.core_time_ms,
+        p_combined=anomaly.p_combined,
+        title=anomaly.title,
+        signals=list(anomaly.signals),
+        techniques=list(anomaly.techniques),
+        evidence=list(anomaly.evidence[:EVIDENCE_MAX]),
+        event_ids=[anomaly.event_id],
+        key_hash=anomaly.key_hash,
+        user=anomaly.user,
+        ip=anomaly.ip,
+        models=[anomaly.model] if anomaly.model else [],
+        tools=list(anomaly.tools),
+        traceparent=anomaly.traceparent.decode("latin-1") if anomaly.traceparent else None,
+    )
+
+
+def _updated(finding: OpenFinding, anomaly: Anomaly) -> None:
+    """The strangest event speaks for the finding; its evidence comes first."""
+    finding.revision += 1
+    finding.count += 1
+    finding.first_ms = min(finding.first_ms, anomaly.event_time_ms)
+    finding.last_ms = max(finding.last_ms, anomaly.event_time_ms)
+    finding.last_core_ms = anomaly.core_time_ms
+    if anomaly.p_combined < finding.p_combined:
+        finding.p_combined = anomaly.p_combined
+        finding.title = anomaly.title
+        finding.signals = list(anomaly.signals)
+        finding.evidence = [*anomaly.evidence, *finding.evidence][:EVIDENCE_MAX]
+    else:
+        finding.evidence = [*finding.evidence, *anomaly.evidence][:EVIDENCE_MAX]
+    finding.techniques += [uid for uid in anomaly.techniques if uid not in finding.techniques]
+    if len(finding.event_ids) < EVENT_IDS_MAX:
+        finding.event_ids.append(anomaly.event_id)
+    if anomaly.model and anomaly.model not in finding.models:
+        finding.models.append(anomaly.model)
+    finding.tools += [tool for tool in anomaly.tools if tool not in finding.tools]

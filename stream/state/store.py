@@ -1,0 +1,156 @@
+"""All that a scorer knows of its partitions, as one thing to restore, to drop and to write."""
+
+from collections.abc import Iterable
+
+import msgspec
+import orjson
+
+from models.novelty import Novelty
+from stream.config import Settings
+from stream.errors import StateError
+from stream.record import StateChange
+from stream.state.dedup import Dedup
+from stream.state.open_findings import OpenFindings
+from stream.state.partition import CURSOR_KEY, Cursor, Partition
+from stream.state.pending import Pending
+from stream.state.schema import KINDS, session_table, tenant_table
+
+_REBUILD = "Rebuild the partition's state, see docs/runbook.md."
+_LOAD_ORDER = {"tenant": 0, "learned": 0, "session": 1, "finding": 1, "pending": 2, "dedup": 2}
+"""Tenants before what waits for them."""
+
+
+class State:
+    """Tenants, sessions, what waits to be learned, open findings and cursors, of every partition held.
+
+    Parameters
+    ----------
+    settings
+        Bounds of deduplication, and the quiet that closes sessions and findings.
+    novelty
+        Whose memory the tenants' rows hold.
+    release
+        Name of the release that new partitions start with.
+    """
+
+    def __init__(self, settings: Settings, novelty: Novelty, release: str) -> None:
+        self._settings = settings
+        self._release = release
+        self.tenants = tenant_table(novelty)
+        self.sessions = session_table()
+        self.pending = Pending(novelty.dim, len(KINDS))
+        self.findings = OpenFindings(settings.findings.quiet_ms)
+        self.partitions: dict[int, Partition] = {}
+        self._touched: set[int] = set()
+
+    def held(self, number: int) -> Partition:
+        """The partition, new if it has had no input yet; its cursor will be written."""
+        self._touched.add(number)
+        held = self.partitions.get(number)
+        if held is None:
+            dedup = self._settings.dedup
+            held = self.partitions[number] = Partition(
+                number, Dedup(dedup.events_max, dedup.window_ms), release=self._release
+            )
+        return held
+
+    def next_timer_ms(self, partition: int) -> int | None:
+        """Core time at which the partition's next timer may be due."""
+        held = self.partitions.get(partition)
+        if held is None:
+            return None
+        due = [timer[0] for timer in held.session_timers[:1]]
+        finding = self.findings.next_due_ms(partition)
+        return min([*due, finding] if finding is not None else due, default=None)
+
+    def memory_bytes(self) -> int:
+        """Bytes that tenants and sessions take in memory."""
+        return len(self.tenants) * self.tenants.bytes_per_row() + len(self.sessions) * self.sessions.bytes_per_row()
+
+    def changes(self) -> list[StateChange]:
+        """Rows that changed since the last call, each partition's cursor last."""
+        out = [*self.tenants.changes(), *self.sessions.changes(), *self.findings.changes()]
+        for number in sorted(self._touched):
+            out.append(StateChange(number, CURSOR_KEY, msgspec.json.encode(self.partitions[number].cursor())))
+        self._touched.clear()
+        return out
+
+    def drop(self, partition: int) -> None:
+        """Forget a partition: it was revoked, or its state ran ahead of a commit that failed."""
+        self.pending.drop(partition, self.tenants.find(self.tenants.keys(partition)))
+        self.tenants.drop(partition)
+        self.sessions.drop(partition)
+        self.findings.drop(partition)
+        self.partitions.pop(partition, None)
+        self._touched.discard(partition)
+
+    def restore(self, partition: int, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Take a partition's state from its rows, in the order of the topic: the last value of a key counts.
+
+        Raises
+        ------
+        StateError
+            When a row cannot be read.
+        """
+        self.drop(partition)
+        latest: dict[bytes, bytes] = {}
+        for key, value in rows:
+            if value is None:
+                latest.pop(key, None)
+            else:
+                latest[key] = value
+        cursor = latest.pop(CURSOR_KEY, None)
+        if cursor is None:
+            if latest:
+                raise StateError(f"state of partition {partition} has {len(latest)} rows and no cursor. {_REBUILD}")
+            return
+        held = self.held(partition)
+        held.take(_cursor(cursor, partition))
+        named = [(*_named(key, partition), value) for key, value in latest.items()]
+        # Numbered rows (dedup, pending) come in the order of their numbers.
+        for kind, ids, value in sorted(named, key=lambda row: (_LOAD_ORDER.get(row[0], -1), row[0], row[1])):
+            self._load(held, kind, ids, value)
+        self._touched.discard(partition)
+
+    def _load(self, held: Partition, kind: str, ids: list[str], value: bytes) -> None:
+        if kind in ("tenant", "learned"):
+            self.tenants.load(held.number, kind, ids, value)
+        elif kind == "session":
+            row = self.sessions.load(held.number, kind, ids, value)
+            due = int(self.sessions["last_core_ms"][row]) + self._settings.core.session_quiet_ms
+            held.watch(due, (held.number, ids[0], ids[1]))
+        elif kind == "finding":
+            self.findings.load(held.number, ids, value)
+        elif kind == "pending":
+            row = int(self.tenants.find([(held.number, ids[0])])[0])
+            if row < 0:
+                raise StateError(
+                    f"pending row {ids!r} in partition {held.number} has no tenant. {_REBUILD}"
+                )
+            self.pending.load(held.number, row, ids, value)
+        elif kind == "dedup":
+            held.dedup.load(ids, value)
+        else:
+            raise StateError(
+                f"state row of kind {kind!r} in partition {held.number}: a newer version wrote it. "
+                "Run that version, or rebuild the partition's state, see docs/runbook.md."
+            )
+
+
+def _cursor(value: bytes, partition: int) -> Cursor:
+    try:
+        return msgspec.json.decode(value, type=Cursor)
+    except msgspec.DecodeError as error:
+        raise StateError(
+            f"cursor of partition {partition} cannot be read: {error}. {_REBUILD}"
+        ) from error
+
+
+def _named(key: bytes, partition: int) -> tuple[str, list[str]]:
+    try:
+        kind, *ids = orjson.loads(key)
+    except (ValueError, TypeError) as error:
+        raise StateError(
+            f"state key {key[:80]!r} in partition {partition} must be a JSON array [kind, …]. {_REBUILD}"
+        ) from error
+    return str(kind), [str(name) for name in ids]

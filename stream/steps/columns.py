@@ -1,0 +1,105 @@
+"""Events of a batch -> the arrays that scoring takes, with what the state knows of their tenants and sessions."""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.release import Release
+from stream.state.schema import KINDS
+from stream.state.store import State
+from stream.state.table import SessionKey, TenantKey
+from stream.steps.content import Content
+from stream.steps.score import ScoreInput
+from stream.steps.sessions import NewContent, Runs
+
+
+def tenant_rows(keys: Sequence[SessionKey], state: State, release: Release) -> tuple[NDArray[np.int64], list[str]]:
+    """State rows (n) of the events' tenants; one that is new starts from the release's warm row, if it has one."""
+    local: dict[TenantKey, int] = {}
+    index = np.fromiter((local.setdefault(key[:2], len(local)) for key in keys), np.int64, len(keys))
+    names = list(local)
+    rows = state.tenants.find(names)
+    missing = np.flatnonzero(rows < 0)
+    if len(missing):
+        rows[missing] = state.tenants.create([names[i] for i in missing.tolist()])
+        calibration = release.calibration
+        state.tenants["location"][rows[missing]] = calibration.prior_location
+        state.tenants["scale"][rows[missing]] = calibration.prior_scale
+        warm = [(release.warm_rows.get(names[i][1], -1), int(rows[i])) for i in missing.tolist()]
+        known = np.array([pair for pair in warm if pair[0] >= 0], np.int64).reshape(-1, 2)
+        for name, column in release.warm.items():
+            state.tenants[name][known[:, 1]] = column[known[:, 0]]
+        state.tenants.mark("learned", known[:, 1])
+    return rows[index], [names[i][1] for i in index.tolist()]
+
+
+def score_input(
+    runs: Runs,
+    new: NewContent,
+    contents: Sequence[Content],
+    windows: NDArray[np.int8],
+    lengths: NDArray[np.int64],
+    tenant: NDArray[np.int64],
+    adapter: NDArray[np.int64],
+    state: State,
+    dim: int,
+) -> ScoreInput:
+    """Columns of the events (n), by their runs, and of the segments that their sessions had not shown before."""
+    ordinal, opened, session_ordinal = _ordinals(runs, tenant, state)
+    heard = np.flatnonzero(new.unseen)
+    parts = [contents[i] for i in heard.tolist()]
+    counts = np.fromiter((len(part.texts) for part in parts), np.int64, len(parts))
+    event = np.repeat(new.event[heard], counts)
+    owner = np.fromiter((_owner(key[2]) for key in runs.keys), np.uint64, len(runs.keys))
+    return ScoreInput(
+        tenant=tenant,
+        ordinal=ordinal,
+        ordinal_before=state.tenants["ordinal"][tenant],
+        opened=opened,
+        session_ordinal=session_ordinal,
+        run=runs.of_event,
+        windows=windows,
+        lengths=lengths,
+        adapter=adapter,
+        segment_event=event,
+        segment_role=np.concatenate([part.roles for part in parts]) if parts else np.zeros(0, np.int8),
+        segment_chars=np.concatenate([part.lengths for part in parts]) if parts else np.zeros(0, np.float32),
+        segment_vector=np.concatenate([part.vectors for part in parts]) if parts else np.zeros((0, dim), np.int8),
+        segment_owner=owner[runs.of_event[event]],
+    )
+
+
+def carried_maxima(runs: Runs, state: State) -> NDArray[np.float64]:
+    """Signal maxima (k, kinds) that the runs bring from earlier batches, NaN for those that begin here."""
+    maxima = np.full((len(runs.keys), len(KINDS)), np.nan)
+    goes_on = runs.row >= 0
+    maxima[goes_on] = state.sessions["session_maxima"][runs.row[goes_on]]
+    return maxima
+
+
+def _owner(session: str) -> int:
+    return int.from_bytes(blake2b(session.encode(), digest_size=8).digest(), "big")
+
+
+def _ordinals(
+    runs: Runs, tenant: NDArray[np.int64], state: State
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Of each event (n): its number in its tenant, sessions opened by then, its session's number."""
+    opens = (runs.position == 0) & (runs.row[runs.of_event] < 0)
+    order = np.argsort(tenant, kind="stable")
+    grouped = tenant[order]
+    starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]]) if len(order) else np.zeros(0, np.int64)
+    sizes = np.diff(np.r_[starts, len(order)])
+    running = np.cumsum(opens[order])
+    before = np.repeat(running[starts] - opens[order][starts], sizes)
+    ordinal, opened = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
+    ordinal[order] = np.arange(len(order)) - np.repeat(starts, sizes) + 1
+    opened[order] = running - before
+    ordinal += state.tenants["ordinal"][tenant].astype(np.int64)
+    opened += state.tenants["sessions"][tenant].astype(np.int64)
+    of_run = state.sessions["session_ordinal"][runs.row].astype(np.int64)
+    first = np.flatnonzero(opens)
+    of_run[runs.of_event[first]] = opened[first]
+    return ordinal, opened, of_run[runs.of_event]
