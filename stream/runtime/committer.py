@@ -1,0 +1,125 @@
+"""Commits in one thread of its own, so that polling, scoring and committing overlap."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from stream.runtime.delivery import Delivery, Work
+from stream.runtime.faults import Aborted
+from stream.runtime.metrics import Metrics
+from stream.sources.kafka import Place
+
+
+class Committer:
+    """A queue of works before one delivering thread.
+
+    The first work that fails stops the line: those behind it are dropped, and `Aborted` is raised at the next call on
+    this side, until `reset`.
+
+    Parameters
+    ----------
+    depth
+        Works that may be under way or waiting; a submitter waits for room. It bounds memory and keeps what a failure
+        costs small.
+    """
+
+    def __init__(self, delivery: Delivery, metrics: Metrics, depth: int = 2) -> None:
+        self._delivery = delivery
+        self._metrics = metrics
+        self._depth = depth
+        self._broken = False
+        self._dropping = False
+        self._queue: deque[tuple[Future[None], Work]] = deque()
+        self._thread = ThreadPoolExecutor(1, "committer")
+        self.committed: dict[Place, int] = {}
+        """Place -> offset committed by this process, as far as `settle` has seen."""
+
+    def open(self) -> Future[None]:
+        """Start the delivery on its thread."""
+        return self._thread.submit(self._delivery.open)
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing is under way."""
+        return not self._queue
+
+    def uncommitted(self) -> set[Place]:
+        """Partitions whose state may be ahead of what is committed."""
+        return {place for _, work in self._queue for place in work.offsets}
+
+    def submit(self, work: Work) -> None:
+        """Queue a work, waiting for room.
+
+        Raises
+        ------
+        Aborted
+            When an earlier one was not committed; this one is dropped with it.
+        """
+        began = time.perf_counter()
+        while len(self._queue) >= self._depth:
+            self._take()
+        self._metrics.stage_seconds.labels("queue").observe(time.perf_counter() - began)
+        self._queue.append((self._thread.submit(self._deliver, work), work))
+
+    def settle(self) -> bool:
+        """Take note of works that are done, without waiting; True if there were any. Raises as `submit` does."""
+        waiting = len(self._queue)
+        while self._queue and self._queue[0][0].done():
+            self._take()
+        return len(self._queue) < waiting
+
+    def drain(self, seconds: float) -> bool:
+        """Wait until all works are committed; False when that takes longer. Raises as `submit` does."""
+        wait([future for future, _ in self._queue], seconds)
+        self.settle()
+        return not self._queue
+
+    def reset(self, waiting: Callable[[], None] = lambda: None) -> None:
+        """Drop what has not begun, wait for what has, and be ready again.
+
+        Parameters
+        ----------
+        waiting
+            Called once a second meanwhile.
+
+        Raises
+        ------
+        FencedError, EnvironmentFault
+            When what was under way ended so.
+        """
+        # Not `_broken`, which a delivery that succeeds meanwhile would clear.
+        self._dropping = True
+        while self._queue:
+            future, _ = self._queue[0]
+            if not wait([future], 1.0).done:
+                waiting()
+                continue
+            try:
+                self._take()
+            except Aborted:
+                self._queue.popleft()
+        self._broken = self._dropping = False
+
+    def _take(self) -> None:
+        future, work = self._queue[0]
+        future.result()
+        self._queue.popleft()
+        self.committed.update(work.offsets)
+
+    def _deliver(self, work: Work) -> None:
+        if self._broken or self._dropping:
+            raise Aborted("an earlier batch was not committed")
+        # Set first: whatever ends the delivery early, the works behind it must not be written.
+        self._broken = True
+        began = time.perf_counter()
+        self._delivery.deliver(work)
+        self._metrics.stage_seconds.labels("commit").observe(time.perf_counter() - began)
+        self._broken = False
+
+    def close(self) -> None:
+        """Give up the thread and the delivery, without waiting for a call that hangs."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._delivery.close()

@@ -1,0 +1,293 @@
+"""How a batch's outcome reaches the topics: in one transaction with its offsets, or at least once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import Event, Thread
+from typing import Protocol
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from stream.errors import TidegateError
+from stream.runtime.faults import Aborted, Fault, backoffs, exit_of, fault_of
+from stream.runtime.group import GroupSource
+from stream.runtime.metrics import Metrics
+from stream.sinks.kafka import KafkaWriter
+from stream.sources.kafka import Place
+
+_LOG = logging.getLogger(__name__)
+_INIT_CALL_SECONDS = 5.0
+_ABORT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A batch's outcome, to be written with the offsets that it came of."""
+
+    offsets: Mapping[Place, int]
+    outputs: Callable[[KafkaWriter], None]
+    """Produces what others read."""
+    state: Callable[[KafkaWriter], None]
+    """Produces what a restart reads."""
+    committed: Callable[[], None]
+    """Counts it, once it is there for good."""
+
+
+class Delivery(Protocol):
+    """Writes one work after another; used by one thread at a time."""
+
+    def open(self) -> None:
+        """Be ready to deliver, and have nothing of an earlier process pending."""
+
+    def deliver(self, work: Work) -> None:
+        """Write all of `work`, or raise `Aborted`; afterwards the next one may come."""
+
+    def close(self) -> None:
+        """Let go of the connections."""
+
+
+class ExactlyOnce:
+    """One Kafka transaction a work.
+
+    Parameters
+    ----------
+    properties
+        The producer's, with `transactional.id` and `transaction.timeout.ms`.
+    source
+        Gives the group's generation, as it is when offsets are sent: a member that lost its partitions is refused.
+    transaction_seconds
+        `transaction.timeout.ms`: calls that take longer are given up, since the broker aborts by then.
+    stopping
+        Ends waiting for a broker that is away.
+    """
+
+    def __init__(
+        self,
+        properties: Mapping[str, object],
+        source: Callable[[], GroupSource],
+        transaction_seconds: float,
+        metrics: Metrics,
+        stopping: Event,
+    ) -> None:
+        self._properties = properties
+        self._source = source
+        self._seconds = transaction_seconds
+        self._metrics = metrics
+        self._stopping = stopping
+        self._writer: KafkaWriter | None = None
+
+    def open(self) -> None:
+        """Fence earlier producers of this id and end what they left open; waits for the broker with back-off.
+
+        Raises
+        ------
+        Aborted
+            When the service is told to stop meanwhile.
+        """
+        writer = KafkaWriter(self._properties, self._seconds)
+        for wait_seconds in backoffs():
+            try:
+                writer.producer.init_transactions(_INIT_CALL_SECONDS)
+            except KafkaException as error:
+                fault: KafkaError = error.args[0]
+                if fault_of(fault) in (Fault.FENCED, Fault.ENVIRONMENT):
+                    raise exit_of(fault, "the transactional producer cannot start") from error
+                _LOG.warning("init_transactions: %s; trying again", fault.str())
+                if self._stopping.wait(wait_seconds):
+                    raise Aborted("stopped while waiting for the transaction coordinator") from error
+            else:
+                self._writer = writer
+                return
+
+    def deliver(self, work: Work) -> None:
+        """Begin, produce, send offsets, commit.
+
+        Raises
+        ------
+        Aborted
+            When the transaction was aborted, or its end is unknown; the producer is ready for the next one.
+        FencedError, EnvironmentFault
+            When no further attempt would help.
+        """
+        if self._writer is None:
+            self.open()
+        writer = self._writer
+        assert writer is not None
+        writer.forget()
+        until = time.monotonic() + self._seconds
+        seconds = self._metrics.transaction_seconds
+        try:
+            began = time.perf_counter()
+            writer.producer.begin_transaction()
+            work.outputs(writer)
+            work.state(writer)
+            produced = time.perf_counter()
+            offsets = [TopicPartition(*place, offset) for place, offset in work.offsets.items()]
+            self._call(
+                lambda left: writer.producer.send_offsets_to_transaction(offsets, self._source().group_metadata(), left),
+                until,
+            )
+            sent = time.perf_counter()
+            self._call(writer.producer.commit_transaction, until)
+        except KafkaException as error:
+            self._give_up(writer, error.args[0])
+        seconds.labels("produce").observe(produced - began)
+        seconds.labels("offsets").observe(sent - produced)
+        seconds.labels("commit").observe(time.perf_counter() - sent)
+        self._metrics.transactions.labels("committed").inc()
+        work.committed()
+
+    def _call(self, call: Callable[[float], None], until: float) -> None:
+        """`call` with the time that is left, again while the broker asks for it."""
+        for wait_seconds in backoffs():
+            left = until - time.monotonic()
+            try:
+                call(max(left, 0.001))
+            except KafkaException as error:
+                fault: KafkaError = error.args[0]
+                if fault_of(fault) is not Fault.RETRY or time.monotonic() + wait_seconds > until:
+                    raise
+                self._stopping.wait(wait_seconds)
+            else:
+                return
+
+    def _give_up(self, writer: KafkaWriter, error: KafkaError) -> None:
+        """End a transaction that failed; always raises."""
+        what, cause = "the transaction failed", error
+        for topic, partition, failure in writer.failures:
+            # A record's own failure says more than the transaction's, which follows from it.
+            what, cause = f"{topic}[{partition}] did not take a record", failure
+            if fault_of(failure) is Fault.ENVIRONMENT:
+                break
+        faults = (fault_of(error), fault_of(cause))
+        if Fault.ENVIRONMENT in faults:
+            self._abort(writer)
+            raise exit_of(cause, what)
+        if Fault.FENCED in faults:
+            raise exit_of(error if faults[0] is Fault.FENCED else cause, what)
+        result = "aborted"
+        if faults[0] is Fault.REPLACE or not self._abort(writer):
+            result = "unknown"
+            self._discard()
+        self._metrics.transactions.labels(result).inc()
+        raise Aborted(f"{what}: {cause.str()} ({cause.name()})")
+
+    def _abort(self, writer: KafkaWriter) -> bool:
+        began = time.perf_counter()
+        try:
+            self._call(writer.producer.abort_transaction, time.monotonic() + _ABORT_SECONDS)
+        except KafkaException as error:
+            fault: KafkaError = error.args[0]
+            _LOG.warning("abort_transaction: %s", fault.str())
+            if fault_of(fault) is Fault.FENCED:
+                raise exit_of(fault, "the transaction could not be aborted") from error
+            return False
+        self._metrics.transaction_seconds.labels("abort").observe(time.perf_counter() - began)
+        return True
+
+    def _discard(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            discard(writer.producer)
+            writer.producer = None  # type: ignore[assignment]
+
+    def close(self) -> None:
+        """Let go of the producer; what it has open is aborted by the broker, or by its successor."""
+        self._discard()
+
+
+class AtLeastOnce:
+    """No transaction: outputs, then state, then offsets, each only when the one before is there.
+
+    A crash between them repeats outputs. Within one partition records keep their order, and the cursor is the last
+    row of a batch: state that has it has all of the batch.
+
+    Parameters
+    ----------
+    properties
+        The producer's, without `transactional.id`.
+    """
+
+    def __init__(
+        self,
+        properties: Mapping[str, object],
+        source: Callable[[], GroupSource],
+        patience_seconds: float,
+        metrics: Metrics,
+    ) -> None:
+        self._properties = properties
+        self._source = source
+        self._seconds = patience_seconds
+        self._metrics = metrics
+        self._writer: KafkaWriter | None = None
+
+    def open(self) -> None:
+        """Make the producer."""
+        self._writer = KafkaWriter(self._properties, self._seconds)
+
+    def deliver(self, work: Work) -> None:
+        """Produce outputs, flush, produce state, flush, commit offsets.
+
+        Raises
+        ------
+        Aborted
+            When not all of it is known to be there; it will be written again.
+        EnvironmentFault, FencedError
+            When no further attempt would help.
+        """
+        if self._writer is None:
+            self.open()
+        writer = self._writer
+        assert writer is not None
+        writer.forget()
+        seconds = self._metrics.transaction_seconds
+        try:
+            began = time.perf_counter()
+            work.outputs(writer)
+            self._flush(writer)
+            work.state(writer)
+            self._flush(writer)
+            produced = time.perf_counter()
+            self._source().commit(work.offsets)
+        except KafkaException as error:
+            fault: KafkaError = error.args[0]
+            self.close()
+            if fault_of(fault) in (Fault.FENCED, Fault.ENVIRONMENT):
+                raise exit_of(fault, "the batch could not be written") from error
+            raise Aborted(f"the batch was not written: {fault.str()} ({fault.name()})") from error
+        seconds.labels("produce").observe(produced - began)
+        seconds.labels("offsets").observe(time.perf_counter() - produced)
+        work.committed()
+
+    def _flush(self, writer: KafkaWriter) -> None:
+        left = writer.producer.flush(self._seconds)
+        for _, _, failure in writer.failures:
+            raise KafkaException(failure)
+        if left:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{left} records were not acknowledged in time"))
+
+    def close(self) -> None:
+        """Let go of the producer."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            discard(writer.producer)
+            writer.producer = None  # type: ignore[assignment]
+
+
+def discard(producer: Producer) -> None:
+    """Destroy a producer without waiting for it.
+
+    Destroying one whose broker is away can block; nobody needs what it still holds, and a successor fences it.
+    """
+    producer.purge(blocking=False)
+    holder = [producer]
+    del producer
+    Thread(target=holder.clear, name="producer-destroy", daemon=True).start()
+
+
+def failure_of(error: BaseException) -> str:
+    """One line for the log."""
+    return str(error) if isinstance(error, TidegateError | Aborted) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,245 @@
+"""A member of a consumer group: records in batches, partitions only once somebody said where to start."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from stream.errors import EnvironmentFault
+from stream.record import Record
+from stream.sources.kafka import CONSUMER_PROPERTIES, Place, check_consumer_error, record_of
+
+_CALL_SECONDS = 1.0
+"""One blocking call. A signal's handler runs only between calls, so none may take longer than a shutdown can wait."""
+
+
+@dataclass(slots=True)
+class Polled:
+    """What one poll brought.
+
+    `ends` are ends of partitions, reached after these records: behind the last record lie only transaction markers and
+    aborted records, which nobody is given.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    ends: dict[Place, int] = field(default_factory=dict)
+    bytes: int = 0
+
+    def next_offsets(self) -> dict[Place, int]:
+        """Place -> the offset to commit once these records are dealt with."""
+        out: dict[Place, int] = {}
+        for record in self.records:
+            out[record.topic, record.partition] = record.offset + 1
+        for place, end in self.ends.items():
+            out[place] = max(end, out.get(place, 0))
+        return out
+
+
+class Rebalanced(Protocol):
+    """What a group's member must do about its partitions; called within `poll` and `close`, on their thread."""
+
+    def revoked(self, places: Sequence[Place]) -> None:
+        """Finish what is under way; the partitions are given up when this returns."""
+
+    def lost(self, places: Sequence[Place]) -> None:
+        """The partitions are somebody else's already: commit nothing more of them."""
+
+
+class GroupSource:
+    """A consumer group's member: hands out records in batches, partitions only once somebody said where to start.
+
+    Parameters
+    ----------
+    properties
+        librdkafka's, with bootstrap servers, `group.id` and, for a static member, `group.instance.id`.
+    topics
+        To subscribe to.
+    listener
+        Told of revoked and lost partitions.
+
+    Notes
+    -----
+    Not thread-safe but for `group_metadata`.
+    """
+
+    def __init__(self, properties: Mapping[str, object], topics: Sequence[str], listener: Rebalanced) -> None:
+        self._listener = listener
+        self._backlog: deque[Message] = deque()
+        self._held: set[Place] = set()
+        self._serving: set[Place] = set()
+        self.joined = False
+        """True from the first assignment on, which may be empty."""
+        self._consumer = Consumer(
+            {
+                **properties,
+                "partition.assignment.strategy": "cooperative-sticky",
+                **CONSUMER_PROPERTIES,
+            }
+        )
+        self._consumer.subscribe(
+            list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    # -- partitions ------------------------------------------------------------------------------------------------------
+
+    @property
+    def assigned(self) -> set[Place]:
+        """Partitions of this member."""
+        return self._held | self._serving
+
+    @property
+    def held(self) -> set[Place]:
+        """Assigned partitions that deliver nothing before `start`."""
+        return set(self._held)
+
+    def hold(self, places: Iterable[Place]) -> None:
+        """Deliver nothing of these partitions until they are started again."""
+        gone = set(places) & self._serving
+        if gone:
+            self._consumer.pause([TopicPartition(*place) for place in gone])
+            self._serving -= gone
+            self._held |= gone
+            self._forget(gone)
+
+    def start(self, starts: Mapping[Place, int]) -> None:
+        """Deliver these partitions' records from the given offsets on; places not assigned any more are passed over."""
+        for place, offset in starts.items():
+            if place not in self._held:
+                continue
+            self._consumer.seek(TopicPartition(*place, offset))
+            self._consumer.resume([TopicPartition(*place)])
+            self._held.discard(place)
+            self._serving.add(place)
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # A given offset spares librdkafka's own look-up; nothing is fetched before `start` names the real one.
+        consumer.incremental_assign([TopicPartition(p.topic, p.partition, 0) for p in partitions])
+        if partitions:
+            consumer.pause(partitions)
+        self._held |= {(p.topic, p.partition) for p in partitions}
+        self.joined = True
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        places = [(p.topic, p.partition) for p in partitions]
+        self._listener.revoked(places)
+        self._give_up(consumer, partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        places = [(p.topic, p.partition) for p in partitions]
+        self._listener.lost(places)
+        self._give_up(consumer, partitions)
+
+    def _give_up(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        places = {(p.topic, p.partition) for p in partitions}
+        self._held -= places
+        self._serving -= places
+        self._forget(places)
+        consumer.incremental_unassign(partitions)
+
+    def _forget(self, places: set[Place]) -> None:
+        self._backlog = deque(m for m in self._backlog if (m.topic(), m.partition()) not in places)
+
+    # -- records ---------------------------------------------------------------------------------------------------------
+
+    def poll(self, records_max: int, bytes_max: int, wait_seconds: float) -> Polled:
+        """At most `records_max` records and about `bytes_max` bytes of them, waiting `wait_seconds` at most.
+
+        At least one record is taken however large it is.
+
+        Raises
+        ------
+        FencedError
+            When another process has this member's `group.instance.id`.
+        EnvironmentFault
+            When the broker refuses: no such topic, no permission.
+        """
+        if len(self._backlog) < records_max:
+            # Not in one expression: a rebalance within the call replaces the backlog.
+            messages = self._consumer.consume(records_max - len(self._backlog), wait_seconds)
+            self._backlog.extend(messages)
+        polled = Polled()
+        while self._backlog:
+            message = self._backlog[0]
+            error = message.error()
+            if error is not None:
+                self._backlog.popleft()
+                self._event(message, error, polled)
+                continue
+            topic, partition = message.topic(), message.partition()
+            if (topic, partition) not in self._serving:
+                self._backlog.popleft()
+                continue
+            size = len(message)
+            if polled.records and (len(polled.records) >= records_max or polled.bytes + size > bytes_max):
+                break
+            self._backlog.popleft()
+            polled.bytes += size
+            polled.records.append(record_of(message))
+        return polled
+
+    def serve(self) -> None:
+        """Let rebalances happen while something else takes long; records that come along wait for the next poll."""
+        messages = self._consumer.consume(1, 0)
+        self._backlog.extend(messages)
+
+    def _event(self, message: Message, error: KafkaError, polled: Polled) -> None:
+        if error.code() == KafkaError._PARTITION_EOF:
+            place = (str(message.topic()), int(message.partition() or 0))
+            if place in self._serving:
+                polled.ends[place] = int(message.offset() or 0)
+            return
+        check_consumer_error(error)
+
+    def committed(self, places: Iterable[Place], stopping: Callable[[], bool], seconds: float = 30.0) -> dict[Place, int | None]:
+        """Committed offsets, None where there is none; waits until no commit is pending.
+
+        Raises
+        ------
+        EnvironmentFault
+            When there was no answer within `seconds`.
+        """
+        wanted = [TopicPartition(*place) for place in sorted(places)]
+        until = time.monotonic() + seconds
+        while wanted:
+            try:
+                answer = self._consumer.committed(wanted, timeout=_CALL_SECONDS)
+            except KafkaException as error:
+                fault: KafkaError = error.args[0]
+                check_consumer_error(fault)
+                if stopping():
+                    return {}
+                if time.monotonic() > until:
+                    raise EnvironmentFault(
+                        f"the group's committed offsets did not come within {seconds:.0f} s: {fault.str()}. "
+                        "Check that the broker is up and that no other process holds a transaction of this group open."
+                    ) from error
+                continue
+            for part in answer:
+                if part.error is not None:
+                    check_consumer_error(part.error)
+            return {(p.topic, p.partition): p.offset if p.offset >= 0 else None for p in answer}
+        return {}
+
+    def commit(self, offsets: Mapping[Place, int]) -> None:
+        """Commit outside of any transaction: what `--delivery at-least-once` does."""
+        self._consumer.commit(
+            offsets=[TopicPartition(*place, offset) for place, offset in offsets.items()], asynchronous=False
+        )
+
+    def group_metadata(self) -> object:
+        """The member's generation as it is now; safe to call from another thread."""
+        return self._consumer.consumer_group_metadata()
+
+    def high(self, place: Place) -> int | None:
+        """The partition's end as the last fetch saw it, without asking the broker."""
+        watermarks = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+        return None if watermarks is None or watermarks[1] < 0 else int(watermarks[1])
+
+    def close(self) -> None:
+        """Leave; a static member's partitions stay its own until the session times out."""
+        self._consumer.close()

@@ -1,0 +1,110 @@
+"""Every metric that a service exports, declared once.
+
+None carries a tenant as a label: a million tenants would be a million time series.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_LATENCY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
+_RESTORE_SECONDS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+
+
+class Metrics:
+    """The metrics of one service process.
+
+    Parameters
+    ----------
+    registry
+        Where they are registered; a fresh one by default, so that two services of one test do not meet.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry if registry is not None else CollectorRegistry()
+        self.records = Counter(
+            "tidegate_records",
+            "Input records whose outcome was committed; result is ok or dead_letter.",
+            ("topic", "result"),
+            registry=self.registry,
+        )
+        self.lag = Gauge(
+            "tidegate_lag_records",
+            "Offsets between what is committed and the end of the partition, transaction markers included.",
+            ("topic", "partition"),
+            registry=self.registry,
+        )
+        self.stage_seconds = Histogram(
+            "tidegate_stage_seconds",
+            "Seconds a micro-batch spent in a stage: poll, step, queue (waiting for the committer), commit.",
+            ("stage",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.latency_seconds = Histogram(
+            "tidegate_latency_seconds",
+            "Seconds from the Kafka timestamp of a micro-batch's oldest record to its commit; origin is the input topic.",
+            ("origin",),
+            buckets=_LATENCY_SECONDS,
+            registry=self.registry,
+        )
+        self.transactions = Counter(
+            "tidegate_transactions",
+            "Transactions by how they ended: committed, aborted, or unknown (a call timed out and the producer was replaced).",
+            ("result",),
+            registry=self.registry,
+        )
+        self.transaction_seconds = Histogram(
+            "tidegate_transaction_seconds",
+            "Seconds in each phase of a transaction: produce, offsets, commit, abort.",
+            ("phase",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.restore_seconds = Histogram(
+            "tidegate_restore_seconds",
+            "Seconds to bring a partition's state back from the state topic.",
+            buckets=_RESTORE_SECONDS,
+            registry=self.registry,
+        )
+        self.state_bytes = Counter(
+            "tidegate_state_bytes",
+            "Bytes of keys and values written to the state topic.",
+            registry=self.registry,
+        )
+        self.embedding_cache = Counter(
+            "tidegate_embedding_cache",
+            "Segments looked up in the embedding cache; result is hit or miss.",
+            ("result",),
+            registry=self.registry,
+        )
+        self.decisions = Counter(
+            "tidegate_decisions",
+            "Scored events by decision: none, finding, suppressed, over_budget, warmup, duplicate.",
+            ("decision",),
+            registry=self.registry,
+        )
+        self.findings = Counter(
+            "tidegate_findings",
+            "Finding records by OCSF activity (create, update, close) and severity_id.",
+            ("activity", "severity"),
+            registry=self.registry,
+        )
+        self.dead_letters = Counter(
+            "tidegate_dead_letters",
+            "Records written to a dead letter topic, by reason.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self.release_info = Gauge(
+            "tidegate_release_info",
+            "1 for the release in service, 0 for one that it replaced.",
+            ("release", "space_id"),
+            registry=self.registry,
+        )
+        self.budget_used_ratio = Gauge(
+            "tidegate_budget_used_ratio",
+            "Share of the day's alert budget that the partitions of this process have used, 0 when decision.mode is fpr.",
+            registry=self.registry,
+        )

@@ -1,0 +1,171 @@
+"""Brings a partition's state back from the state topic, all of it, and checks that it is the committed one."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
+
+from stream.errors import EnvironmentFault, StateError
+from stream.runtime.metrics import Metrics
+from stream.sources.kafka import Place, RangeReader
+
+_LOG = logging.getLogger(__name__)
+_ASK_SECONDS = 10.0
+_REMIND_SECONDS = 10.0
+
+
+class HasCursor(Protocol):
+    """Where a partition stands."""
+
+    @property
+    def next_offset(self) -> int:
+        """The offset after the last record that the state knows of."""
+
+
+class Restorable(Protocol):
+    """The part of the core that a restore needs."""
+
+    def restore(self, partition: int, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Take a partition's state from its rows."""
+
+    def cursor(self, partition: int) -> HasCursor | None:
+        """Where the partition stands now."""
+
+    def drop(self, partition: int) -> None:
+        """Forget a partition."""
+
+
+def ends_of(admin: AdminClient, places: Sequence[Place], seconds: float = _ASK_SECONDS) -> dict[Place, int]:
+    """Ends of partitions as a `read_uncommitted` handle sees them: open transactions lie before them.
+
+    Raises
+    ------
+    EnvironmentFault
+        When the broker does not answer.
+    """
+    if not places:
+        return {}
+    latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    asked = admin.list_offsets(
+        {TopicPartition(*place): latest for place in places},
+        isolation_level=IsolationLevel.READ_UNCOMMITTED,
+        request_timeout=seconds,
+    )
+    try:
+        return {(part.topic, part.partition): int(future.result().offset) for part, future in asked.items()}
+    except KafkaException as error:
+        raise EnvironmentFault(
+            f"the ends of {places[0][0]} cannot be read: {error.args[0].str()}. "
+            "Check that the broker is up and the topic exists: `tidegate topics check`."
+        ) from error
+
+
+class Restorer:
+    """Restores partitions of the core, one after another.
+
+    Parameters
+    ----------
+    reader
+        Reads the state topic, `read_committed`.
+    ends
+        Places -> their ends as a `read_uncommitted` handle sees them. A `read_committed` handle's would stop at the
+        first open transaction, and hide what was committed behind it.
+    inputs
+        Topic whose partitions the state follows.
+    exact
+        True when state and offsets are committed together, so that they must agree.
+    """
+
+    def __init__(
+        self,
+        core: Restorable,
+        reader: RangeReader,
+        ends: Callable[[Sequence[Place]], Mapping[Place, int]],
+        *,
+        inputs: str,
+        state: str,
+        exact: bool,
+        metrics: Metrics,
+    ) -> None:
+        self._core = core
+        self._reader = reader
+        self._ends = ends
+        self._inputs = inputs
+        self._state = state
+        self._exact = exact
+        self._metrics = metrics
+
+    def restore(self, committed: Mapping[int, int | None], waiting: Callable[[], None]) -> dict[int, int]:
+        """Partition -> the offset to go on from.
+
+        Parameters
+        ----------
+        committed
+            The group's offsets, read before this call: a commit between the two could only make state newer, which
+            would be found out.
+        waiting
+            Called at least once a second; may raise to break off.
+
+        Raises
+        ------
+        StateError
+            When a partition's state is not the one of its committed offset.
+        """
+        ends = self._ends([(self._state, partition) for partition in sorted(committed)])
+        starts = {}
+        for partition in sorted(committed):
+            began = time.perf_counter()
+            self._core.restore(partition, self._rows(partition, ends[self._state, partition], waiting))
+            starts[partition] = self._checked(partition, committed[partition])
+            self._metrics.restore_seconds.observe(time.perf_counter() - began)
+        return starts
+
+    def _rows(
+        self, partition: int, end: int, waiting: Callable[[], None]
+    ) -> Iterator[tuple[bytes, bytes | None]]:
+        """Rows in the order of the topic; of several writes of a key within one read only the last."""
+        if end == 0:
+            return
+        place = (self._state, partition)
+        remind = time.monotonic() + _REMIND_SECONDS
+
+        def turn() -> None:
+            nonlocal remind
+            waiting()
+            if time.monotonic() > remind:
+                remind = time.monotonic() + _REMIND_SECONDS
+                _LOG.info("restoring %s[%d] up to offset %d; an open transaction may delay it", *place, end)
+
+        for records in self._reader.read(place, self._reader.low(place), end, waiting=turn):
+            latest: dict[bytes, bytes | None] = {}
+            for record in records:
+                if record.key is not None:
+                    latest.pop(record.key, None)
+                    latest[record.key] = record.value
+            yield from latest.items()
+
+    def _checked(self, partition: int, committed: int | None) -> int:
+        cursor = self._core.cursor(partition)
+        where = f"{self._inputs}[{partition}]"
+        remedy = (
+            f"Another group or output prefix may have written {self._state}. Set the group's offset back to the state's, "
+            "or give this scorer its own --group-id and --output-prefix; docs/runbook.md, 'State and offsets differ'."
+        )
+        if cursor is None:
+            if committed is None or not self._exact:
+                return self._reader.low((self._inputs, partition))
+            raise StateError(
+                f"{where}: the group has committed offset {committed}, but {self._state}[{partition}] holds no state. {remedy}"
+            )
+        if self._exact and cursor.next_offset != committed:
+            raise StateError(
+                f"{where}: the group has committed {'no offset' if committed is None else f'offset {committed}'}, "
+                f"but the state on {self._state}[{partition}] is that of offset {cursor.next_offset}. {remedy}"
+            )
+        return cursor.next_offset

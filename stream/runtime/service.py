@@ -1,0 +1,355 @@
+"""The loop that every service runs: poll, step, commit; restore, rebalance, recover, stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from threading import Event, Timer
+from types import FrameType
+from typing import Protocol
+
+import orjson
+
+from stream.errors import TidegateError
+from stream.runtime.committer import Committer
+from stream.runtime.delivery import Work
+from stream.runtime.faults import Aborted, backoffs
+from stream.runtime.group import GroupSource, Polled
+from stream.runtime.http import StatusServer
+from stream.runtime.metrics import Metrics
+from stream.runtime.plan import INPUT_BYTES_MAX, BatchPlan, TooLarge
+from stream.sources.kafka import Place
+
+_LOG = logging.getLogger(__name__)
+_HOUSEKEEPING_SECONDS = 1.0
+_TICK_SECONDS = 0.2
+_SERVE_SECONDS = 0.5
+_LAST_RESORT_SECONDS = 0.5
+"""Of the shutdown deadline, kept for ending the process whatever hangs."""
+
+
+class Pipeline(Protocol):
+    """What ingest and score do with a batch."""
+
+    def load(self) -> None:
+        """Do what takes time at start; the group is joined meanwhile."""
+
+    @property
+    def release(self) -> str:
+        """What the READY line names; empty where there is none."""
+
+    def restore(
+        self, committed: Mapping[Place, int | None], waiting: Callable[[], None]
+    ) -> Mapping[Place, int]:
+        """Bring back the state of partitions; where to start each. `waiting` is called at every turn of it."""
+
+    def drop(self, places: Iterable[Place]) -> None:
+        """Forget partitions."""
+
+    def step(self, polled: Polled, offsets: Mapping[Place, int]) -> Work:
+        """What is to be written for a batch; raises `TooLarge` when that must not be one transaction."""
+
+    def tick(self, place: Place) -> Work | None:
+        """What is to be written because time has passed in an idle partition, None when nothing is due."""
+
+
+class Stopped(Exception):
+    """Whoever waits is told that the service ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """What the command line says about one run."""
+
+    wait_ms: int
+    records_max: int
+    deadline_ms: int
+    http_listen: str
+    until_end: bool = False
+
+
+class Service:
+    """Runs a pipeline over a consumer group's partitions until it is told to stop, or has reached the end.
+
+    Parameters
+    ----------
+    connect
+        Makes the source, given this service as its listener.
+    ends
+        Ends of all partitions of the input as a `read_uncommitted` handle sees them now; asked once, for `until_end`.
+
+    Raises
+    ------
+    TidegateError
+        From `run`, with the exit code that it asks for.
+    """
+
+    def __init__(
+        self,
+        options: ServiceOptions,
+        pipeline: Pipeline,
+        connect: Callable[[Service], GroupSource],
+        committer: Committer,
+        ends: Callable[[], Mapping[Place, int]],
+        metrics: Metrics,
+        stopping: Event,
+    ) -> None:
+        self._options = options
+        self._pipeline = pipeline
+        self._connect = connect
+        self._committer = committer
+        self._list_ends = ends
+        self._metrics = metrics
+        self._stopping = stopping
+        self._plan = BatchPlan(options.records_max)
+        self._next: dict[Place, int | None] = {}
+        self._known: dict[Place, int] = {}
+        self._at_end: dict[Place, int] = {}
+        self._behind: dict[Place, int | None] = {}
+        self._stepping: set[Place] = set()
+        self._until: Mapping[Place, int] = {}
+        self._unready: str | None = "starting"
+        self._announced = self._failed = False
+        self._housekeeping_at = self._tick_at = self._others_at = self._serve_at = 0.0
+        self._waits = backoffs()
+        self._source: GroupSource
+
+    # -- life ------------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve."""
+        self._catch_signals()
+        with ExitStack() as closing:
+            http = StatusServer(self._options.http_listen, self._metrics.registry, lambda: self._unready)
+            closing.callback(http.close)
+            self._url = http.url
+            closing.callback(self._committer.close)
+            self._source = self._connect(self)
+            closing.callback(self._source.close)
+            self._serve()
+
+    def _serve(self) -> None:
+        try:
+            opened = self._committer.open()
+            if self._options.until_end:
+                self._until = self._list_ends()
+            self._pipeline.load()
+            opened.result()
+            while not self._stopping.is_set() and not self._complete():
+                self._turn()
+            self._finish()
+        except Stopped:
+            self._finish()
+        except Aborted as error:
+            # Only while starting or finishing: what was not committed is done again by the next start.
+            _LOG.warning("stopped: %s", error)
+        except TidegateError:
+            # Closing the source revokes its partitions, and what failed once must not be waited for again.
+            self._failed = True
+            raise
+
+    def _catch_signals(self) -> None:
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self._stopping.is_set():
+                return
+            self._stopping.set()
+            # Nothing is lost by it: what is not committed is aborted, and restored by the next start.
+            seconds = self._options.deadline_ms / 1000 - _LAST_RESORT_SECONDS
+            guard = Timer(max(seconds, 0.05), os._exit, (0,))
+            guard.daemon = True
+            guard.start()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+
+    def _finish(self) -> None:
+        self._unready = "stopping"
+        try:
+            self._committer.drain(self._options.deadline_ms / 1000)
+        except Aborted as error:
+            _LOG.warning("the last batch was not committed and will be done again: %s", error)
+
+    def _announce(self) -> None:
+        if self._announced or not self._source.joined:
+            return
+        self._announced = True
+        line = {
+            "http": self._url,
+            "pid": os.getpid(),
+            "partitions": sorted({partition for _, partition in self._source.assigned}),
+            "release": self._pipeline.release,
+        }
+        sys.stdout.write(f"READY {orjson.dumps(line).decode()}\n")
+        sys.stdout.flush()
+
+    # -- a turn ------------------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        try:
+            if self._committer.settle():
+                self._waits = backoffs()
+            if self._source.held:
+                self._restore()
+            self._announce()
+            began = time.perf_counter()
+            polled = self._source.poll(self._plan.records, INPUT_BYTES_MAX, self._options.wait_ms / 1000)
+            if polled.records or polled.ends:
+                self._metrics.stage_seconds.labels("poll").observe(time.perf_counter() - began)
+                self._take(polled)
+            elif self._committer.idle:
+                self._tick()
+        except TooLarge as error:
+            _LOG.info("%s; restoring to take fewer", error)
+            self._recover()
+        except Aborted as error:
+            _LOG.warning("%s; restoring", error)
+            self._recover()
+            if self._stopping.wait(next(self._waits)):
+                return
+        self._keep_house()
+
+    def _take(self, polled: Polled) -> None:
+        self._at_end.update(polled.ends)
+        offsets = {place: to for place, to in polled.next_offsets().items() if self._next.get(place) != to}
+        if not offsets:
+            return
+        for record in polled.records:
+            self._at_end.pop((record.topic, record.partition), None)
+        self._at_end.update(polled.ends)
+        self._stepping = set(offsets)
+        began = time.perf_counter()
+        work = self._pipeline.step(polled, offsets)
+        self._metrics.stage_seconds.labels("step").observe(time.perf_counter() - began)
+        self._submit(work)
+
+    def _submit(self, work: Work) -> None:
+        self._stepping = set(work.offsets)
+        self._committer.submit(work)
+        self._next.update(work.offsets)
+        self._stepping = set()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if now < self._tick_at:
+            return
+        self._tick_at = now + _TICK_SECONDS
+        for place in sorted(self._at_end):
+            self._stepping = {place}
+            work = self._pipeline.tick(place)
+            self._stepping = set()
+            if work is not None:
+                self._submit(work)
+
+    def _keep_house(self) -> None:
+        self._known.update(self._committer.committed)
+        self._behind = {place: end for place, end in self._behind.items() if self._is_behind(place, end)}
+        self._unready = self._why_unready()
+        now = time.monotonic()
+        if now < self._housekeeping_at:
+            return
+        self._housekeeping_at = now + _HOUSEKEEPING_SECONDS
+        for place in self._source.assigned:
+            high = self._source.high(place)
+            done = self._known.get(place)
+            if high is not None and done is not None:
+                self._metrics.lag.labels(place[0], str(place[1])).set(max(0, high - done))
+
+    def _is_behind(self, place: Place, end: int | None) -> bool:
+        """Whether a partition is not yet committed up to the end that it had when it was assigned."""
+        if end is None:
+            end = self._behind[place] = self._source.high(place)
+        nearest = min(sys.maxsize if end is None else end, self._at_end.get(place, sys.maxsize))
+        return self._known.get(place, -1) < nearest
+
+    def _why_unready(self) -> str | None:
+        if not self._source.joined:
+            return "waiting for partitions"
+        if self._source.held:
+            return f"restoring {len(self._source.held)} partitions"
+        if self._behind:
+            return f"catching up in {len(self._behind)} partitions"
+        return None
+
+    # -- partitions ----------------------------------------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        self._unready = self._why_unready()
+        held = self._source.held
+        committed = self._source.committed(held, self._stopping.is_set)
+        self._wait()
+        starts = self._pipeline.restore(committed, self._wait)
+        for place, offset in committed.items():
+            self._next[place] = offset
+            self._behind[place] = None
+            if offset is not None:
+                self._known[place] = offset
+        self._source.start(starts)
+        self._pipeline.drop(set(starts) - self._source.assigned)
+
+    def _wait(self) -> None:
+        if self._stopping.is_set():
+            raise Stopped
+        now = time.monotonic()
+        if now > self._serve_at:
+            self._serve_at = now + _SERVE_SECONDS
+            self._source.serve()
+
+    def _recover(self) -> None:
+        """Bring everything that may be ahead of what is committed back to it."""
+        ahead = self._committer.uncommitted() | self._stepping
+        self._stepping = set()
+        self._committer.reset()
+        self._source.hold(ahead)
+        self._forget(ahead)
+
+    def _forget(self, places: Iterable[Place]) -> None:
+        gone = set(places)
+        self._pipeline.drop(gone)
+        for place in gone:
+            self._next.pop(place, None)
+            self._at_end.pop(place, None)
+            self._behind.pop(place, None)
+
+    def revoked(self, places: Sequence[Place]) -> None:
+        """Commit what is under way, then forget the partitions."""
+        if self._failed:
+            return
+        _LOG.info("revoked: %s", places)
+        try:
+            if not self._committer.drain(self._options.deadline_ms / 1000):
+                raise Aborted("what was under way did not commit in time")
+        except Aborted as error:
+            _LOG.warning("%s; the partitions' next owner does it again", error)
+            self._recover()
+        self._forget(places)
+
+    def lost(self, places: Sequence[Place]) -> None:
+        """Somebody else has the partitions: forget what is not committed."""
+        _LOG.warning("lost: %s", places)
+        self._recover()
+        self._forget(places)
+
+    # -- the end ---------------------------------------------------------------------------------------------------------------
+
+    def _complete(self) -> bool:
+        """True when every partition is committed up to the end that it had at start, whoever did it."""
+        if not self._options.until_end or not self._source.joined or self._source.held:
+            return False
+        self._known.update(self._committer.committed)
+        left = {place for place, end in self._until.items() if self._known.get(place, -1) < end}
+        if not left:
+            return True
+        now = time.monotonic()
+        if left & self._source.assigned or now < self._others_at:
+            return False
+        self._others_at = now + _HOUSEKEEPING_SECONDS
+        for place, offset in self._source.committed(left, self._stopping.is_set).items():
+            if offset is not None:
+                self._known[place] = offset
+        return False
