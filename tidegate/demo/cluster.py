@@ -59,5 +59,3 @@ def _delete(found: Cluster) -> None:
             future.result()
         except KafkaException as error:
             print(f"left behind on {found.bootstrap_servers}: {error.args[0].str()}")
-
-

@@ -27,7 +27,8 @@ def run(arguments: list[str], environment: dict[str, str], log: Path) -> None:
         When it fails, with the end of its log.
     """
     with log.open("wb") as out:
-        code = subprocess.run(_command(arguments), env=environment, stdout=out, stderr=out, check=False).returncode
+        command = [sys.executable, "-m", "tidegate.cli", *arguments]
+        code = subprocess.run(command, env=environment, stdout=out, stderr=out, check=False).returncode
     if code:
         raise CommandError(f"`tidegate {' '.join(arguments)}` ended with {code}: {_tail(log)}")
 
@@ -35,12 +36,15 @@ def run(arguments: list[str], environment: dict[str, str], log: Path) -> None:
 class Service:
     """A service as a process of its own, stopped with the block it was started in."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, arguments: list[str], environment: dict[str, str], log: Path, module: str = "tidegate.cli"
+    ) -> None:
         self._arguments = arguments
         self._log = log
-        self._out = log.open("wb")
+        self._out = log.open("ab")
+        command = [sys.executable, "-m", module, *arguments]
         self._process = subprocess.Popen(
-            _command(arguments), env=environment, stdout=subprocess.PIPE, stderr=self._out, start_new_session=True
+            command, env=environment, stdout=subprocess.PIPE, stderr=self._out, start_new_session=True
         )
 
     def ready(self, timeout_s: float) -> dict[str, Any]:
@@ -65,6 +69,22 @@ class Service:
         if code is not None:
             raise CommandError(f"`tidegate {self._arguments[0]}` ended with {code}: {_tail(self._log)}")
 
+    def kill(self) -> None:
+        """End it as a crash would: SIGKILL."""
+        self._process.kill()
+        self._process.wait()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until it ends by itself, as it should with `--until-end`."""
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise CommandError(
+                f"`tidegate {self._arguments[0]}` did not end in {timeout_s:.0f} s: {_tail(self._log)}"
+            ) from None
+        if code:
+            raise CommandError(f"`tidegate {self._arguments[0]}` ended with {code}: {_tail(self._log)}")
+
     def __enter__(self) -> Self:
         return self
 
@@ -86,10 +106,6 @@ class Service:
 def environment(**values: str) -> dict[str, str]:
     """This process's environment with these values."""
     return {**os.environ, **values}
-
-
-def _command(arguments: list[str]) -> list[str]:
-    return [sys.executable, "-m", "tidegate.cli", *arguments]
 
 
 def _tail(log: Path) -> str:

@@ -1,0 +1,125 @@
+"""Whether a pipeline lost or doubled anything: Kafka and JSON only, nothing of the code that it checks."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+_POLL_S = 30.0
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was counted, and what is wrong; sound while `faults` is empty."""
+
+    figures: dict[str, int] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def require(self, holds: bool, fault: str) -> None:
+        """Note `fault` unless `holds`."""
+        if not holds:
+            self.faults.append(fault)
+
+
+def check_ingest(bootstrap_servers: str, raw_topic: str, events_topic: str) -> Verdict:
+    """Every raw record is one event, once, and each events partition keeps the order of each raw partition."""
+    verdict = Verdict()
+    expected = Counter(_event_id(message) for message in read(bootstrap_servers, raw_topic))
+    events = list(read(bootstrap_servers, events_topic))
+    found = Counter(json.loads(_value(message))["event_id"] for message in events)
+    verdict.figures |= {"raw": expected.total(), "events": found.total()}
+    verdict.require(not expected - found, f"{(expected - found).total()} events are lost")
+    verdict.require(not found - expected, f"{(found - expected).total()} events are there twice or came from nowhere")
+    last: dict[tuple[int, str, int], int] = {}
+    for message in events:
+        topic, partition, offset = _source(message)
+        place = (_partition(message), topic, partition)
+        verdict.require(last.get(place, -1) < offset, f"order is lost at raw offset {offset} of {topic}[{partition}]")
+        last[place] = offset
+    return verdict
+
+
+def check_scores(
+    bootstrap_servers: str, events_topic: str, scores_topic: str, findings_topic: str, replay: Path
+) -> Verdict:
+    """Every event has one score, and scores and findings are those of a replay, byte for byte."""
+    verdict = Verdict()
+    places = Counter((_partition(message), message.offset()) for message in read(bootstrap_servers, events_topic))
+    scores = [_value(message) for message in read(bootstrap_servers, scores_topic)]
+    scored = Counter((body["partition"], body["offset"]) for body in map(json.loads, scores))
+    findings = [_value(message) for message in read(bootstrap_servers, findings_topic)]
+    verdict.figures |= {"events": places.total(), "scores": scored.total(), "findings": len(findings)}
+    verdict.require(not places - scored, f"{(places - scored).total()} events have no score")
+    verdict.require(not scored - places, f"{(scored - places).total()} scores are there twice or came from nowhere")
+    for name, live in (("scores", scores), ("findings", findings)):
+        replayed = [line for line in (replay / f"{name}.jsonl").read_bytes().split(b"\n") if line]
+        differing = (Counter(live) - Counter(replayed)).total() + (Counter(replayed) - Counter(live)).total()
+        verdict.figures[f"replayed_{name}"] = len(replayed)
+        verdict.require(not differing, f"{differing} {name} differ between the live run and its replay")
+    revisions: dict[str, list[int]] = {}
+    for body in map(json.loads, findings):
+        revisions.setdefault(body["finding_info"]["uid"], []).append(body["metadata"]["sequence"])
+    gaps = [uid for uid, numbers in revisions.items() if sorted(numbers) != list(range(1, len(numbers) + 1))]
+    verdict.require(not gaps, f"{len(gaps)} findings have gaps or repetitions in their revisions")
+    return verdict
+
+
+def read(bootstrap_servers: str, topic: str) -> Iterator[Message]:
+    """All committed records of a topic, partition by partition."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": "checker",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+        }
+    )
+    try:
+        for number in sorted(
+            AdminClient({"bootstrap.servers": bootstrap_servers}).list_topics(topic).topics[topic].partitions
+        ):
+            consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING)])
+            while True:
+                message = consumer.poll(_POLL_S)
+                if message is None:
+                    raise TimeoutError(f"{topic}[{number}] was not read to its end in {_POLL_S:.0f} s")
+                error = message.error()
+                if error is None:
+                    yield message
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    break
+                else:
+                    raise RuntimeError(f"{topic}[{number}]: {error.str()}")
+    finally:
+        consumer.close()
+
+
+def _event_id(message: Message) -> str:
+    call: dict[str, Any] = json.loads(_value(message))
+    identity = json.dumps(["litellm", call["litellm_call_id"]], separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def _value(message: Message) -> bytes:
+    value = message.value()
+    assert isinstance(value, bytes)
+    return value
+
+
+def _partition(message: Message) -> int:
+    partition = message.partition()
+    assert partition is not None
+    return partition
+
+
+def _source(message: Message) -> tuple[str, int, int]:
+    headers = dict(message.headers() or [])
+    topic, partition, offset = str(headers["tg-source"], "utf-8").rsplit("/", 2)
+    return topic, int(partition), int(offset)
