@@ -1,14 +1,28 @@
-"""The scorer's view of an event: typed where it computes, raw where it may never have to look."""
+"""The scorer's view of an event: what scoring reads, and nothing else."""
 
 import msgspec
 
 
+class PartHead(msgspec.Struct, frozen=True, gc=False):
+    """A message part, every kind in one shape."""
+
+    type: str
+    text: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    response: str | None = None
+
+
 class MessageHead(msgspec.Struct, frozen=True, gc=False):
-    """A message known by its digest; its parts stay bytes until they are new."""
+    """A message known by its digest.
+
+    Its parts are read with the event, seen before or not: what is no event must be a dead letter whatever a session or
+    a cache remembers of its messages. That takes 3 of 9 µs an event of 7 KB.
+    """
 
     role: str
     digest: str
-    parts: msgspec.Raw = msgspec.Raw(b"[]")
+    parts: list[PartHead] = []
 
 
 class SourceHead(msgspec.Struct, frozen=True, gc=False):
@@ -39,13 +53,3 @@ class EventHead(msgspec.Struct, frozen=True):
     duration_ms: float | None = None
     status: str = "success"
     finish_reason: str | None = None
-
-
-class PartHead(msgspec.Struct, frozen=True, gc=False):
-    """A message part, every kind in one shape."""
-
-    type: str
-    text: str | None = None
-    name: str | None = None
-    arguments: str | None = None
-    response: str | None = None

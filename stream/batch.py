@@ -15,8 +15,8 @@ DIGEST_BYTES = 16
 class EventBatch:
     """Events (n) of one or more partitions, in offset order within each.
 
-    Numbers are arrays; text stays where the record's bytes hold it (`heads[i].messages[j].parts` are slices of them)
-    and is read only when it is new. NaN where a gateway said nothing.
+    Numbers are arrays, NaN where a gateway said nothing; text stays in the heads and is split and embedded only when it
+    is new.
     """
 
     partition: NDArray[np.int64]

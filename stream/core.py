@@ -130,6 +130,7 @@ class Core:
         outcome.journal.append(JournalEntry(control.partition, orjson.dumps(entry, option=orjson.OPT_SORT_KEYS)))
         held.journal_seq += 1
         if control.kind == "tick":
+            held.ingest_time_ms = int(control.value.get("ingest_time_ms", held.ingest_time_ms))
             self._tick(held, int(control.value["core_time_ms"]), topic, outcome)
             return
         held.release = str(control.value.get("release", held.release))

@@ -17,7 +17,7 @@ class Cursor(msgspec.Struct, frozen=True):
     core_time_ms: int
     """The largest event time seen, or what a tick brought it to."""
     ingest_time_ms: int
-    """Of the last record: from here a tick measures how much time has passed."""
+    """Of the last record or tick: from here the next tick measures how much time has passed."""
     next_control: int
     release: str
     config_hash: str

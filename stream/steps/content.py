@@ -6,19 +6,17 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from models.segments import split
-from schemas.event_head import MessageHead, PartHead
+from schemas.event_head import MessageHead
 from stream.state.schema import TOOL_BUCKETS
 
 SYSTEM, USER, ASSISTANT, TOOL, CALL = range(5)
 ROLES = ("system", "user", "assistant", "tool", "call")
 
 _ROLE_CODES = {"system": SYSTEM, "developer": SYSTEM, "user": USER, "assistant": ASSISTANT, "tool": TOOL}
-_PARTS = msgspec.json.Decoder(list[PartHead])
 
 
 class Embeds(Protocol):
@@ -106,7 +104,10 @@ def _segmented(message: MessageHead) -> Content:
     roles: list[int] = []
     calls: list[str] = []
     chars = argument_chars = 0
-    for part in _PARTS.decode(message.parts):
+    for part in message.parts:
+        if part.type == "reasoning":
+            # No part of the digest: who asks for this digest next may have come with other reasoning, or none.
+            continue
         if part.type == "tool_call":
             name, arguments = part.name or "", part.arguments or ""
             calls.append(name)

@@ -35,16 +35,20 @@ class FindingWriter:
         """The finding that the anomaly opens or updates, and its record."""
         finding, activity = self._findings.flag(anomaly)
         body = self._render(anomaly.entity, finding, activity, anomaly.event_time_ms)
-        return finding.uid, self._placed(finding, body, source, anomaly.event_id)
+        record = self._placed(finding.uid, body, source, anomaly.event_id, anomaly.traceparent)
+        return finding.uid, record
 
     def close(self, entity: Entity, due_ms: int, source: Source) -> OutRecord:
         """The last record of a finding whose session stayed quiet; it carries the opening event's id."""
         finding = self._findings.close(entity)
-        return self._placed(finding, self._render(entity, finding, 3, due_ms), source, finding.opening_event_id)
-
-    def _placed(self, finding: OpenFinding, body: bytes, source: Source, event_id: str) -> OutRecord:
-        key = finding.uid.encode()
         traceparent = finding.traceparent.encode("latin-1") if finding.traceparent else None
+        body = self._render(entity, finding, 3, due_ms)
+        return self._placed(finding.uid, body, source, finding.opening_event_id, traceparent)
+
+    def _placed(
+        self, uid: str, body: bytes, source: Source, event_id: str, traceparent: bytes | None
+    ) -> OutRecord:
+        key = uid.encode()
         return OutRecord(partition_of_key(key, self._partitions), key, body, source, event_id, traceparent)
 
     def _render(self, entity: Entity, finding: OpenFinding, activity: Literal[1, 2, 3], time_ms: int) -> bytes:
