@@ -97,7 +97,9 @@ class LocalKafka:
     jvm_options
         Java's options; the default starts fast and stays small.
     home
-        Where jars and data folders lie.
+        Where the jars lie.
+    data_dir
+        Where to make the data folder; it is removed at the end. By default in `home`.
 
     Attributes
     ----------
@@ -110,11 +112,13 @@ class LocalKafka:
         properties: Mapping[str, str] | None = None,
         jvm_options: Sequence[str] = FAST_START,
         home: Path = HOME,
+        data_dir: Path | None = None,
     ) -> None:
         self.bootstrap_servers = ""
         self._properties = dict(properties or {})
         self._jvm_options = tuple(jvm_options)
         self._home = home
+        self._data_dir = data_dir or home / "data"
         self._data: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -149,7 +153,7 @@ class LocalKafka:
         """
         libs = fetch(self._home)
         check_java()
-        _sweep(self._home / "data")
+        _sweep(self._data_dir)
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
                 self._start_once(libs, timeout_s)
@@ -175,7 +179,7 @@ class LocalKafka:
             shutil.rmtree(data, ignore_errors=True)
 
     def _start_once(self, libs: Path, timeout_s: float) -> None:
-        self._data = data = _data_folder(self._home / "data")
+        self._data = data = _data_folder(self._data_dir)
         port, controller_port = _free_ports(2)
         config = data / "server.properties"
         properties = _server_properties(port, controller_port, data / "log") | self._properties
@@ -284,13 +288,13 @@ def _accepts(port: int) -> bool:
 def _data_folder(parent: Path) -> Path:
     """A new folder that names its owner, so that `_sweep` knows when nobody needs it."""
     parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+    return Path(tempfile.mkdtemp(prefix=f"kafka-{os.getpid()}-", dir=parent))
 
 
 def _sweep(parent: Path) -> None:
     """Remove data folders whose owner was killed before it could."""
-    for folder in parent.glob("*-*"):
-        owner = folder.name.partition("-")[0]
+    for folder in parent.glob("kafka-*-*"):
+        owner = folder.name.split("-")[1]
         if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
             shutil.rmtree(folder, ignore_errors=True)
 
