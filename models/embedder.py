@@ -304,7 +304,8 @@ def _require_exact(table: NDArray[np.float32], tokens_max: int) -> None:
     if not whole or largest > 2**24 or norm * norm > 2**53:
         raise WeightsError(
             f"an embedder's table must hold whole numbers whose sums over {tokens_max} tokens stay within 2**24, and "
-            f"their squared norms within 2**53; got {largest:.0f} and {norm * norm:.0f}. Make it with models/weights/distil.py."
+            f"their squared norms within 2**53; got {largest:.0f} and {norm * norm:.0f}. "
+            "Make it with models/weights/distil.py."
         )
 
 

@@ -27,7 +27,7 @@ _ID_BYTES = 2
 
 # str.split() breaks words at these, the library deletes them; the other control characters go when a chunk is new.
 _NO_BLANK = re.compile("[\x0b\x0c\x1c-\x1f\x85]")
-_NO_CONTROLS = {c: None for c in [*range(0x20), 0x7F]}
+_NO_CONTROLS = dict.fromkeys([*range(0x20), 0x7F])
 _ASCII_WORDS = re.compile(r"[a-z0-9]+|[!-/:-@\[-`{-~]")
 # The library puts blanks around ideographs; a run between them (kana, fullwidth marks) is a chunk of its own.
 _IDEOGRAPHS = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]|[^\u3400-\u4dbf\u4e00-\u9fff]+")
@@ -135,10 +135,10 @@ class WordPiece:
         return b"".join([begins[word] if word in begins else chunks[word] for word in words])
 
     def _word(self, word: str) -> bytes:
-        """Ids of one normalised word: the longest token that fits, again and again.
+        r"""Ids of one normalised word: the longest token that fits, again and again.
 
         >>> WordPiece(["[UNK]", "f", "fl", "##ight", "##s"])._word("flights")
-        b'\\x02\\x00\\x03\\x00\\x04\\x00'
+        b'\x02\x00\x03\x00\x04\x00'
         """
         known = self._begins.get(word)
         if known is not None:

