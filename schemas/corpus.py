@@ -1,8 +1,8 @@
 """Labelled conversations, one a line, and the gateway calls that they stand for.
 
-The layout is that of public agent and dialogue corpora brought into one shape. Everything but the turns may be missing, and
-what recorded agents leave behind (tool calls without name or arguments, results that are the text "None", conversations
-without an answer) is data here, no error.
+The layout is that of public agent and dialogue corpora brought into one shape. Everything but the turns may be missing,
+and what recorded agents leave behind (tool calls without name or arguments, results that are the text "None",
+conversations without an answer) is data here, no error.
 """
 
 from __future__ import annotations
@@ -174,12 +174,7 @@ def _turn(raw: dict[str, Any]) -> Turn:
 
 
 def _tool_call(raw: dict[str, Any]) -> ToolCall:
-    args = raw.get("args")
-    if args is None:
-        arguments = "{}"
-    else:
-        arguments = args if isinstance(args, str) else orjson.dumps(args).decode()
-    return ToolCall(_text(raw.get("name")) or "", arguments)
+    return ToolCall(_text(raw.get("name")) or "", "{}" if raw.get("args") is None else _content(raw["args"]))
 
 
 def _tools(raw: object) -> dict[str, tuple[str, ...]]:

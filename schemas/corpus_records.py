@@ -91,7 +91,8 @@ def key_hash(session: CorpusSession) -> str:
 def to_litellm(session: CorpusSession, call: Call, start_ms: int) -> dict[str, Any]:
     """`call` as LiteLLM's StandardLoggingPayload.
 
-    Some tenants run with `request_correlation_in_logs=False`: their `session_id` is "" and `trace_id` holds the session.
+    Some tenants run with `request_correlation_in_logs=False`: their `session_id` is "" and `trace_id` holds the
+    session.
 
     Parameters
     ----------

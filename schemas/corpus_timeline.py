@@ -50,8 +50,8 @@ def timeline(sessions: Iterable[CorpusSession]) -> Iterator[TimedCall]:
             continue
         if times[0] < latest:
             raise ValueError(
-                f"session {session.session!r} (number {order}) starts at {times[0]} ms, before the one that precedes it "
-                f"({latest} ms). Sort the file by start_ms."
+                f"session {session.session!r} (number {order}) starts at {times[0]} ms, before the one that precedes "
+                f"it ({latest} ms). Sort the file by start_ms."
             )
         latest = times[0]
         while under_way and under_way[0][0] <= latest:

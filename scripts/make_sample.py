@@ -74,8 +74,8 @@ UNSUITED = re.compile(
 """Jailbreaks jailbreak without it too."""
 REFUSAL = re.compile(r"^\s*(I'm sorry|I am sorry|Sorry|I cannot|I can't|I apologi[sz]e)", re.IGNORECASE)
 SECRET = re.compile(
-    r"AKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY|\bsk-[A-Za-z0-9_-]{20}|\bgh[pousr]_[A-Za-z0-9]{30}|\bxox[abp]-[0-9]|"
-    r"\bAIza[0-9A-Za-z_-]{30}|\beyJ[A-Za-z0-9_-]{20,}\.eyJ"
+    r"AKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY|\bsk-[A-Za-z0-9_-]{20}|\bgh[pousr]_[A-Za-z0-9]{30}|\bxox[abp]-"
+    r"[0-9]|\bAIza[0-9A-Za-z_-]{30}|\beyJ[A-Za-z0-9_-]{20,}\.eyJ"
 )
 """What looks like a live credential; a session that holds one stays out."""
 
@@ -85,7 +85,7 @@ TYPED_CHAR_MS = 110
 PAUSE_MAX_MS = 240_000
 
 SHAPE_MIN = 0.7
-"""Least shape of the gaps (1 is Poisson): of a client's requests few are kept, and thinning takes most of a burst away."""
+"""Least shape of the gaps (1 is Poisson): few requests are kept, and thinning takes most of a burst away."""
 
 
 def main() -> None:
@@ -123,7 +123,7 @@ def main() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client's arrivals: starts of 10-minute windows in s, requests in each, and the shape of the gaps between them."""
+    """A client's arrivals: starts of 10-minute windows in s, requests in each, the shape of the gaps between them."""
 
     starts: tuple[float, ...]
     requests: tuple[float, ...]

@@ -75,7 +75,7 @@ class FileSink:
         text = orjson.dumps(said, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)
         _write(self._folder / SUMMARY, [text])
         for name in (*self._sorters, SUMMARY):
-            os.replace(self._folder / name, self._out / name)
+            (self._folder / name).replace(self._out / name)
         shutil.rmtree(self._folder)
         return said
 

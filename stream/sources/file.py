@@ -26,10 +26,10 @@ _MS_MAX = 2**53
 class FileSource:
     """A `Source` of the lines of files, one after another, all in partition 0; ingest gives each its own.
 
-    The offset is the line's number over all files, from 0, as it would be on a topic that the files were loaded onto. The
-    timestamp is the event's start. Blank lines are counted and left out. A line of the corpus layout becomes the native
-    records of its session's calls, merged over the file in the order of time, and the offset counts these; one that cannot
-    be read is passed on as it is, for ingest to refuse.
+    The offset is the line's number over all files, from 0, as it would be on a topic that the files were loaded onto.
+    The timestamp is the event's start. Blank lines are counted and left out. A line of the corpus layout becomes the
+    native records of its session's calls, merged over the file in the order of time, and the offset counts these; one
+    that cannot be read is passed on as it is, for ingest to refuse.
 
     Parameters
     ----------
@@ -94,7 +94,8 @@ class _UnsortedError(Exception):
 class _Times(msgspec.Struct):
     """When a gateway says that its call started."""
 
-    startTime: Any = None
+    startTime: Any = None  # noqa: N815
+    endTime: Any = None  # noqa: N815
     event_time_ms: Any = None
 
 
@@ -118,11 +119,9 @@ def _event_time_ms(line: bytes) -> int | None:
         times = _TIMES.decode(line)
     except (msgspec.DecodeError, RecursionError):
         return None
-    own, start_s = times.event_time_ms, times.startTime
-    if isinstance(own, int) and not isinstance(own, bool):
-        return own if 0 <= own < _MS_MAX else None
-    if isinstance(start_s, int | float) and not isinstance(start_s, bool):
-        return round(start_s * 1000) if 0 <= start_s < _MS_MAX / 1000 else None
+    for value, in_ms in ((times.event_time_ms, 1), (times.startTime, 1000), (times.endTime, 1000)):
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value * in_ms < _MS_MAX:
+            return round(value * in_ms)
     return None
 
 

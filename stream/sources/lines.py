@@ -11,7 +11,7 @@ LINE_BYTES_MAX = 8 * 2**20 + 64 * 2**10 + 1
 
 
 def read_lines(path: Path, bytes_max: int = LINE_BYTES_MAX) -> Iterator[bytes]:
-    """Lines of `path` (gzip when it ends in ".gz") without their ends; what of a line lies beyond `bytes_max` is left out.
+    """Lines of `path` (gzip when it ends in ".gz") without their ends, each cut to `bytes_max`.
 
     Raises
     ------

@@ -53,6 +53,11 @@ def test_line_that_tells_no_time_takes_the_one_before_it_and_passes_unchanged(tm
     assert (records[1].timestamp_ms, records[1].value) == (5000, line)
 
 
+def test_call_that_tells_only_its_end_counts_from_there(tmp_path: Path) -> None:
+    (record,) = read(FileSource([put(tmp_path / "a.jsonl", b'{"startTime": null, "endTime": 2.5}')]))
+    assert record.timestamp_ms == 2500
+
+
 def test_corpus_becomes_native_records_in_the_order_of_time_over_the_file(tmp_path: Path) -> None:
     path = put(tmp_path / "c.jsonl", session("a", 10, 10, 90), session("b", 20, 20, 30))
     records = read(FileSource([path]), size=3)
