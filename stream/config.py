@@ -30,7 +30,7 @@ class KafkaSettings:
     transaction_timeout_ms: int = 10_000
     """How long the broker waits before it aborts the transaction of a producer that is gone."""
     group_protocol: str = "classic"
-    """`classic` (cooperative-sticky), or `consumer` (KIP-848), where a killed static member has to wait out its session."""
+    """`classic` (cooperative-sticky), or `consumer` (KIP-848): a killed static member has to wait out its session."""
     properties: Mapping[str, str] = field(default_factory=dict)
     """librdkafka's own keys, passed through: TLS, SASL. Secrets come from the environment or a `*_FILE` only."""
 
@@ -40,6 +40,7 @@ class KafkaSettings:
         rules.integer("kafka.transaction_timeout_ms", self.transaction_timeout_ms, at_least=1_000)
         rules.one_of("kafka.group_protocol", self.group_protocol, ("classic", "consumer"))
         rules.mapping("kafka.properties", self.properties, str)
+        rules.left_to_tidegate("kafka.properties", self.properties)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class TopicsSettings:
     prefix: str = ""
     """Prepended to the name of every topic."""
     output_prefix: str = ""
-    """Prepended instead to scores, findings, state and journal, for a second scorer beside the first; empty: `prefix`."""
+    """Prepended instead to scores, findings, state and journal, for a second scorer; empty: `prefix`."""
     partitions: int = 8
     """Partitions of the events topic and of those that follow it; pinned, `topics check` compares."""
 
@@ -385,4 +386,4 @@ def _replaced(section: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _foreign(what: str, required: str) -> str:
-    return f"journal: each value of a config entry must be {required}; got {what}. Replay it with the Tidegate that wrote it."
+    return f"journal: a config entry's values must be {required}; got {what}. Replay with the Tidegate that wrote it."

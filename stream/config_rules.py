@@ -5,6 +5,27 @@ from collections.abc import Mapping
 
 from stream.errors import UsageError
 
+_OWN_PROPERTIES = frozenset(
+    {
+        "bootstrap.servers",
+        "group.id",
+        "group.instance.id",
+        "group.protocol",
+        "transactional.id",
+        "transaction.timeout.ms",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "enable.idempotence",
+        "enable.partition.eof",
+        "isolation.level",
+        "acks",
+        "request.required.acks",
+        "auto.offset.reset",
+        "partitioner",
+        "session.timeout.ms",
+    }
+)
+
 
 def refused(key: str, rule: str, value: object) -> UsageError:
     """The error of a `value` that breaks `key`'s rule."""
@@ -61,3 +82,12 @@ def mapping(key: str, value: object, kind: type[object]) -> None:
         isinstance(k, str) and isinstance(v, kind) and not isinstance(v, bool) for k, v in value.items()
     ):
         raise refused(key, f"a table of {'text' if kind is str else 'whole numbers'} by name", value)
+
+
+def left_to_tidegate(key: str, properties: Mapping[str, str]) -> None:
+    """None of librdkafka's `properties` may be one that delivery rests on."""
+    if own := sorted(_OWN_PROPERTIES & properties.keys()):
+        raise UsageError(
+            f"{key} must leave {own[0]} to Tidegate, whose promises of delivery rest on it. "
+            "Remove it; addresses and timeouts have keys of their own in [kafka]."
+        )
