@@ -7,15 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from schemas.corpus import decode_session
-from schemas.corpus_records import (
-    Truth,
-    litellm_call_id,
-    litellm_session,
-    native_event_id,
-    to_litellm,
-    to_native,
-    truth,
-)
+from schemas.corpus_records import Truth, litellm_truth, native_truth, to_litellm, to_native
 from schemas.corpus_timeline import timeline
 from stream.sources.lines import read_lines
 
@@ -38,10 +30,8 @@ def records(path: Path, format: Format = "litellm") -> Iterator[tuple[int, dict[
     """
     sessions = (decode_session(line) for line in read_lines(path) if line.strip())
     for timed in timeline(sessions):
-        session, call = timed.session, timed.call
+        session, call, time_ms = timed.session, timed.call, timed.time_ms
         if format == "litellm":
-            known = truth(session, call, litellm_call_id(session, call.index), litellm_session(session))
-            yield timed.time_ms, to_litellm(session, call, timed.time_ms), known
+            yield time_ms, to_litellm(session, call, time_ms), litellm_truth(session, call)
         else:
-            known = truth(session, call, native_event_id(session, call.index), session.session)
-            yield timed.time_ms, to_native(session, call, timed.time_ms), known
+            yield time_ms, to_native(session, call, time_ms), native_truth(session, call)

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import orjson
 
 from schemas.corpus import Call, CorpusSession, Turn
 from schemas.corpus_timeline import completion_tokens, duration_ms, first_token_ms, prompt_tokens, unit
@@ -34,6 +35,8 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True):
 
     call_id: str
     """The record's id: `litellm_call_id` of LiteLLM's, `event_id` of a native one."""
+    event_id: str
+    """The id that ingest gives the event, 64 hex digits."""
     tenant: str | None
     session: str
     """The corpus's name of the session."""
@@ -50,11 +53,24 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True):
     """Whether this call is the first to send one of them."""
 
 
-def truth(session: CorpusSession, call: Call, call_id: str, gateway_session: str) -> Truth:
-    """What is known about the record of `call`."""
+def litellm_truth(session: CorpusSession, call: Call) -> Truth:
+    """What is known about `to_litellm`'s record of `call`."""
+    call_id = litellm_call_id(session, call.index)
+    event_id = sha256(orjson.dumps(["litellm", call_id])).hexdigest()
+    return _truth(session, call, call_id, event_id, litellm_session(session))
+
+
+def native_truth(session: CorpusSession, call: Call) -> Truth:
+    """What is known about `to_native`'s record of `call`."""
+    event_id = native_event_id(session, call.index)
+    return _truth(session, call, event_id, event_id, session.session)
+
+
+def _truth(session: CorpusSession, call: Call, call_id: str, event_id: str, gateway_session: str) -> Truth:
     carriers = tuple(i for i, turn in enumerate(session.turns[: call.history]) if turn.payload)
     return Truth(
         call_id=call_id,
+        event_id=event_id,
         tenant=session.tenant,
         session=session.session,
         gateway_session=gateway_session,

@@ -7,6 +7,7 @@ from sample.records import LIVE, Format, records
 from schemas.gateways.call import RawMessage
 from schemas.gateways.litellm import LiteLLM
 from schemas.gateways.native import Native
+from stream.steps.identify import event_id
 
 Said = tuple[str, list[dict[str, str]]]
 
@@ -24,7 +25,7 @@ def test_each_record_is_one_call_with_the_time_tenant_and_session_that_are_known
 ) -> None:
     for time_ms, record, known in records(LIVE, format):
         (call,) = gateway.decode(orjson.dumps(record))
-        assert call.identity == (known.call_id,)
+        assert event_id(call, "") == known.event_id
         assert (call.event_time_ms, call.tenant, call.session) == (time_ms, known.tenant, known.gateway_session)
 
 

@@ -11,10 +11,10 @@ from schemas.corpus_records import (
     key_hash,
     litellm_call_id,
     litellm_session,
+    litellm_truth,
     native_event_id,
     to_litellm,
     to_native,
-    truth,
 )
 
 SESSION = CorpusSession(
@@ -114,7 +114,7 @@ def test_litellm_record_does_not_show_the_corpus_name_of_its_session() -> None:
 
 
 def test_truth_says_which_messages_carry_the_attack_and_which_call_brings_them() -> None:
-    known = [truth(SESSION, call, "id", "name") for call in CALLS]
+    known = [litellm_truth(SESSION, call) for call in CALLS]
     assert [k.payload for k in known] == [(), (4,), (4,)]
     assert [k.payload_new for k in known] == [False, True, False]
 
