@@ -1,0 +1,127 @@
+"""Scoring on one thread: from normalised events, and from LiteLLM bytes.
+
+    python -m benchmarks.score --release out/demo/release
+
+Medians over repetitions, each on a fresh core with empty caches. Beside the core: the same core given one event at a time,
+and what a user would pick instead, one call of river's HalfSpaceTrees an event on the mean embedding of its new messages
+by sentence-transformers' StaticEmbedding of the same weights. The ratio is the figure; events/s are this machine's.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+# One thread is what is measured; BLAS reads this when it is loaded.
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import orjson
+
+import stream.core as core_module
+from benchmarks.stages import Stages
+from benchmarks.workload import ingest_step, litellm, normalised
+from models.embedder import StaticEmbedder
+from models.novelty import Novelty
+from stream.config import Settings
+from stream.core import Core
+from stream.inputs import InputBatch
+from stream.record import Record
+from stream.release import Release
+from stream.runtime.release_store import load_release
+from stream.steps.content import ContentReader
+from stream.steps.score import ScoreStep
+
+_WATCHED = [
+    ("decode", core_module, "decode"),
+    ("time, duplicates", core_module, "timed"),
+    ("sessions, new content", core_module, "find_runs"),
+    ("sessions, new content", core_module, "find_new_content"),
+    ("segments, tokens, embedding", ContentReader, "read"),
+    ("features, windows", core_module, "features"),
+    ("features, windows", core_module, "windows"),
+    ("novelty", Novelty, "score"),
+    ("learning", ScoreStep, "_learn"),
+    ("sequence, calibration, decision", ScoreStep, "score"),
+    ("state rows", Core, "_store_sessions"),
+    ("score records, findings", Core, "_report"),
+]
+
+
+def main() -> None:
+    """Print the tables, and write them to --out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--release", type=Path, default=Path("out/demo/release"))
+    parser.add_argument("--events", type=int, default=20_000)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("out/bench/score.json"))
+    given = parser.parse_args()
+    settings = Settings()
+    release = load_release(given.release, settings)
+    raw = litellm(given.events)
+    events = normalised(raw)
+    stages = Stages()
+    rows = {
+        "normalised events, batches of 2,000": _repeat(given, lambda: _score(settings, release, events, 2000)),
+        "LiteLLM bytes, batches of 2,000": _repeat(given, lambda: _from_bytes(settings, release, raw)),
+        "normalised events, one at a time": _repeat(given, lambda: _score(settings, release, events[:2000], 1), 2000),
+        "river HalfSpaceTrees on embeddings": _repeat(given, lambda: _half_space_trees(events[:2000]), 2000),
+    }
+    with stages.watching(_WATCHED):
+        begun = time.perf_counter()
+        _score(settings, release, events, 2000)
+        watched = time.perf_counter() - begun
+    slowest = min(rows.values())
+    print(f"{given.events} events of {statistics.mean(len(e.value or b'') for e in events) / 1024:.1f} KiB, one thread\n")
+    print("| from | events/s | ratio |\n|---|---|---|")
+    for name, rate in rows.items():
+        print(f"| {name} | {rate:,.0f} | {rate / slowest:.1f} |")
+    print("\n| where the time goes (normalised events) | µs an event |\n|---|---|")
+    print(stages.table(given.events, watched))
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_bytes(orjson.dumps({"events_per_s": rows, "stage_s": stages.seconds}, option=orjson.OPT_INDENT_2))
+
+
+def _repeat(given: argparse.Namespace, run: Callable[[], None], events: int | None = None) -> float:
+    """Median events/s."""
+    rates = []
+    for _ in range(given.repetitions):
+        begun = time.perf_counter()
+        run()
+        rates.append((events or given.events) / (time.perf_counter() - begun))
+    return statistics.median(rates)
+
+
+def _score(settings: Settings, release: Release, events: list[Record], size: int) -> None:
+    core = Core(settings, release, StaticEmbedder.load(device="cpu"))
+    for at in range(0, len(events), size):
+        core.step(InputBatch(events[at : at + size]))
+
+
+def _from_bytes(settings: Settings, release: Release, raw: list[Record]) -> None:
+    core, ingest = Core(settings, release, StaticEmbedder.load(device="cpu")), ingest_step()
+    offset = 0
+    for at in range(0, len(raw), 2000):
+        events = []
+        for event in ingest.step(raw[at : at + 2000]).events:
+            events.append(Record("events", event.partition, offset, raw[at].timestamp_ms, event.key, event.value))
+            offset += 1
+        core.step(InputBatch(events))
+
+
+def _half_space_trees(events: list[Record]) -> None:
+    from river.anomaly import HalfSpaceTrees
+
+    embedder, trees = StaticEmbedder.load(device="cpu"), HalfSpaceTrees(seed=7)
+    for event in events:
+        body = orjson.loads(event.value or b"")
+        texts = [part.get("text") or part.get("response") or "" for part in body["messages"][-1]["parts"]]
+        vector = embedder.embed(texts).mean(axis=0)
+        point = dict(enumerate(((vector + 1) / 2).tolist()))
+        trees.score_one(point)
+        trees.learn_one(point)
+
+
+if __name__ == "__main__":
+    main()
