@@ -1,10 +1,10 @@
-"""Raw records in Kafka to committed findings: ingest and score as processes, the broker beside them, exactly once.
+"""Raw records in Kafka to committed findings: ingest and score as processes, the broker beside them.
 
     python -m benchmarks.end_to_end --release out/demo/release
 
-The raw topic is filled first; the clock runs from the start of both processes' work (their READY lines) to the last score
-that a `read_committed` reader sees. State bytes are those of the state topic's records, keys and values, as written, and
-those of the last value of each key.
+The raw topic is filled first; the clock runs from the start of both processes' work (their READY lines) to the last
+score that a `read_committed` reader sees. State bytes are those of the state topic's records, keys and values, as
+written, and those of the last value of each key.
 """
 
 import argparse

@@ -186,7 +186,8 @@ def _finish(console: Console, tally: Tally, fed: Fed, expected: int, release: Pa
     console.print(f"Findings: {OUT / 'findings.jsonl'}   figures: {OUT / 'summary.json'}   logs: {OUT}/*.log")
     console.print(
         "Next: replay the same traffic without a broker, and compare a run with itself:\n"
-        f"  .venv/bin/tidegate replay --input sample/live.jsonl.gz --format corpus --release {release} --out out/replay\n"
+        f"  .venv/bin/tidegate replay --input sample/live.jsonl.gz --format corpus "
+        f"--release {release} --out out/replay\n"
         "  or point it at your own cluster: KAFKA_BOOTSTRAP_SERVERS=host:9092 make demo"
     )
     if tally.scored != expected:

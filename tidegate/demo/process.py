@@ -104,7 +104,7 @@ class Service:
 
 
 def environment(**values: str) -> dict[str, str]:
-    """This process's environment with these values."""
+    """The environment of this process, with these values."""
     return {**os.environ, **values}
 
 
