@@ -15,6 +15,11 @@ from stream import config_rules as rules
 from stream.errors import StateError, UsageError
 
 _DAY_MS = 86_400_000
+_SCORES = "genai.anomaly.scores.v1"
+_FINDINGS = "genai.anomaly.findings.v1"
+_STATE = "genai.anomaly.state.v1"
+_JOURNAL = "genai.anomaly.journal.v1"
+_OUTPUTS = frozenset({_SCORES, _FINDINGS, _STATE, _JOURNAL})
 DETERMINISTIC_SECTIONS = ("core", "decision", "budget", "learning", "routing", "findings", "dedup")
 """Sections that a result may depend on, besides `topics.partitions`; the journal holds them."""
 
@@ -59,44 +64,48 @@ class TopicsSettings:
         rules.topic_characters("topics.output_prefix", self.output_prefix)
         rules.integer("topics.partitions", self.partitions, at_least=1)
 
+    def named(self, base: str) -> str:
+        """Full name of Tidegate's topic `base`.
+
+        >>> TopicsSettings(prefix="eu.", output_prefix="green.").named("genai.anomaly.scores.v1")
+        'green.genai.anomaly.scores.v1'
+        """
+        return f"{self.output_prefix if base in _OUTPUTS and self.output_prefix else self.prefix}{base}"
+
     @property
     def events(self) -> str:
         """Topic of normalised events."""
-        return f"{self.prefix}genai.gateway.events.v1"
+        return self.named("genai.gateway.events.v1")
 
     @property
     def controls(self) -> str:
         """Topic of controls, one partition."""
-        return f"{self.prefix}genai.anomaly.controls.v1"
+        return self.named("genai.anomaly.controls.v1")
 
     @property
     def releases(self) -> str:
         """Topic of what exists to be served."""
-        return f"{self.prefix}genai.model.releases.v1"
+        return self.named("genai.model.releases.v1")
 
     @property
     def scores(self) -> str:
         """Topic of scores."""
-        return f"{self._output}genai.anomaly.scores.v1"
+        return self.named(_SCORES)
 
     @property
     def findings(self) -> str:
         """Topic of findings."""
-        return f"{self._output}genai.anomaly.findings.v1"
+        return self.named(_FINDINGS)
 
     @property
     def state(self) -> str:
         """Topic of the scorer's state, its changelog."""
-        return f"{self._output}genai.anomaly.state.v1"
+        return self.named(_STATE)
 
     @property
     def journal(self) -> str:
         """Topic of the journal."""
-        return f"{self._output}genai.anomaly.journal.v1"
-
-    @property
-    def _output(self) -> str:
-        return self.output_prefix or self.prefix
+        return self.named(_JOURNAL)
 
 
 @dataclass(frozen=True, slots=True)
