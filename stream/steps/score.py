@@ -195,12 +195,12 @@ class ScoreStep:
         p = np.ones_like(x)
         for kind in range(len(KINDS)):
             p[:, kind] = self.calibration.p_values(kind, x[:, kind], location[:, kind], scale[:, kind])
-        present = np.isfinite(x)
-        p[~present] = 1
+        p[~np.isfinite(x)] = 1
         scores.location[here] = location
         scores.observations[here] = np.minimum(tenants["maxima_count"][rows], RING)
         scores.p[here] = p
-        scores.p_combined[here] = self.calibration.combine(p, present)[1]
+        # Both kinds count for every tenant; an event that one has nothing to say of is no other try for its session.
+        scores.p_combined[here] = self.calibration.combine(p, np.ones(p.shape, np.bool_))[1]
         scores.anomalous[here] = scores.p_combined[here] <= self._session_fpr
 
     def _learn(
