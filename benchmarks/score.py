@@ -3,8 +3,8 @@
     python -m benchmarks.score --release out/demo/release
 
 Medians over repetitions, each on a fresh core with empty caches. Beside the core: the same core given one event at a
-time, and what a user would pick instead, river's HalfSpaceTrees called for every event on the mean embedding of its last
-message. The ratio is the figure; events/s are this machine's.
+time, and what a user would pick instead, river's HalfSpaceTrees called for every event on the mean embedding of its
+last message. The ratio is the figure; events/s are this machine's.
 """
 
 import argparse
