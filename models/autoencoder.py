@@ -27,8 +27,8 @@ class SequenceBank:
     """Reconstruction error of a session's last event, by an autoencoder of its last events.
 
     0 is an event that fits what came before it as the tenant's events do. One backbone learned from the population
-    (encoder of each event, bottleneck over the window, decoder) plus, per tenant, a low-rank adapter on its first and its
-    bottleneck layer. Adapters come with releases: the stream runs no gradient and this signal learns nothing in it.
+    (encoder of each event, bottleneck over the window, decoder) plus, per tenant, a low-rank adapter on its first and
+    its bottleneck layer. Adapters come with releases: the stream runs no gradient and this signal learns nothing in it.
 
     Arithmetic is exact (`models.bank_arrays.largest_sum`), so a score is the same to the bit in any batch, with numpy
     here and with torch on any device (`models.autoencoder_torch`).

@@ -66,9 +66,7 @@ class TorchSequenceBank:
         score = (part.double().sum(dim=1) / self._total_weight).float()
         return score.cpu().numpy(), (part / self._total_weight.float()).cpu().numpy()
 
-    def _apply(
-        self, name: str, x: torch.Tensor, adapted: NDArray[np.intp], rows: NDArray[np.integer]
-    ) -> torch.Tensor:
+    def _apply(self, name: str, x: torch.Tensor, adapted: NDArray[np.intp], rows: NDArray[np.integer]) -> torch.Tensor:
         y = x @ self._arrays[f"{name}.weight"] + self._arrays[f"{name}.bias"]
         if name in ADAPTED and len(adapted):
             at = torch.from_numpy(adapted).to(self._device)

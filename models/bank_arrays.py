@@ -43,11 +43,11 @@ def check_bank(arrays: Mapping[str, NDArray[np.generic]]) -> Shape:
     Parameters
     ----------
     arrays
-        ``<layer>.weight`` int8 (fan_in, fan_out) and ``<layer>.bias`` int32 (fan_out,) for `encoder` (F, H), `bottleneck`
-        (S·H, B), `expand` (B, S·H) and `decoder` (H, F); ``shifts`` int8 (4,), one of `SHIFTS` a layer in the order of
-        `LAYERS`; ``feature_weight`` int8 (F,), 0 to 127. A bias counts in 2^-shift of an activation's step. With
-        adapters also ``adapter.<layer>.down`` int8 (T, fan_in, R) and ``adapter.<layer>.up`` int8 (T, R, fan_out) for
-        `encoder` and `bottleneck`, on their layer's grid.
+        ``<layer>.weight`` int8 (fan_in, fan_out) and ``<layer>.bias`` int32 (fan_out,) for `encoder` (F, H),
+        `bottleneck` (S·H, B), `expand` (B, S·H) and `decoder` (H, F); ``shifts`` int8 (4,), one of `SHIFTS` a layer in
+        the order of `LAYERS`; ``feature_weight`` int8 (F,), 0 to 127. A bias counts in 2^-shift of an activation's
+        step. With adapters also ``adapter.<layer>.down`` int8 (T, fan_in, R) and ``adapter.<layer>.up`` int8
+        (T, R, fan_out) for `encoder` and `bottleneck`, on their layer's grid.
 
     Raises
     ------
@@ -59,7 +59,9 @@ def check_bank(arrays: Mapping[str, NDArray[np.generic]]) -> Shape:
     features, hidden = _matrix(arrays, "encoder.weight")
     flat, bottleneck = _matrix(arrays, "bottleneck.weight")
     if hidden == 0 or flat % hidden or flat == 0:
-        raise ValueError(f"bottleneck.weight must have S times {hidden} rows, as encoder.weight has columns; got {flat}.")
+        raise ValueError(
+            f"bottleneck.weight must have S times {hidden} rows, as encoder.weight has columns; got {flat}."
+        )
     steps = flat // hidden
     for name, fan in (("expand", (bottleneck, flat)), ("decoder", (hidden, features))):
         _expect(arrays, f"{name}.weight", np.int8, fan)
@@ -139,7 +141,9 @@ def _matrix(arrays: Mapping[str, NDArray[np.generic]], name: str) -> tuple[int, 
     return array.shape[0], array.shape[1]
 
 
-def _expect(arrays: Mapping[str, NDArray[np.generic]], name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+def _expect(
+    arrays: Mapping[str, NDArray[np.generic]], name: str, dtype: type[np.generic], shape: tuple[int, ...]
+) -> None:
     array = arrays[name]
     if array.dtype != dtype or array.shape != shape:
         raise ValueError(f"{name} must be {np.dtype(dtype)} {shape}; got {array.dtype} {array.shape}.")

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SCALES = ("tenant", "population")
-"""A signal on the tenant's scale is judged against that tenant's own past, one on the population's against everyone's."""
+"""A signal on the tenant's scale is judged against that tenant's past, one on the population's against everyone's."""
 
 
 class Signal(Protocol):

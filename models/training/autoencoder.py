@@ -1,7 +1,7 @@
 """Fit the population backbone of the sequence bank.
 
-The fit sees the very arithmetic that scores: weights and activations are rounded in the forward pass, and gradients pass
-through the rounding as if it were not there (the straight-through estimator of Bengio et al., 2013).
+The fit sees the very arithmetic that scores: weights and activations are rounded in the forward pass, and gradients
+pass through the rounding as if it were not there (the straight-through estimator of Bengio et al., 2013).
 
 Legend: n distinct windows, b a batch of them, S events a window, F features, H encoded features, B bottleneck.
 """
@@ -144,7 +144,7 @@ class _Network(torch.nn.Module):
 
 
 def _snap(x: torch.Tensor, per_unit: float, limit: float | None = None) -> torch.Tensor:
-    """The nearest of `per_unit` steps a unit, within ±127 steps or ±limit; its gradient is that of the clipping alone."""
+    """The nearest of `per_unit` steps a unit, within ±127 steps or ±limit; the gradient is that of the clipping."""
     bound = CODE_MAX / per_unit if limit is None else limit
     inside = x.clamp(-bound, bound)
     return inside + (torch.round(inside * per_unit) / per_unit - inside).detach()

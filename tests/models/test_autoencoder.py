@@ -219,6 +219,10 @@ def test_windows_that_do_not_fit_are_refused(
 
 
 def test_the_scoring_path_imports_no_torch() -> None:
-    check = "import sys; import models.autoencoder, models.calibration, models.signal; print(sorted({'torch', 'scipy'} & set(sys.modules)))"
+    check = """
+import sys
+import models.autoencoder, models.calibration, models.signal
+print(sorted({"torch", "scipy"} & set(sys.modules)))
+"""
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -31,7 +31,8 @@ def test_unseen_normal_events_are_reconstructed(bank: SequenceBank) -> None:
     windows, lengths = cycling_windows(7, 1000)
     # An autoencoder that always answers with the mean is left with the variance.
     last = windows[:, -1] / 16.0
-    variance = last.var(axis=0) @ bank.arrays["feature_weight"] / bank.arrays["feature_weight"].sum(dtype=int)
+    weight = bank.arrays["feature_weight"].astype(float)
+    variance = last.var(axis=0) @ weight / weight.sum()
     assert np.median(_score(bank, windows, lengths)) < 0.2 * variance
 
 
@@ -52,7 +53,8 @@ def test_events_out_of_order_and_of_odd_size_stand_out(bank: SequenceBank) -> No
 def test_random_input_cannot_be_copied_through_the_bottleneck(bank: SequenceBank) -> None:
     rng = np.random.default_rng(3)
     noise = np.clip(rng.normal(0, 32, (1000, STEPS, FEATURES)), -127, 127).astype(np.int8)
-    energy = (noise[:, -1] / 16.0) ** 2 @ bank.arrays["feature_weight"] / bank.arrays["feature_weight"].sum(dtype=int)
+    weight = bank.arrays["feature_weight"].astype(float)
+    energy = (noise[:, -1] / 16.0) ** 2 @ weight / weight.sum()
     assert np.median(_score(bank, noise, np.full(1000, STEPS)) / energy) > 0.3
 
 

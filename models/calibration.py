@@ -1,0 +1,249 @@
+"""Signals on one scale: p-values of each kind, and one of all of them.
+
+Legend: n events, k kinds of signal, t tenants, K sessions that a tenant's ring holds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from models.signal import SCALES
+from models.tail import Tail, probability
+
+SUBSETS_OF = 4
+"""Up to so many kinds, every combination of them has a tail of its own."""
+KINDS_MAX = 16
+"""A table of all combinations is held."""
+_SURPRISE_GRID = 2.0**20
+"""Libraries differ in the last bits of a logarithm; surprise is rounded to 1e-6 nats before it is added."""
+_MAD_TO_SD = 1.4826
+"""Standard deviation of a normal law whose median absolute deviation is 1."""
+_SCALE_SHARE_MIN = 0.25
+"""Of the prior's scale: a tenant whose sessions are all alike is not alarmed by the next one that is not quite."""
+
+
+def location_scale(
+    ring: NDArray[np.floating[Any]],
+    counts: NDArray[np.integer[Any]],
+    prior_location: ArrayLike,
+    prior_scale: ArrayLike,
+    prior_weight: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where tenants' session maxima lie, (t,), and how far apart, (t,), shrunk to the population's.
+
+    Median and 1.4826 times the median absolute deviation of a ring's distinct values, m of them, against a prior worth
+    `prior_weight` values. Repeating a value changes nothing, and half of the distinct ones must be moved to move a
+    median: extremes are winsorised to their rank. No value is ever summed, so a row does not depend on those beside it.
+
+    Parameters
+    ----------
+    ring
+        (t, K), session maxima in any order.
+    counts
+        (t,), how many of a row's first values hold one; the rest is not looked at.
+    prior_location, prior_scale
+        The population's, one for all or (t,).
+    prior_weight
+        Distinct values that weigh as much as the prior.
+
+    Raises
+    ------
+    ValueError
+        A prior that is no scale, or no weight.
+
+    >>> ring = np.array([[3.0, 1.0, 2.0, 2.0], [9.0, 9.0, 9.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    >>> location, scale = location_scale(ring, np.array([4, 3, 0]), 0.0, 1.0, prior_weight=1.0)
+    >>> location.tolist(), scale.round(3).tolist()
+    ([1.5, 4.5, 0.0], [1.362, 0.5, 1.0])
+    """
+    location0, scale0 = np.asarray(prior_location, np.float64), np.asarray(prior_scale, np.float64)
+    if not prior_weight > 0 or not (np.isfinite(scale0) & (scale0 > 0)).all():
+        raise ValueError(
+            f"prior_weight and prior_scale must be above 0; got {prior_weight} and {scale0.min(initial=1)}."
+        )
+    held = np.arange(ring.shape[1]) < np.asarray(counts)[:, None]
+    values = np.sort(np.where(held & np.isfinite(ring), ring, np.inf).astype(np.float64), axis=1)
+    values[:, 1:][values[:, 1:] == values[:, :-1]] = np.inf
+    values.sort(axis=1)
+    distinct = np.isfinite(values).sum(axis=1)
+    median = _median(values, distinct)
+    away = np.where(np.isfinite(values), np.abs(values - median[:, None]), np.inf)
+    away.sort(axis=1)
+    spread = _MAD_TO_SD * _median(away, distinct)
+    share = distinct / (distinct + prior_weight)
+    scale = np.maximum(scale0 + share * (spread - scale0), _SCALE_SHARE_MIN * scale0)
+    return (
+        np.where(distinct > 0, location0 + share * (median - location0), location0),
+        np.where(distinct > 0, scale, scale0),
+    )
+
+
+def _median(values: NDArray[np.float64], counts: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    """Medians (t,) of the first `counts` values of sorted rows, 0 for none."""
+    row = np.arange(len(values))
+    if values.shape[1] == 0:
+        return np.zeros(len(values))
+    low, high = values[row, np.maximum(counts - 1, 0) // 2], values[row, np.minimum(counts // 2, values.shape[1] - 1)]
+    middle = np.where(counts % 2 == 0, high, low)
+    return np.where(counts > 0, (np.where(counts > 0, low, 0) + np.where(counts > 0, middle, 0)) / 2, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """P-values on the scale of sessions: p is the share of benign sessions that reach as high anywhere.
+
+    Kinds combine by the sum of their surprises, -log p. What such a sum is worth is measured, not assumed: it has a
+    tail of its own, fitted on the same sums' session maxima, for each combination of kinds that may be eligible. Of
+    more than four kinds only some combinations are measured, all kinds together among them; any other takes the tail of
+    the smallest measured one that holds it. As surprises are not negative, the larger combination's sum is never the
+    smaller, so this errs to larger p-values whatever the dependence.
+
+    Parameters
+    ----------
+    kinds
+        Names of the signals, in the order of every (.., k) array.
+    scales
+        Of each, one of `models.signal.SCALES`.
+    prior_location, prior_scale
+        (k,) the population's, of session maxima.
+    tails
+        Of each kind's session maxima, less location, over scale.
+    combined
+        Bit mask of kinds (bit i is kind i) -> tail of the session maxima of their summed surprises.
+    """
+
+    kinds: tuple[str, ...]
+    scales: tuple[str, ...]
+    prior_location: NDArray[np.float64]
+    prior_scale: NDArray[np.float64]
+    tails: tuple[Tail, ...]
+    combined: Mapping[int, Tail]
+
+    def __post_init__(self) -> None:
+        k = len(self.kinds)
+        if not 1 <= k <= KINDS_MAX or len(set(self.kinds)) < k:
+            raise ValueError(f"kinds must be 1 to {KINDS_MAX} different names; got {self.kinds}.")
+        if len(self.scales) != k or not set(self.scales) <= set(SCALES):
+            raise ValueError(f"scales must be one of {SCALES} for each of {self.kinds}; got {self.scales}.")
+        if self.prior_location.shape != (k,) or self.prior_scale.shape != (k,) or len(self.tails) != k:
+            raise ValueError(f"prior_location, prior_scale and tails must be ({k},), one for each of {self.kinds}.")
+        if (
+            not np.isfinite(self.prior_location).all()
+            or not (np.isfinite(self.prior_scale) & (self.prior_scale > 0)).all()
+        ):
+            raise ValueError(f"prior_location must be finite and prior_scale above 0; got {self.prior_scale.tolist()}.")
+        if (1 << k) - 1 not in self.combined or not all(0 < mask < 1 << k for mask in self.combined):
+            raise ValueError(f"combined must hold masks of {k} kinds, and that of all; got {sorted(self.combined)}.")
+
+    @cached_property
+    def _measured(self) -> NDArray[np.int64]:
+        """(2^k,) of each combination of kinds, the measured one that stands for it."""
+        masks = np.array(sorted(self.combined, key=lambda mask: (mask.bit_count(), mask)), np.int64)
+        holds = (masks & np.arange(1 << len(self.kinds))[:, None]) == np.arange(1 << len(self.kinds))[:, None]
+        chosen: NDArray[np.int64] = masks[holds.argmax(axis=1)]
+        return chosen
+
+    def p_values(
+        self,
+        kind: int,
+        x: NDArray[np.float64],
+        location: NDArray[np.float64],
+        scale: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """P-values (n,) of scores `x` (n,) of one kind, in (0, 1], NaN where `x` is.
+
+        Parameters
+        ----------
+        kind
+            Its place in `kinds`.
+        location, scale
+            (n,) of the events' tenants; for a kind on the population's scale the priors.
+        """
+        return self.tails[kind].survival((x - location) / scale)
+
+    def combine(
+        self, p: NDArray[np.float64], eligible: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Summed surprises (n,), higher is stranger, and their p-values (n,) in (0, 1].
+
+        Parameters
+        ----------
+        p
+            (n, k), NaN or 1 where an event has nothing to be scored by that kind.
+        eligible
+            (n, k), whether the kind counts for the event's tenant at all. That an event of a session has nothing to
+            score is no reason: the tails were measured on sessions with such events, and to judge each event by what it
+            happens to have would give a session several tries.
+
+        Raises
+        ------
+        ValueError
+            Arrays that are not (n, k).
+        """
+        if p.shape != eligible.shape or p.ndim != 2 or p.shape[1] != len(self.kinds):
+            raise ValueError(f"p and eligible must be (n, {len(self.kinds)}); got {p.shape} and {eligible.shape}.")
+        counts = eligible & ~np.isnan(p)
+        surprise = np.rint(-np.log(np.where(counts, p, 1.0)) * _SURPRISE_GRID) / _SURPRISE_GRID
+        mask = np.zeros(len(p), np.int64)
+        statistic = np.zeros(len(p))
+        for kind in range(len(self.kinds)):
+            mask |= eligible[:, kind].astype(np.int64) << kind
+            statistic += surprise[:, kind]
+        level = np.zeros(len(p))
+        measured = np.where(mask > 0, self._measured[mask], 0)
+        for combination in np.unique(measured[measured > 0]):
+            at = np.flatnonzero(measured == combination)
+            level[at] = self.combined[int(combination)].surprise(statistic[at])
+        return statistic, probability(level)
+
+    def to_arrays(self) -> tuple[dict[str, NDArray[np.float64]], dict[str, Any]]:
+        """Float64 arrays by name, and what is not an array, for JSON."""
+        arrays = {"prior_location": self.prior_location, "prior_scale": self.prior_scale}
+        named = [(f"tail.{kind}", tail) for kind, tail in zip(self.kinds, self.tails, strict=True)]
+        named += [(f"combined.{mask}", self.combined[mask]) for mask in sorted(self.combined)]
+        for name, tail in named:
+            arrays[f"{name}.x"], arrays[f"{name}.level"] = tail.x, tail.level
+        return arrays, {
+            "kinds": list(self.kinds),
+            "scales": list(self.scales),
+            "combined": sorted(self.combined),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], meta: Mapping[str, Any]) -> "Calibration":
+        """What `to_arrays` took apart.
+
+        Raises
+        ------
+        ValueError
+            Something is missing, or no calibration.
+        """
+        if missing := {"kinds", "scales", "combined"} - meta.keys():
+            raise ValueError(f"a calibration's meta needs {sorted(missing)}, which are missing.")
+
+        def array(name: str) -> NDArray[np.float64]:
+            if name not in arrays:
+                raise ValueError(f"a calibration needs the array {name}, which is missing.")
+            if arrays[name].dtype != np.float64:
+                raise ValueError(f"{name} must be float64; got {arrays[name].dtype}.")
+            return arrays[name].astype(np.float64)
+
+        def tail(name: str) -> Tail:
+            try:
+                return Tail(array(f"{name}.x"), array(f"{name}.level"))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+
+        kinds = tuple(str(kind) for kind in meta["kinds"])
+        return cls(
+            kinds,
+            tuple(str(scale) for scale in meta["scales"]),
+            array("prior_location"),
+            array("prior_scale"),
+            tuple(tail(f"tail.{kind}") for kind in kinds),
+            {int(mask): tail(f"combined.{mask}") for mask in meta["combined"]},
+        )

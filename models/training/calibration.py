@@ -1,0 +1,156 @@
+"""Fit a calibration on sessions held out from every other fit.
+
+Legend: n events, s sessions, k kinds of signal, K sessions that a tenant's ring holds.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.calibration import SUBSETS_OF, Calibration, location_scale
+from models.tail import Tail
+
+RING = 64
+"""Session maxima that a tenant keeps."""
+PRIOR_SESSIONS = 20.0
+"""Sessions of a tenant's own that weigh as much as the population."""
+_OWN_MIN = 5
+"""Distinct session maxima from which a tenant helps to say how tenants are."""
+
+
+def fit_population(
+    scores: Mapping[str, NDArray[np.float64]],
+    tenants: NDArray[np.integer],
+    sessions: NDArray[np.integer],
+    *,
+    scales: Mapping[str, str] | None = None,
+    ring: int = RING,
+    prior_weight: float = PRIOR_SESSIONS,
+) -> Calibration:
+    """The calibration of benign events (n) that no signal was fitted on.
+
+    1. Each kind's location and scale over tenants: medians of the tenants' own. 2. Each session's maximum, less the
+    location and over the scale that its tenant's *other* sessions give: pooled, their tail. 3. Each event's surprise by
+    kind, summed over every combination of kinds; the sums' session maxima, their tail. That the maxima of several kinds
+    fall on one event or on several, and that many events have nothing to score, is thereby measured.
+
+    Parameters
+    ----------
+    scores
+        By kind, (n,), NaN where an event has nothing to score. One event a session is allowed: its maxima.
+    tenants, sessions
+        (n,), numbers; a session has one tenant.
+    scales
+        By kind, "tenant" (the default) or "population".
+    ring, prior_weight
+        As scoring has them.
+
+    Raises
+    ------
+    ValueError
+        A kind without a finite score, or columns of different lengths.
+    """
+    kinds = tuple(scores)
+    scale_of = dict.fromkeys(kinds, "tenant") | dict(scales or {})
+    if not kinds or any(len(scores[kind]) != len(tenants) for kind in kinds) or len(sessions) != len(tenants):
+        raise ValueError(f"scores, tenants and sessions must be (n,) with n = {len(tenants)}, of one kind at least.")
+    session = _numbered(sessions)
+    tenant = np.zeros(int(session.max(initial=-1)) + 1, np.int64)
+    tenant[session] = tenants
+    k = len(kinds)
+    prior_location, prior_scale = np.zeros(k), np.ones(k)
+    surprise = np.zeros((len(session), k))
+    tails = []
+    for kind, name in enumerate(kinds):
+        maxima = session_maxima(scores[name], session)
+        if not np.isfinite(maxima).any():
+            raise ValueError(f"{name} needs a finite score to be calibrated by; got none in {len(session)} events.")
+        shared = scale_of[name] == "population"
+        prior_location[kind], prior_scale[kind] = _prior(maxima, np.zeros_like(tenant) if shared else tenant)
+        location = np.full(len(tenant), prior_location[kind])
+        scale = np.full(len(tenant), prior_scale[kind])
+        if not shared:
+            location, scale = location_scale(
+                *_others(maxima, tenant, ring), prior_location[kind], prior_scale[kind], prior_weight
+            )
+        tail = Tail.fit((maxima - location) / scale)
+        tails.append(tail)
+        surprise[:, kind] = tail.surprise((scores[name] - location[session]) / scale[session])
+    combined = {
+        mask: Tail.fit(_combined_maxima(surprise, session, mask))
+        for mask in _measured_masks(k, list(scale_of.values()))
+    }
+    return Calibration(
+        kinds, tuple(scale_of[kind] for kind in kinds), prior_location, prior_scale, tuple(tails), combined
+    )
+
+
+def session_maxima(values: NDArray[np.float64], session: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Largest of the `values` (n,) of each session (s,), NaN where it has none.
+
+    >>> session_maxima(np.array([1.0, 3.0, np.nan]), np.array([0, 0, 1]))
+    array([ 3., nan])
+    """
+    maxima = np.full(int(session.max(initial=-1)) + 1, np.nan)
+    np.fmax.at(maxima, session, values)
+    return maxima
+
+
+def _numbered(sessions: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Sessions numbered from 0 by first appearance."""
+    _, first, inverse = np.unique(sessions, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first, kind="stable"), kind="stable")[inverse].astype(np.int64)
+
+
+def _prior(maxima: NDArray[np.float64], tenant: NDArray[np.int64]) -> tuple[float, float]:
+    """Medians over tenants of their location and of their scale; over all sessions if no tenant has enough."""
+    own = [np.unique(maxima[(tenant == number) & np.isfinite(maxima)]) for number in np.unique(tenant)]
+    own = [values for values in own if len(values) >= _OWN_MIN] or [np.unique(maxima[np.isfinite(maxima)])]
+    medians = [float(np.median(values)) for values in own]
+    spreads = [1.4826 * float(np.median(np.abs(values - np.median(values)))) for values in own]
+    location, scale = float(np.median(medians)), float(np.median(spreads))
+    return location, scale if scale > 0 else max(1e-6, 0.1 * abs(location))
+
+
+def _others(
+    maxima: NDArray[np.float64], tenant: NDArray[np.int64], ring: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """For each session (s,) a ring (s, K) of the others of its tenant, those before it first, and how many they are."""
+    held = np.full((len(maxima), ring), np.nan)
+    counts = np.zeros(len(maxima), np.int64)
+    for number in np.unique(tenant):
+        own = np.flatnonzero((tenant == number) & np.isfinite(maxima))
+        width = min(len(own) - 1, ring)
+        everyone = np.flatnonzero(tenant == number)
+        if len(own) == 0:
+            continue
+        # Position of each session among the scored ones; one without a score is before none of them.
+        at = np.searchsorted(own, everyone)
+        before = (at[:, None] - 1 - np.arange(max(width, 0))) % len(own)
+        held[everyone, : max(width, 0)] = maxima[own[before]]
+        counts[everyone] = max(width, 0)
+    return held, counts
+
+
+def _measured_masks(k: int, scales: list[str]) -> list[int]:
+    """Combinations of kinds that get a tail.
+
+    All of up to four kinds; of more, all together, those on the population's scale (which decide before a tenant has a
+    past), each alone, and all but one.
+    """
+    everything = (1 << k) - 1
+    if k <= SUBSETS_OF:
+        return list(range(1, everything + 1))
+    masks = {everything} | {1 << kind for kind in range(k)} | {everything ^ (1 << kind) for kind in range(k)}
+    population = sum(1 << kind for kind in range(k) if scales[kind] == "population")
+    return sorted(masks | ({population} - {0}))
+
+
+def _combined_maxima(surprise: NDArray[np.float64], session: NDArray[np.int64], mask: int) -> NDArray[np.float64]:
+    """Session maxima (s,) of the summed surprises of the kinds in `mask`, NaN where a session has none of them."""
+    chosen = [kind for kind in range(surprise.shape[1]) if mask >> kind & 1]
+    total = np.zeros(len(surprise))
+    for kind in chosen:
+        total += np.nan_to_num(surprise[:, kind])
+    return session_maxima(np.where(np.isnan(surprise[:, chosen]).all(axis=1), np.nan, total), session)
