@@ -1,0 +1,152 @@
+"""What every gateway decoder makes of a record: calls, with their messages still as the gateway wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from schemas.event import ContentState, Role, SessionSource, Status
+
+_MAX_COUNT = 1 << 53
+_MAX_TIME_MS = 253_402_300_800_000  # the year 10000
+
+
+class Unreadable(ValueError):
+    """A record that no event can be made of.
+
+    Parameters
+    ----------
+    reason
+        `undecodable`, `unknown_format`, `schema` or `too_deep`.
+    message
+        Which field, what was required, what came; never content.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class RawMessage(msgspec.Struct, frozen=True, gc=False):
+    """A message in the normal form, not yet redacted; its parts are `schemas.event.Part` as mappings."""
+
+    role: Role
+    parts: list[dict[str, str]]
+    content: ContentState = "full"
+
+
+ParseMessage = Callable[[bytes], RawMessage]
+
+
+class GatewayCall(msgspec.Struct, kw_only=True, gc=False):
+    """One call, before identity, redaction and routing. Fields are as in `schemas.event.GatewayEvent`."""
+
+    gateway: str
+    identity: tuple[str, ...] | None
+    """What names the call at its gateway; None: nothing but its bytes."""
+    event_id: str | None = None
+    """An id given as it is to be, of native records."""
+    parse: ParseMessage
+    """Reads one of `messages` and `output`."""
+    messages: list[bytes]
+    """JSON of each."""
+    output: list[bytes]
+    session: str | None
+    session_source: SessionSource = "gateway"
+    """Of `session`."""
+    tenant: str | None
+    event_time_ms: int
+    key_hash: str | None = None
+    trace_id: str | None = None
+    user: str | None = None
+    end_user: str | None = None
+    ip: str | None = None
+    user_agent: str | None = None
+    provider: str | None = None
+    model_requested: str | None = None
+    model_served: str | None = None
+    operation: str | None = None
+    tools: tuple[str, ...] = ()
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    cost_usd: float | None = None
+    duration_ms: float | None = None
+    ttft_ms: float | None = None
+    stream: bool | None = None
+    status: Status = "success"
+    finish_reason: str | None = None
+    error_code: str | None = None
+    error_class: str | None = None
+    guardrails: tuple[str, ...] = ()
+    content_state: ContentState = "full"
+    """As far as the envelope tells; messages may lower it."""
+    history_complete: bool = True
+    """Whether the gateway sends the whole history, should the content be full."""
+
+
+class GatewayFormat(Protocol):
+    """A gateway's record format."""
+
+    @property
+    def name(self) -> str:
+        """As `--format` and `source.gateway` say it."""
+
+    def sniff(self, value: bytes) -> bool:
+        """Whether `value` may be of this format: cheap, and true whenever `decode` would succeed."""
+
+    def decode(self, value: bytes) -> list[GatewayCall]:
+        """The calls in `value`, one JSON object of UTF-8.
+
+        Raises
+        ------
+        Unreadable
+            `unknown_format` when it is another format's, else as the reason says.
+        """
+
+
+def text_of(value: Any) -> str | None:
+    """A string that says something, or an integer as one; None for anything else.
+
+    >>> text_of("u-1"), text_of(7), text_of(""), text_of(["u-1"]), text_of(True)
+    ('u-1', '7', None, None, None)
+    """
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None
+
+
+def count_of(value: Any) -> int | None:
+    """A number of tokens: a whole number, not negative, that a float could hold exactly; else None.
+
+    >>> count_of(76), count_of(76.0), count_of(-1), count_of("76"), count_of(10**30)
+    (76, 76, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return int(value) if 0 <= value < _MAX_COUNT and value == int(value) else None
+
+
+def amount_of(value: Any) -> float | None:
+    """A finite number that is not negative; else None.
+
+    >>> amount_of(0.25), amount_of(1), amount_of(-0.5), amount_of(float("inf"))
+    (0.25, 1.0, None, None)
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e300:
+        return float(value)
+    return None
+
+
+def flag_of(value: Any) -> bool | None:
+    """A boolean, else None."""
+    return value if isinstance(value, bool) else None
+
+
+def is_time_ms(value: float) -> bool:
+    """Whether `value` ms since the epoch lies between 1970 and the year 10000."""
+    return 0 <= value < _MAX_TIME_MS

@@ -1,0 +1,60 @@
+"""The formats that are known, and which of them a record has."""
+
+from __future__ import annotations
+
+import msgspec
+
+from schemas.gateways.call import GatewayCall, GatewayFormat, Unreadable
+from schemas.gateways.litellm import LiteLLM
+from schemas.gateways.native import Native
+from schemas.gateways.repair import repair
+
+FORMATS: tuple[type[LiteLLM | Native], ...] = (LiteLLM, Native)
+"""In the order in which they are tried; a new gateway is a class here."""
+
+NAMES = ("auto", *(known.name for known in FORMATS))
+
+
+class Auto:
+    """Format `auto`: each record is read as what it is."""
+
+    name = "auto"
+
+    def __init__(self) -> None:
+        self._formats: tuple[GatewayFormat, ...] = tuple(known() for known in FORMATS)
+
+    def sniff(self, value: bytes) -> bool:
+        """Whether any format may be meant."""
+        return any(known.sniff(value) for known in self._formats)
+
+    def decode(self, value: bytes) -> list[GatewayCall]:
+        """The calls in `value`; raises as `GatewayFormat.decode`."""
+        for known in self._formats:
+            if known.sniff(value):
+                try:
+                    return known.decode(value)
+                except Unreadable as error:
+                    if error.reason != "unknown_format":
+                        raise
+        try:
+            msgspec.json.decode(value)
+        except (msgspec.DecodeError, RecursionError):
+            repair(value)
+        known_names = ", ".join(known.name for known in self._formats)
+        raise Unreadable("unknown_format", f"the record is of no known format ({known_names}): no field that marks one")
+
+
+def format_of(name: str) -> GatewayFormat:
+    """The format called `name`, one of `NAMES`.
+
+    Raises
+    ------
+    ValueError
+        For another name.
+    """
+    if name == Auto.name:
+        return Auto()
+    for known in FORMATS:
+        if known.name == name:
+            return known()
+    raise ValueError(f"format must be one of {', '.join(NAMES)}; got {name!r}")

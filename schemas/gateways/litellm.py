@@ -1,0 +1,335 @@
+"""LiteLLM's StandardLoggingPayload (1.109): what its loggers write for every call that succeeded or failed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from schemas.event import ContentState
+from schemas.gateways.call import (
+    GatewayCall,
+    Unreadable,
+    amount_of,
+    count_of,
+    flag_of,
+    is_time_ms,
+    text_of,
+)
+from schemas.gateways.openai_chat import REDACTED, parse_message
+from schemas.gateways.repair import loads, repair
+
+Odd = str | float | bool | list[Any] | None
+"""What may stand where an object belongs."""
+
+
+class _Metadata(msgspec.Struct, gc=False):
+    user_api_key_hash: Any = None
+    user_api_key_team_id: Any = None
+    user_api_key_org_id: Any = None
+    user_api_key_user_id: Any = None
+    user_api_key_user_email: Any = None
+    user_api_key_end_user_id: Any = None
+    requester_ip_address: Any = None
+    user_agent: Any = None
+    litellm_content_truncated: Any = None
+    cold_storage_object_key: Any = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    finish_reason: Any = None
+    message: msgspec.Raw = msgspec.Raw(b"null")
+    text: Any = None
+
+
+class _Response(msgspec.Struct, gc=False):
+    model: Any = None
+    choices: list[_Choice | Odd] | dict[str, Any] | str | float | bool | None = None
+    text: Any = None
+
+
+class _Parameters(msgspec.Struct, gc=False):
+    tools: msgspec.Raw = msgspec.Raw(b"null")
+    functions: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Error(msgspec.Struct, gc=False):
+    error_code: Any = None
+    error_class: Any = None
+
+
+class _StatusFields(msgspec.Struct, gc=False):
+    guardrail_status: Any = None
+
+
+class _Payload(msgspec.Struct, gc=False):
+    litellm_call_id: Any = msgspec.UNSET
+    call_type: Any = msgspec.UNSET
+    startTime: Any = None  # noqa: N815
+    endTime: Any = None  # noqa: N815
+    completionStartTime: Any = None  # noqa: N815
+    trace_id: Any = None
+    session_id: Any = None
+    stream: Any = None
+    status: Any = None
+    status_fields: _StatusFields | Odd = None
+    custom_llm_provider: Any = None
+    model: Any = None
+    model_group: Any = None
+    metadata: _Metadata | Odd = None
+    response_cost: Any = None
+    total_tokens: Any = None
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+    end_user: Any = None
+    requester_ip_address: Any = None
+    user_agent: Any = None
+    messages: list[msgspec.Raw] | dict[str, msgspec.Raw] | str | float | bool | None = None
+    response: _Response | Odd = None
+    model_parameters: _Parameters | Odd = None
+    error_information: _Error | Odd = None
+    error_str: Any = None
+    guardrail_information: Any = None
+
+
+_PAYLOAD = msgspec.json.Decoder(_Payload)
+_RAWS = msgspec.json.Decoder(list[msgspec.Raw])
+_RESPONSE = msgspec.json.Decoder(_Response)
+_NO_METADATA = _Metadata()
+_NO_PARAMETERS = _Parameters()
+_NULL = b"null"
+_TOOLS_MAX = 512
+_TOOLS_BYTES_MAX = 65_536
+
+_OPERATIONS = {
+    "completion": "chat",
+    "responses": "chat",
+    "anthropic_messages": "chat",
+    "embedding": "embeddings",
+}
+"""LiteLLM's call types, without their `a` for asynchronous, in OpenTelemetry's words."""
+
+
+class LiteLLM:
+    """Format `litellm`."""
+
+    name = "litellm"
+
+    def __init__(self) -> None:
+        self._tool_names: dict[bytes, tuple[str, ...]] = {}
+
+    def sniff(self, value: bytes) -> bool:
+        """Whether a LiteLLM call id, or call type and start, may be among the fields."""
+        return b'"litellm_call_id"' in value or (b'"call_type"' in value and b'"startTime"' in value)
+
+    def decode(self, value: bytes) -> list[GatewayCall]:
+        """The call in `value`; raises as `GatewayFormat.decode`."""
+        try:
+            payload = _PAYLOAD.decode(value)
+        except msgspec.ValidationError as error:
+            raise Unreadable("schema", f"{error}: not a LiteLLM StandardLoggingPayload") from error
+        except (msgspec.DecodeError, RecursionError):
+            value = repair(value)
+            try:
+                payload = _PAYLOAD.decode(value)
+            except msgspec.ValidationError as error:
+                raise Unreadable("schema", f"{error}: not a LiteLLM StandardLoggingPayload") from error
+        unmarked = payload.call_type is msgspec.UNSET or payload.startTime is None
+        if payload.litellm_call_id is msgspec.UNSET and unmarked:
+            raise Unreadable("unknown_format", "$.litellm_call_id is absent: not a LiteLLM StandardLoggingPayload")
+        return [self._call(payload)]
+
+    def _call(self, payload: _Payload) -> GatewayCall:
+        metadata = payload.metadata if isinstance(payload.metadata, _Metadata) else _NO_METADATA
+        parameters = payload.model_parameters if isinstance(payload.model_parameters, _Parameters) else _NO_PARAMETERS
+        start, end = _seconds(payload.startTime, "startTime"), _seconds(payload.endTime, "endTime")
+        began = start if start is not None else end
+        if began is None:
+            raise Unreadable("schema", "$.startTime must be epoch seconds; got nothing, nor an endTime")
+        failed = payload.status == "failure"
+        messages, state = _messages(payload.messages)
+        output, response = ([], None) if failed else _output(payload.response)
+        call_id = text_of(payload.litellm_call_id)
+        trace_id, session = text_of(payload.trace_id), text_of(payload.session_id)
+        model = text_of(payload.model)
+        key_hash = text_of(metadata.user_api_key_hash)
+        if not messages and text_of(metadata.cold_storage_object_key):
+            state = "external"
+        elif state == "full" and metadata.litellm_content_truncated:
+            state = "truncated"
+        error = payload.error_information
+        call_type = text_of(payload.call_type)
+        first = _seconds(payload.completionStartTime, "completionStartTime") if payload.stream is True else None
+        return GatewayCall(
+            gateway=self.name,
+            identity=(call_id,) if call_id else None,
+            parse=parse_message,
+            messages=messages,
+            output=output,
+            session=session or trace_id,
+            # With request_correlation_in_logs=False, the default, session_id is "" and trace_id holds the session's id.
+            session_source="gateway" if session else "trace",
+            tenant=text_of(metadata.user_api_key_team_id) or text_of(metadata.user_api_key_org_id) or key_hash,
+            event_time_ms=round(began * 1000),
+            key_hash=key_hash,
+            trace_id=trace_id,
+            user=text_of(metadata.user_api_key_user_id) or text_of(metadata.user_api_key_user_email),
+            end_user=text_of(payload.end_user) or text_of(metadata.user_api_key_end_user_id),
+            ip=text_of(metadata.requester_ip_address) or text_of(payload.requester_ip_address),
+            user_agent=text_of(metadata.user_agent) or text_of(payload.user_agent),
+            provider=text_of(payload.custom_llm_provider),
+            model_requested=text_of(payload.model_group) or model,
+            model_served=(text_of(response.model) if response else None) or (None if failed else model),
+            operation=_OPERATIONS.get(call_type.removeprefix("a"), _OPERATIONS.get(call_type, call_type))
+            if call_type
+            else None,
+            tools=self._tools(parameters),
+            prompt_tokens=count_of(payload.prompt_tokens),
+            completion_tokens=count_of(payload.completion_tokens),
+            total_tokens=count_of(payload.total_tokens),
+            cost_usd=amount_of(payload.response_cost),
+            duration_ms=_milliseconds(start, end),
+            ttft_ms=_milliseconds(start, first),
+            stream=flag_of(payload.stream),
+            status="failure" if failed else "success",
+            finish_reason=_finish_reason(response),
+            error_code=text_of(error.error_code) if isinstance(error, _Error) else None,
+            error_class=text_of(error.error_class) if isinstance(error, _Error) else None,
+            guardrails=_guardrails(payload),
+            content_state=state,
+        )
+
+    def _tools(self, parameters: _Parameters) -> tuple[str, ...]:
+        raw = bytes(parameters.tools)
+        if raw == _NULL:
+            raw = bytes(parameters.functions)
+            if raw == _NULL:
+                return ()
+        names = self._tool_names.get(raw)
+        if names is None:
+            names = _names(raw)
+            # An application offers the same few sets of tools over and over.
+            if len(raw) <= _TOOLS_BYTES_MAX:
+                if len(self._tool_names) >= _TOOLS_MAX:
+                    self._tool_names.clear()
+                self._tool_names[raw] = names
+        return names
+
+
+def _seconds(value: Any, field: str) -> float | None:
+    """Epoch seconds of a time field: a number, or ISO text as some loggers write it, UTC unless it says otherwise."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            when = datetime.fromisoformat(value)
+        except ValueError:
+            when = None
+        value = None if when is None else (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and is_time_ms(value * 1000):
+        return value
+    raise Unreadable("schema", f"$.{field} must be epoch seconds; got {type(value).__name__} outside of 1970 to 9999")
+
+
+def _milliseconds(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None or end < start else round((end - start) * 1000, 3)
+
+
+def _messages(messages: Any) -> tuple[list[bytes], ContentState]:
+    """The request's messages, each as JSON, and what the envelope tells about their content."""
+    if isinstance(messages, dict):
+        held = messages.get("messages", messages.get("input"))
+        if held is not None:
+            return _embedded(bytes(held))
+        raws = [msgspec.json.encode(messages)] if messages else []
+    elif isinstance(messages, list):
+        raws = [bytes(raw) for raw in messages]
+    elif isinstance(messages, str):
+        return _embedded(messages.encode()) if messages[:1] == "[" else _text(messages)
+    elif messages is None:
+        raws = []
+    else:
+        raise Unreadable("schema", f"$.messages must be a list, a text or null; got {type(messages).__name__}")
+    return raws, "full" if raws else "redacted"
+
+
+def _embedded(raw: bytes) -> tuple[list[bytes], ContentState]:
+    """Messages in a JSON text of their own; a text when they are none."""
+    try:
+        raws = [bytes(item) for item in _RAWS.decode(raw)]
+    except msgspec.DecodeError:
+        raws = []
+    if raws and all(item[:1] == b"{" for item in raws):
+        return raws, "full"
+    return _text(str(loads(raw)) if raw[:1] == b'"' else raw.decode())
+
+
+def _text(text: str) -> tuple[list[bytes], ContentState]:
+    if text in ("", REDACTED):
+        return [], "redacted"
+    return [msgspec.json.encode({"role": "user", "content": text})], "full"
+
+
+def _output(response: Any) -> tuple[list[bytes], _Response | None]:
+    """The answer's messages, and the response they come from when it is an object."""
+    if isinstance(response, str):
+        if response[:1] == "{":
+            try:
+                decoded = _RESPONSE.decode(response)
+            except msgspec.DecodeError:
+                decoded = None
+            if decoded is not None and isinstance(decoded.choices, list):
+                return _output(decoded)
+        return ([_answer(response)] if response else []), None
+    if not isinstance(response, _Response):
+        return [], None
+    messages: list[bytes] = []
+    for choice in response.choices if isinstance(response.choices, list) else ():
+        if not isinstance(choice, _Choice):
+            continue
+        raw = bytes(choice.message)
+        if raw != _NULL:
+            messages.append(raw)
+        elif isinstance(choice.text, str) and choice.text:
+            messages.append(_answer(choice.text))
+    if not messages and isinstance(response.text, str) and response.text:
+        messages.append(_answer(response.text))
+    return messages, response
+
+
+def _answer(text: str) -> bytes:
+    return msgspec.json.encode({"role": "assistant", "content": text})
+
+
+def _finish_reason(response: _Response | None) -> str | None:
+    for choice in response.choices if response is not None and isinstance(response.choices, list) else ():
+        if isinstance(choice, _Choice) and (reason := text_of(choice.finish_reason)):
+            return reason
+    return None
+
+
+def _names(raw: bytes) -> tuple[str, ...]:
+    tools = loads(raw)
+    names = []
+    for tool in tools if isinstance(tools, list) else ():
+        if isinstance(tool, dict):
+            function = tool.get("function")
+            name = text_of(function.get("name") if isinstance(function, dict) else tool.get("name") or tool.get("type"))
+            if name:
+                names.append(name)
+    return tuple(names)
+
+
+def _guardrails(payload: _Payload) -> tuple[str, ...]:
+    held = payload.guardrail_information
+    if not held:
+        fields = payload.status_fields
+        status = text_of(fields.guardrail_status) if isinstance(fields, _StatusFields) else None
+        return () if status in (None, "not_run", "success") else (f"guardrail:{status}",)
+    verdicts = []
+    for item in held if isinstance(held, list) else [held]:
+        if isinstance(item, dict):
+            name = text_of(item.get("guardrail_name")) or "guardrail"
+            verdicts.append(f"{name}:{text_of(item.get('guardrail_status')) or 'unknown'}")
+    return tuple(verdicts)

@@ -1,0 +1,76 @@
+"""JSON that Python's encoder writes and strict decoders refuse, made strict.
+
+Gateways written in Python log `NaN`, numbers beyond 64 bits or floats, and halves of surrogate pairs that clients sent.
+A record must not escape being scored by holding one of them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import orjson
+
+from schemas.gateways.call import Unreadable
+
+_INT64 = 1 << 63
+
+
+def repair(value: bytes) -> bytes:
+    r"""`value` as JSON that any decoder reads: `NaN` and infinite numbers are null, lone surrogates U+FFFD.
+
+    >>> repair(b'{"a": NaN, "b": "\\ud800", "c": 1e999}').decode()
+    '{"a":null,"b":"�","c":null}'
+
+    Raises
+    ------
+    Unreadable
+        `undecodable` when it is no JSON all the same, `too_deep` when Python cannot nest as far.
+    """
+    try:
+        text = json.dumps(
+            json.loads(value, parse_constant=_nothing, parse_float=_finite, parse_int=_integer),
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
+    except RecursionError as error:
+        raise Unreadable("too_deep", "the record nests deeper than can be read") from error
+    except ValueError as error:
+        raise Unreadable("undecodable", f"the record must be JSON in UTF-8: {_place(error)}") from error
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+
+def loads(raw: bytes) -> Any:
+    """The value of the JSON `raw`, repaired when it has to be; raises as `repair`."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return orjson.loads(repair(raw))
+
+
+def _nothing(_: str) -> None:
+    return None
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _integer(text: str) -> int | float | None:
+    if len(text) < 19:
+        return int(text)
+    if len(text) > 400:
+        return None
+    value = int(text)
+    return value if -_INT64 <= value < _INT64 else _finite(text)
+
+
+def _place(error: ValueError) -> str:
+    """What is wrong, without the content that some errors quote."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{error.reason} at byte {error.start}"
+    return type(error).__name__

@@ -1,0 +1,189 @@
+"""Gateway records into calls and messages; a message seen before costs one look-up."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import orjson
+
+from schemas.digest import plain_digest
+from schemas.event import ContentState, Role
+from schemas.gateways.call import GatewayCall, GatewayFormat, ParseMessage, Unreadable
+from stream.errors import DecodeError
+from stream.steps.redact import Counts, Redactor
+
+_RAWS = msgspec.json.Decoder(list[msgspec.Raw])
+_ENTRY_OVERHEAD = 400
+"""Bytes of Python objects around an entry's key and JSON (measured with tracemalloc)."""
+_KEEP_MAX = 1 << 18
+"""Bytes of the largest message that is remembered."""
+
+_DEPTH_STEPS = bytes(1 if byte in b"[{" else 255 if byte in b"]}" else 0 for byte in range(256))
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+
+
+class ReadyMessage(msgspec.Struct, frozen=True, gc=False):
+    """A message redacted, digested and written."""
+
+    json: bytes
+    """`schemas.event.Message`, keys sorted."""
+    digest: str
+    role: Role
+    counts: tuple[tuple[str, int], ...]
+    """What redaction replaced in it."""
+    content: ContentState
+    empty: bool
+
+
+class _Generations:
+    """Messages of one dialect: a young generation, and the one before it."""
+
+    __slots__ = ("_half", "old", "young", "young_bytes")
+
+    def __init__(self, bytes_max: int) -> None:
+        self._half = bytes_max // 2
+        self.young: dict[bytes, ReadyMessage] = {}
+        self.old: dict[bytes, ReadyMessage] = {}
+        self.young_bytes = 0
+
+    def keep(self, raw: bytes, message: ReadyMessage) -> None:
+        """Remember `message`; forget the old generation when the young one is full."""
+        size = len(raw) + len(message.json) + _ENTRY_OVERHEAD
+        if size > _KEEP_MAX:
+            return
+        if self.young_bytes + size > self._half:
+            self.old, self.young, self.young_bytes = self.young, {}, 0
+        self.young[raw] = message
+        self.young_bytes += size
+
+
+class MessageCache:
+    """Messages by the bytes that a gateway wrote them in.
+
+    Gateways send the whole history with every call. There are two generations of entries, each at most half of
+    `bytes_max`: when the young one is full it becomes the old one, and what nobody asks for until that happens again is
+    forgotten. What is remembered never changes a result.
+
+    Parameters
+    ----------
+    redactor
+        Applied to every message once.
+    bytes_max
+        Memory that the entries of one dialect may take.
+    """
+
+    def __init__(self, redactor: Redactor, bytes_max: int = 64 << 20) -> None:
+        self._redactor = redactor
+        self._bytes_max = bytes_max
+        # The same bytes may mean another message in another dialect.
+        self._dialects: dict[ParseMessage, _Generations] = {}
+        self.misses = 0
+        """Messages that had to be read since the start."""
+
+    @property
+    def entries(self) -> int:
+        """Messages that are remembered."""
+        return sum(len(held.young) + len(held.old) for held in self._dialects.values())
+
+    def ready(self, raws: list[bytes], parse: ParseMessage) -> list[ReadyMessage]:
+        """The messages `raws`, in order; `parse` reads those that were not seen before.
+
+        Raises
+        ------
+        Unreadable
+            As `parse` does.
+        """
+        held = self._dialects.get(parse)
+        if held is None:
+            held = self._dialects[parse] = _Generations(self._bytes_max)
+        found = []
+        for raw in raws:
+            message = held.young.get(raw)
+            if message is None:
+                message = held.old.get(raw)
+                if message is None:
+                    self.misses += 1
+                    message = self._read(raw, parse)
+                held.keep(raw, message)
+            found.append(message)
+        return found
+
+    def _read(self, raw: bytes, parse: ParseMessage) -> ReadyMessage:
+        message = parse(raw)
+        counts: Counts = {}
+        parts = [self._redacted(part, counts) for part in message.parts]
+        digest = plain_digest(message.role, parts)
+        return ReadyMessage(
+            orjson.dumps({"digest": digest, "parts": parts, "role": message.role}, option=orjson.OPT_SORT_KEYS),
+            digest,
+            message.role,
+            tuple(counts.items()),
+            message.content,
+            not parts,
+        )
+
+    def _redacted(self, part: dict[str, str], counts: Counts) -> dict[str, str]:
+        redactor = self._redactor
+        for name in ("text", "response", "uri"):
+            if name in part:
+                part[name] = redactor.text(part[name], counts)
+        if "arguments" in part:
+            part["arguments"] = redactor.arguments(part["arguments"], counts)
+        if "name" in part and part["type"] in ("file", "blob", "uri"):
+            part["name"] = redactor.text(part["name"], counts)
+        return part
+
+
+def check_depth(value: bytes, depth_max: int) -> None:
+    """Refuse JSON that nests deeper than `depth_max`.
+
+    Raises
+    ------
+    DecodeError
+        `too_deep`.
+    """
+    if value.count(b"{") + value.count(b"[") <= depth_max:
+        return
+    if _nesting(value) <= depth_max:
+        return
+    # Brackets in strings nest nothing: undo escapes, then every second piece between quotes lies in a string.
+    bare = value.replace(b"\\\\", b"").replace(b'\\"', b"")
+    depth = _nesting(b"".join(bare.split(b'"')[::2]))
+    if depth > depth_max:
+        raise DecodeError("too_deep", f"the record must nest at most {depth_max} deep (ingest.depth_max); got {depth}")
+
+
+def _nesting(text: bytes) -> int:
+    """How deep all brackets of `text` nest, those in strings too.
+
+    Brackets closed in a string can hide as many that are open; decoders have a limit of their own for what is hidden.
+    """
+    steps = np.frombuffer(text.translate(_DEPTH_STEPS, _NOT_BRACKETS), np.int8)
+    return int(steps.cumsum(dtype=np.int64).max()) if len(steps) else 0
+
+
+def decode_calls(value: bytes, format: GatewayFormat) -> list[tuple[bytes, GatewayCall]]:
+    """The calls in a record, each with the bytes that it was read from; an array holds several records.
+
+    Raises
+    ------
+    DecodeError
+        With the reason of `Unreadable`.
+    """
+    try:
+        # Decoders skip what they do not need without looking at its encoding.
+        if not value.isascii():
+            value.decode()
+        if value[:1] == b"{":
+            return [(value, call) for call in format.decode(value)]
+        trimmed = value.strip()
+        if trimmed[:1] != b"[":
+            return [(value, call) for call in format.decode(value)]
+        items = [bytes(item) for item in _RAWS.decode(trimmed)]
+        return [(item, call) for item in items for call in format.decode(item)]
+    except Unreadable as error:
+        raise DecodeError(error.reason, str(error)) from error
+    except UnicodeDecodeError as error:
+        raise DecodeError("undecodable", f"the record must be UTF-8: {error.reason} at byte {error.start}") from error
+    except msgspec.DecodeError as error:
+        raise DecodeError("undecodable", f"the record must be JSON: {error}") from error
