@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import orjson
 
 from stream.record import JournalEntry, StateChange
-from stream.sinks.kafka import KafkaWriter
+from stream.sinks.kafka import HeaderList, KafkaWriter
 
-_JOURNAL_HEADERS: tuple[tuple[str, bytes | None], ...] = (("tg-schema", b"journal.v1"),)
+_JOURNAL_HEADERS: HeaderList = [("tg-schema", b"journal.v1")]
 
 
 class Changelog:
@@ -23,7 +23,8 @@ class Changelog:
 
     def write(self, writer: KafkaWriter, changes: Sequence[StateChange]) -> None:
         """Produce changed rows in their order; a row without value is a tombstone."""
-        writer.produce_rows(self.topic, [(change.partition, change.key, change.value) for change in changes])
+        for change in changes:
+            writer.produce(self.topic, change.partition, change.key, change.value)
 
 
 class JournalTopic:

@@ -106,6 +106,7 @@ class Committer:
     def _take(self) -> None:
         future, work = self._queue[0]
         future.result()
+        self._delivery.settle(work)
         self._queue.popleft()
         self.committed.update(work.offsets)
 

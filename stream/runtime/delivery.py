@@ -11,7 +11,6 @@ from typing import Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from stream.errors import TidegateError
 from stream.runtime.faults import Aborted, Fault, backoffs, exit_of, fault_of
 from stream.runtime.group import GroupSource
 from stream.runtime.metrics import Metrics
@@ -34,6 +33,12 @@ class Work:
     """Produces what a restart reads."""
     committed: Callable[[], None]
     """Counts it, once it is there for good."""
+    inputs: int
+    """Input records that it came of."""
+    records: int
+    """Output records."""
+    size: int
+    """Bytes of their keys and values."""
 
 
 class Delivery(Protocol):
@@ -44,6 +49,9 @@ class Delivery(Protocol):
 
     def deliver(self, work: Work) -> None:
         """Write all of `work`, or raise `Aborted`; afterwards the next one may come."""
+
+    def settle(self, work: Work) -> None:
+        """Do what is left once `work` is written; called on the source's thread, which `deliver` is not."""
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -57,7 +65,7 @@ class ExactlyOnce:
     properties
         The producer's, with `transactional.id` and `transaction.timeout.ms`.
     source
-        Gives the group's generation, as it is when offsets are sent: a member that lost its partitions is refused.
+        Knows the group's generation: a member that lost its partitions is refused when it sends offsets.
     transaction_seconds
         `transaction.timeout.ms`: calls that take longer are given up, since the broker aborts by then.
     stopping
@@ -127,7 +135,9 @@ class ExactlyOnce:
             produced = time.perf_counter()
             offsets = [TopicPartition(*place, offset) for place, offset in work.offsets.items()]
             self._call(
-                lambda left: writer.producer.send_offsets_to_transaction(offsets, self._source().group_metadata(), left),
+                lambda left: writer.producer.send_offsets_to_transaction(
+                    offsets, self._source().metadata, left
+                ),
                 until,
             )
             sent = time.perf_counter()
@@ -194,6 +204,9 @@ class ExactlyOnce:
             discard(writer.producer)
             writer.producer = None  # type: ignore[assignment]
 
+    def settle(self, work: Work) -> None:
+        """Nothing: offsets were part of the transaction."""
+
     def close(self) -> None:
         """Let go of the producer; what it has open is aborted by the broker, or by its successor."""
         self._discard()
@@ -229,7 +242,7 @@ class AtLeastOnce:
         self._writer = KafkaWriter(self._properties, self._seconds)
 
     def deliver(self, work: Work) -> None:
-        """Produce outputs, flush, produce state, flush, commit offsets.
+        """Produce outputs, flush, produce state, flush.
 
         Raises
         ------
@@ -243,24 +256,26 @@ class AtLeastOnce:
         writer = self._writer
         assert writer is not None
         writer.forget()
-        seconds = self._metrics.transaction_seconds
+        began = time.perf_counter()
         try:
-            began = time.perf_counter()
             work.outputs(writer)
             self._flush(writer)
             work.state(writer)
             self._flush(writer)
-            produced = time.perf_counter()
+        except KafkaException as error:
+            self.close()
+            raise _not_written(error.args[0]) from error
+        self._metrics.transaction_seconds.labels("produce").observe(time.perf_counter() - began)
+        work.committed()
+
+    def settle(self, work: Work) -> None:
+        """Commit the offsets."""
+        began = time.perf_counter()
+        try:
             self._source().commit(work.offsets)
         except KafkaException as error:
-            fault: KafkaError = error.args[0]
-            self.close()
-            if fault_of(fault) in (Fault.FENCED, Fault.ENVIRONMENT):
-                raise exit_of(fault, "the batch could not be written") from error
-            raise Aborted(f"the batch was not written: {fault.str()} ({fault.name()})") from error
-        seconds.labels("produce").observe(produced - began)
-        seconds.labels("offsets").observe(time.perf_counter() - produced)
-        work.committed()
+            raise _not_written(error.args[0]) from error
+        self._metrics.transaction_seconds.labels("offsets").observe(time.perf_counter() - began)
 
     def _flush(self, writer: KafkaWriter) -> None:
         left = writer.producer.flush(self._seconds)
@@ -277,6 +292,12 @@ class AtLeastOnce:
             writer.producer = None  # type: ignore[assignment]
 
 
+def _not_written(error: KafkaError) -> Exception:
+    if fault_of(error) in (Fault.FENCED, Fault.ENVIRONMENT):
+        return exit_of(error, "the batch could not be written")
+    return Aborted(f"the batch was not written: {error.str()} ({error.name()})")
+
+
 def discard(producer: Producer) -> None:
     """Destroy a producer without waiting for it.
 
@@ -286,8 +307,3 @@ def discard(producer: Producer) -> None:
     holder = [producer]
     del producer
     Thread(target=holder.clear, name="producer-destroy", daemon=True).start()
-
-
-def failure_of(error: BaseException) -> str:
-    """One line for the log."""
-    return str(error) if isinstance(error, TidegateError | Aborted) else f"{type(error).__name__}: {error}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from stream.errors import EnvironmentFault
 from stream.record import Record
@@ -64,7 +64,8 @@ class GroupSource:
 
     Notes
     -----
-    Not thread-safe but for `group_metadata`.
+    For one thread: confluent-kafka lets a second one wait until the first is in no call, which here is never. Others
+    read `metadata`.
     """
 
     def __init__(self, properties: Mapping[str, object], topics: Sequence[str], listener: Rebalanced) -> None:
@@ -74,13 +75,9 @@ class GroupSource:
         self._serving: set[Place] = set()
         self.joined = False
         """True from the first assignment on, which may be empty."""
-        self._consumer = Consumer(
-            {
-                **properties,
-                "partition.assignment.strategy": "cooperative-sticky",
-                **CONSUMER_PROPERTIES,
-            }
-        )
+        self.metadata: object = None
+        """The member's generation as of the last poll, for whoever commits; a member that lost its partitions is refused."""
+        self._consumer = Consumer({**properties, **CONSUMER_PROPERTIES})
         self._consumer.subscribe(
             list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -100,11 +97,11 @@ class GroupSource:
     def hold(self, places: Iterable[Place]) -> None:
         """Deliver nothing of these partitions until they are started again."""
         gone = set(places) & self._serving
-        if gone:
-            self._consumer.pause([TopicPartition(*place) for place in gone])
-            self._serving -= gone
-            self._held |= gone
-            self._forget(gone)
+        self._serving -= gone
+        self._held |= gone
+        self._forget(gone)
+        for place in gone:
+            self._consumer.seek(TopicPartition(*place, OFFSET_END))
 
     def start(self, starts: Mapping[Place, int]) -> None:
         """Deliver these partitions' records from the given offsets on; places not assigned any more are passed over."""
@@ -112,15 +109,15 @@ class GroupSource:
             if place not in self._held:
                 continue
             self._consumer.seek(TopicPartition(*place, offset))
-            self._consumer.resume([TopicPartition(*place)])
+            # What came while it was parked, its end above all, would pass for what lies before it.
+            self._forget({place})
             self._held.discard(place)
             self._serving.add(place)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        # A given offset spares librdkafka's own look-up; nothing is fetched before `start` names the real one.
-        consumer.incremental_assign([TopicPartition(p.topic, p.partition, 0) for p in partitions])
-        if partitions:
-            consumer.pause(partitions)
+        # Parked at the end until `start` names the real offset. Not paused: a broker's thread notices a resume only when
+        # it wakes by itself, up to a second later; a seek wakes it.
+        consumer.incremental_assign([TopicPartition(p.topic, p.partition, OFFSET_END) for p in partitions])
         self._held |= {(p.topic, p.partition) for p in partitions}
         self.joined = True
 
@@ -162,6 +159,7 @@ class GroupSource:
             # Not in one expression: a rebalance within the call replaces the backlog.
             messages = self._consumer.consume(records_max - len(self._backlog), wait_seconds)
             self._backlog.extend(messages)
+        self.metadata = self._consumer.consumer_group_metadata()
         polled = Polled()
         while self._backlog:
             message = self._backlog[0]
@@ -195,7 +193,9 @@ class GroupSource:
             return
         check_consumer_error(error)
 
-    def committed(self, places: Iterable[Place], stopping: Callable[[], bool], seconds: float = 30.0) -> dict[Place, int | None]:
+    def committed(
+        self, places: Iterable[Place], stopping: Callable[[], bool], seconds: float = 30.0
+    ) -> dict[Place, int | None]:
         """Committed offsets, None where there is none; waits until no commit is pending.
 
         Raises
@@ -231,9 +231,6 @@ class GroupSource:
             offsets=[TopicPartition(*place, offset) for place, offset in offsets.items()], asynchronous=False
         )
 
-    def group_metadata(self) -> object:
-        """The member's generation as it is now; safe to call from another thread."""
-        return self._consumer.consumer_group_metadata()
 
     def high(self, place: Place) -> int | None:
         """The partition's end as the last fetch saw it, without asking the broker."""

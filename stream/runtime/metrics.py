@@ -68,9 +68,9 @@ class Metrics:
             buckets=_RESTORE_SECONDS,
             registry=self.registry,
         )
-        self.state_bytes = Counter(
+        self.state_bytes = Gauge(
             "tidegate_state_bytes",
-            "Bytes of keys and values written to the state topic.",
+            "Bytes that the state of the assigned partitions takes in memory.",
             registry=self.registry,
         )
         self.embedding_cache = Counter(

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from stream.errors import EnvironmentFault, StateError
 from stream.runtime.metrics import Metrics
@@ -51,7 +50,7 @@ def ends_of(admin: AdminClient, places: Sequence[Place], seconds: float = _ASK_S
     """
     if not places:
         return {}
-    latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     asked = admin.list_offsets(
         {TopicPartition(*place): latest for place in places},
         isolation_level=IsolationLevel.READ_UNCOMMITTED,
@@ -126,9 +125,7 @@ class Restorer:
             self._metrics.restore_seconds.observe(time.perf_counter() - began)
         return starts
 
-    def _rows(
-        self, partition: int, end: int, waiting: Callable[[], None]
-    ) -> Iterator[tuple[bytes, bytes | None]]:
+    def _rows(self, partition: int, end: int, waiting: Callable[[], None]) -> Iterator[tuple[bytes, bytes | None]]:
         """Rows in the order of the topic; of several writes of a key within one read only the last."""
         if end == 0:
             return

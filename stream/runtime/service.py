@@ -44,16 +44,14 @@ class Pipeline(Protocol):
     def release(self) -> str:
         """What the READY line names; empty where there is none."""
 
-    def restore(
-        self, committed: Mapping[Place, int | None], waiting: Callable[[], None]
-    ) -> Mapping[Place, int]:
+    def restore(self, committed: Mapping[Place, int | None], waiting: Callable[[], None]) -> Mapping[Place, int]:
         """Bring back the state of partitions; where to start each. `waiting` is called at every turn of it."""
 
     def drop(self, places: Iterable[Place]) -> None:
         """Forget partitions."""
 
     def step(self, polled: Polled, offsets: Mapping[Place, int]) -> Work:
-        """What is to be written for a batch; raises `TooLarge` when that must not be one transaction."""
+        """What is to be written for a batch."""
 
     def tick(self, place: Place) -> Work | None:
         """What is to be written because time has passed in an idle partition, None when nothing is due."""
@@ -230,6 +228,7 @@ class Service:
 
     def _submit(self, work: Work) -> None:
         self._stepping = set(work.offsets)
+        self._plan.check(work.inputs, work.records, work.size)
         self._committer.submit(work)
         self._next.update(work.offsets)
         self._stepping = set()
@@ -280,6 +279,7 @@ class Service:
 
     def _restore(self) -> None:
         self._unready = self._why_unready()
+        began = time.perf_counter()
         held = self._source.held
         committed = self._source.committed(held, self._stopping.is_set)
         self._wait()
@@ -289,6 +289,7 @@ class Service:
             self._behind[place] = None
             if offset is not None:
                 self._known[place] = offset
+        _LOG.info("restored %d partitions in %.2f s", len(starts), time.perf_counter() - began)
         self._source.start(starts)
         self._pipeline.drop(set(starts) - self._source.assigned)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -22,8 +21,9 @@ PRODUCER_PROPERTIES: Mapping[str, object] = {
     "message.max.bytes": 64 * 1024 * 1024,
     "delivery.report.only.error": True,
 }
+HeaderList = list[tuple[str, str | bytes | None]]
+"""As the producer's stubs have it."""
 _QUEUE_FULL_SECONDS = 0.1
-_CHUNK = 1_000
 
 
 class KafkaWriter:
@@ -57,52 +57,29 @@ class KafkaWriter:
         partition: int,
         key: bytes | None,
         value: bytes | None,
-        headers: Sequence[tuple[str, bytes | None]],
-        timestamp_ms: int | None = None,
+        headers: HeaderList | None = None,
+        timestamp_ms: int = 0,
     ) -> None:
         """Hand over one record; without `timestamp_ms` its timestamp is now.
+
+        One by one: confluent-kafka 2.16 has a `produce_batch`, which saves a microsecond a record, takes no headers and
+        puts the records on other partitions than they name.
 
         Raises
         ------
         KafkaException
             When it is too large for this client, or the queue stays full.
         """
-        # librdkafka takes 0 for now.
-        timestamp = timestamp_ms or 0
         give_up = 0.0
         while True:
             try:
-                self.producer.produce(
-                    topic, value=value, key=key, partition=partition, timestamp=timestamp, headers=list(headers)
-                )
+                if headers is None:
+                    self.producer.produce(topic, value, key, partition, timestamp=timestamp_ms)
+                else:
+                    self.producer.produce(topic, value, key, partition, timestamp=timestamp_ms, headers=headers)
                 return
             except BufferError as error:
                 give_up = self._wait_for_room(give_up, error)
-
-    def produce_rows(self, topic: str, rows: Sequence[tuple[int, bytes | None, bytes | None]]) -> None:
-        """Hand over records without headers, (partition, key, value) each, at a third of the cost of one by one.
-
-        Raises
-        ------
-        KafkaException
-            As `produce`.
-        """
-        for at in range(0, len(rows), _CHUNK):
-            messages: list[dict[str, Any]] = [
-                {"partition": partition, "key": key, "value": value} for partition, key, value in rows[at : at + _CHUNK]
-            ]
-            give_up = 0.0
-            while messages:
-                taken = self.producer.produce_batch(topic, messages)
-                if taken == len(messages):
-                    break
-                refused = [message for message in messages if "_error" in message]
-                for message in refused:
-                    error: KafkaError = message.pop("_error")
-                    if error.code() != KafkaError._QUEUE_FULL:
-                        raise KafkaException(error)
-                messages = refused
-                give_up = self._wait_for_room(give_up, BufferError("the producer's queue is full"))
 
     def _wait_for_room(self, give_up: float, error: BufferError) -> float:
         now = time.monotonic()
@@ -125,11 +102,11 @@ class OutputTopic:
 
     def __init__(self, name: str, schema: str, release: str | None = None) -> None:
         self.name = name
-        self._constant: list[tuple[str, bytes | None]] = [("tg-schema", schema.encode())]
+        self._constant: HeaderList = [("tg-schema", schema.encode())]
         if release is not None:
             self._constant.append(("tg-release", release.encode()))
 
-    def headers(self, record: OutRecord) -> list[tuple[str, bytes | None]]:
+    def headers(self, record: OutRecord) -> HeaderList:
         """Headers of one record."""
         topic, partition, offset = record.source
         headers = [
@@ -141,7 +118,7 @@ class OutputTopic:
             headers.append(("traceparent", record.traceparent))
         return headers
 
-    def write(self, writer: KafkaWriter, records: Sequence[OutRecord], timestamp_ms: int | None = None) -> int:
+    def write(self, writer: KafkaWriter, records: Sequence[OutRecord], timestamp_ms: int = 0) -> int:
         """Produce `records`; bytes of their keys and values."""
         size = 0
         for record in records:
@@ -192,4 +169,4 @@ class DeadLetterTopic:
             partition=record.partition,
             offset=record.offset,
         )
-        writer.produce(self.name, record.partition % self._partitions, record.key, value, headers)
+        writer.produce(self.name, record.partition % self._partitions, record.key, value, list(headers))

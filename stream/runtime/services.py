@@ -1,0 +1,127 @@
+"""The services, put together: checks first, then what takes long side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import Event
+
+from schemas.dead_letter import PayloadMode
+from stream.config import Settings
+from stream.errors import UsageError
+from stream.runtime.broker import Broker, common_properties
+from stream.runtime.changelog import Changelog, JournalTopic
+from stream.runtime.clients import Membership, now_ms, service
+from stream.runtime.ingest import IngestPipeline, Normaliser
+from stream.runtime.metrics import Metrics
+from stream.runtime.restore import Restorer
+from stream.runtime.scorer import InService, ScorePipeline, ScoreTopics, ScoringCore
+from stream.runtime.service import Service
+from stream.sinks.kafka import DeadLetterTopic, OutputTopic
+from stream.sources.kafka import RangeReader
+
+
+def score_service(
+    settings: Settings,
+    load: Callable[[], InService],
+    member: Membership,
+    *,
+    until_end: bool = False,
+    exactly_once: bool = True,
+    stopping: Event | None = None,
+) -> Service:
+    """`tidegate score`, ready to run.
+
+    Parameters
+    ----------
+    load
+        Reads release and embedder and makes the core; called while the group is being joined.
+    stopping
+        Ends the service as SIGTERM does.
+
+    Raises
+    ------
+    EnvironmentFault
+        When the broker or a topic is not as it must be.
+    """
+    broker = Broker(settings)
+    topics, common = settings.topics, common_properties(settings)
+    broker.require([topics.events, topics.scores, topics.findings, topics.state, topics.journal], topics.partitions)
+    dead_letters = _dead_letters(settings, broker, topics.events)
+
+    def outputs(release: str) -> ScoreTopics:
+        return ScoreTopics(
+            OutputTopic(topics.scores, "scores.v1", release),
+            OutputTopic(topics.findings, "findings.v1", release),
+            dead_letters,
+            Changelog(topics.state),
+            JournalTopic(topics.journal),
+        )
+
+    def pipeline(metrics: Metrics) -> ScorePipeline:
+        reader = RangeReader(common)
+
+        def restorer(core: ScoringCore) -> Restorer:
+            return Restorer(
+                core, reader, broker.ends, inputs=topics.events, state=topics.state, exact=exactly_once, metrics=metrics
+            )
+
+        return ScorePipeline(settings, load, outputs, restorer, reader, broker.ends, metrics, now_ms)
+
+    return service(
+        settings,
+        common,
+        broker.admin,
+        member,
+        {topics.events: topics.partitions},
+        pipeline,
+        exactly_once=exactly_once,
+        until_end=until_end,
+        stopping=stopping,
+    )
+
+
+def ingest_service(
+    settings: Settings,
+    sources: Sequence[str],
+    load: Callable[[], Normaliser],
+    member: Membership,
+    *,
+    until_end: bool = False,
+    stopping: Event | None = None,
+) -> Service:
+    """`tidegate ingest`, ready to run; creates missing dead letter topics.
+
+    Parameters
+    ----------
+    sources
+        Topics that gateways write to.
+    load
+        Makes the normaliser; called while the group is being joined.
+
+    Raises
+    ------
+    UsageError
+        When there is no source.
+    EnvironmentFault
+        When the broker or a topic is not as it must be.
+    """
+    if not sources:
+        raise UsageError("--source-topic must name at least one topic. Set --source-topic TOPIC[,TOPIC].")
+    broker = Broker(settings)
+    topics, common = settings.topics, common_properties(settings)
+    inputs = {source: broker.partitions(source) for source in sources}
+    broker.require([topics.events], topics.partitions)
+    dead_letters = {source: _dead_letters(settings, broker, source) for source in sources}
+
+    def pipeline(metrics: Metrics) -> IngestPipeline:
+        events = OutputTopic(topics.events, "events.v1")
+        return IngestPipeline(load, events, dead_letters, RangeReader(common), metrics, now_ms)
+
+    return service(settings, common, broker.admin, member, inputs, pipeline, until_end=until_end, stopping=stopping)
+
+
+def _dead_letters(settings: Settings, broker: Broker, source: str) -> DeadLetterTopic:
+    name = f"{source}.dlq"
+    broker.ensure_dead_letters(name, source)
+    mode: PayloadMode = "reference" if settings.dlq.payload == "reference" else "raw"
+    return DeadLetterTopic(name, broker.partitions(name), broker.message_bytes_max(name), mode)

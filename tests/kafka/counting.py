@@ -1,0 +1,177 @@
+"""A scorer with a core so small that what it must have written can be told by counting; run as a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+import msgspec
+import orjson
+
+from stream.config import KafkaSettings, Settings, TopicsSettings
+from stream.errors import TidegateError
+from stream.inputs import InputBatch, Outcome
+from stream.record import DeadLetter, JournalEntry, OutRecord, Record, StateChange
+from stream.runtime.clients import Membership
+from stream.runtime.scorer import InService
+from stream.runtime.services import score_service
+
+CURSOR = b'["cursor"]'
+CLOSE_AFTER_MS = 1_000
+"""Time without an event after which a tenant's count is reported as closed."""
+
+
+class Cursor(msgspec.Struct):
+    """Where a partition stands."""
+
+    next_offset: int = 0
+    core_time_ms: int = 0
+    ingest_time_ms: int = 0
+    release: str = ""
+    config_hash: str = ""
+
+
+class CountingCore:
+    """Counts each tenant's events: the score of an event is its number, so that a lost or repeated one shows.
+
+    Parameters
+    ----------
+    step_seconds
+        What a step takes, so that a process can be killed in the middle of things.
+    bytes_per_event
+        Of each state row.
+    """
+
+    def __init__(self, step_seconds: float = 0.0, bytes_per_event: int = 0) -> None:
+        self._step_seconds = step_seconds
+        self._padding = "x" * bytes_per_event
+        self._counts: dict[int, dict[str, int]] = {}
+        self._cursors: dict[int, Cursor] = {}
+
+    def cursor(self, partition: int) -> Cursor | None:
+        return self._cursors.get(partition)
+
+    def next_timer_ms(self, partition: int) -> int | None:
+        cursor = self._cursors.get(partition)
+        if cursor is None or not self._counts.get(partition):
+            return None
+        return cursor.core_time_ms + CLOSE_AFTER_MS
+
+    def state_bytes(self) -> int:
+        return sum(map(len, self._counts.values()))
+
+    def drop(self, partition: int) -> None:
+        self._counts.pop(partition, None)
+        self._cursors.pop(partition, None)
+
+    def restore(self, partition: int, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
+        self.drop(partition)
+        for key, value in rows:
+            if key == CURSOR and value is not None:
+                self._cursors[partition] = msgspec.json.decode(value, type=Cursor)
+            elif value is None:
+                self._counts.get(partition, {}).pop(orjson.loads(key)[1], None)
+            else:
+                self._counts.setdefault(partition, {})[orjson.loads(key)[1]] = orjson.loads(value)["count"]
+
+    def step(self, inputs: InputBatch) -> Outcome:
+        outcome = Outcome()
+        touched: set[tuple[int, str]] = set()
+        for control in inputs.controls:
+            cursor = self._cursors.setdefault(control.partition, Cursor())
+            entry = {"before_offset": cursor.next_offset, "kind": control.kind, "value": control.value}
+            outcome.journal.append(JournalEntry(control.partition, orjson.dumps(entry)))
+            cursor.release = control.value.get("release", cursor.release)
+            cursor.config_hash = control.value.get("config_hash", cursor.config_hash)
+            if control.kind == "tick":
+                cursor.core_time_ms = control.value["core_time_ms"]
+                cursor.ingest_time_ms = control.value["ingest_time_ms"]
+                for tenant in self._counts.pop(control.partition, {}):
+                    outcome.changes.append(StateChange(control.partition, row_key(tenant), None))
+        for record in inputs.records:
+            self._score(record, outcome, touched)
+        for partition, offset in inputs.next_offsets.items():
+            self._cursors.setdefault(partition, Cursor()).next_offset = offset
+        for partition, tenant in sorted(touched):
+            row = {"count": self._counts[partition][tenant], "padding": self._padding}
+            outcome.changes.append(StateChange(partition, row_key(tenant), orjson.dumps(row)))
+        for partition in inputs.next_offsets:
+            outcome.changes.append(StateChange(partition, CURSOR, msgspec.json.encode(self._cursors[partition])))
+        if self._step_seconds:
+            time.sleep(self._step_seconds)
+        return outcome
+
+    def _score(self, record: Record, outcome: Outcome, touched: set[tuple[int, str]]) -> None:
+        cursor = self._cursors.setdefault(record.partition, Cursor())
+        cursor.core_time_ms = cursor.ingest_time_ms = record.timestamp_ms
+        try:
+            event = orjson.loads(record.value or b"")
+            tenant, event_id = str(event["tenant"]), str(event["event_id"])
+        except (ValueError, KeyError) as error:
+            outcome.dead_letters.append(DeadLetter(record, "schema", str(error), "score", type(error).__name__))
+            return
+        counts = self._counts.setdefault(record.partition, {})
+        counts[tenant] = counts.get(tenant, 0) + 1
+        touched.add((record.partition, tenant))
+        source = (record.topic, record.partition, record.offset)
+        score = orjson.dumps({"event_id": event_id, "tenant": tenant, "count": counts[tenant]})
+        parent = record.header("traceparent")
+        outcome.scores.append(OutRecord(record.partition, record.key or b"", score, source, event_id, parent))
+        if counts[tenant] % 10 == 0:
+            finding = orjson.dumps({"activity_id": 1, "severity_id": 3, "tenant": tenant, "count": counts[tenant]})
+            outcome.findings.append(OutRecord(record.partition, tenant.encode(), finding, source, event_id))
+
+
+def row_key(tenant: str) -> bytes:
+    """Key of a tenant's count."""
+    return orjson.dumps(["count", tenant])
+
+
+def main(arguments: list[str]) -> int:
+    """What `tidegate score` does, with the counting core."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bootstrap-servers", required=True)
+    parser.add_argument("--topic-prefix", required=True)
+    parser.add_argument("--partitions", type=int, default=2)
+    parser.add_argument("--instance-id")
+    parser.add_argument("--group-id", required=True)
+    parser.add_argument("--release", default="r1")
+    parser.add_argument("--state-schema", default="1")
+    parser.add_argument("--records-max", type=int, default=500)
+    parser.add_argument("--step-seconds", type=float, default=0.0)
+    parser.add_argument("--bytes-per-event", type=int, default=0)
+    parser.add_argument("--session-timeout-ms", type=int, default=6_000)
+    parser.add_argument("--until-end", action="store_true")
+    parser.add_argument("--at-least-once", action="store_true")
+    given = parser.parse_args(arguments)
+    defaults = Settings()
+    settings = replace(
+        defaults,
+        kafka=KafkaSettings(given.bootstrap_servers, session_timeout_ms=given.session_timeout_ms),
+        topics=TopicsSettings(given.topic_prefix, partitions=given.partitions),
+        batch=replace(defaults.batch, records_max=given.records_max),
+    )
+
+    def load() -> InService:
+        core = CountingCore(given.step_seconds, given.bytes_per_event)
+        return InService(core, given.release, "space", "features", given.state_schema)
+
+    try:
+        score_service(
+            settings,
+            load,
+            Membership(given.group_id, given.instance_id),
+            until_end=given.until_end,
+            exactly_once=not given.at_least_once,
+        ).run()
+    except TidegateError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
