@@ -1,0 +1,90 @@
+"""The command `tidegate`: flags in, a module's `run` called, its exit code out.
+
+A command's module is imported when that command runs, so that `--help` and `version` answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from stream.errors import EnvironmentFault, TidegateError
+from tidegate.commands import parse, version
+
+MODULES = {
+    "ingest": "stream.runtime.ingest_command",
+    "score": "stream.runtime.score_command",
+    "replay": "stream.runtime.replay_command",
+    "train": "stream.runtime.train_command",
+    "topics": "stream.runtime.topics",
+    "state": "stream.runtime.state_command",
+    "config": "stream.runtime.config_show",
+}
+"""Command -> the module whose `run(settings, arguments)` does it and returns the exit code."""
+
+_OWN_PACKAGES = {"tidegate", "schemas", "models", "stream"}
+_NUMERIC = {"score", "replay", "train"}
+_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns
+    -------
+    int
+        0 done, 1 a bug, 2 usage or configuration, 3 environment, 4 a check failed, 5 state or release, 6 fenced.
+    """
+    given = parse(arguments)
+    if given.command == "version":
+        print(f"tidegate {version()}")
+        return 0
+    sys.excepthook = _log_crash
+    try:
+        return _run(given)
+    except TidegateError as error:
+        print(f"tidegate: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has had enough; Python would complain once more when it closes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(given: Namespace) -> int:
+    from stream.runtime import logs, settings
+
+    logs.configure(given.log_format)
+    if given.command in _NUMERIC:
+        # Products here are small: threads of the BLAS cost more than they bring, and take the cores that polling,
+        # committing and the broker need. They have to be set before numpy is imported; a user's own choice wins.
+        for variable in _THREADS:
+            os.environ.setdefault(variable, "1")
+    values = settings.from_arguments(given)
+    try:
+        run: Callable[..., int] = import_module(MODULES[given.command]).run
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in _OWN_PACKAGES:
+            raise
+        raise EnvironmentFault(
+            f"'tidegate {given.command}' needs the package {package}, which is not installed. "
+            "Install it with: pip install 'tidegate[stream]'"
+        ) from error
+    return run(values, given)
+
+
+def _log_crash(kind: type[BaseException], error: BaseException, trace: object) -> None:
+    """Write a bug's traceback into the log, in the log's format; Python then exits with 1."""
+    import logging
+
+    logging.getLogger("tidegate").critical("a bug, please report it", exc_info=error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
