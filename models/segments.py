@@ -26,7 +26,7 @@ _TINY = 24
 _ATOM_PATTERN = r"""
     [^.!?\n{wide}]{{0,24}}+ [^.!?,\n{wide}]*+
     (?: (?: [.!?] (?! ["')\]]*+[ ] ) | (?<!["'}}\]]) , (?! [ ]?["'{{] ) ) [^.!?,\n{wide}]*+ )*+
-    (?: [.!?]["')\]]*+[ ]++ | , | \n | {wide_end} \Z )
+    (?: [.!?]["')\]]*+[ ]++ | ,\n? | \n | {wide_end} \Z )
 """
 _ATOM = re.compile(_ATOM_PATTERN.format(wide="", wide_end=""), re.VERBOSE)
 _ATOM_WIDE = re.compile(_ATOM_PATTERN.format(wide="。！？；", wide_end="[。！？；]++[”」』）]*+ |"), re.VERBOSE)

@@ -91,7 +91,6 @@ class WordPiece:
         self.characters_max = characters_max
         ids = {token: place.to_bytes(_ID_BYTES, "little") for place, token in enumerate(tokens)}
         self._begins = {token: id_ for token, id_ in ids.items() if not token.startswith("##")}
-        self._begins[UNKNOWN] = b""
         self._continues = {token[2:]: id_ for token, id_ in ids.items() if token.startswith("##")}
         self._begins_longest = _longest_by_first_character(self._begins)
         self._continues_longest = _longest_by_first_character(self._continues)

@@ -99,6 +99,7 @@ def test_a_record_gives_the_same_segments_wherever_it_stands() -> None:
 
 
 def test_small_fields_are_packed() -> None:
+    assert len(split(json.dumps({f"field{n}": n for n in range(20)} | {"name": "Ann", "city": "Rome"}, indent=2))) == 3
     assert 5 <= len(split(json.dumps(ROWS[:8]))) <= 10
     assert split("a: 1\nb: 2\nc: 3\n") == ["a: 1 b: 2 c: 3"]
 
