@@ -42,9 +42,9 @@ class JournalTopic:
 def journalled_ids(value: bytes) -> tuple[str, tuple[str, str, str]] | None:
     """Release and its three ids of a journal record that says which one is in service, else None.
 
-    >>> journalled_ids(b'{"kind":"start","value":{"release":"r1","space_id":"s","feature_schema":"f","state_schema":"1"}}')
+    >>> journalled_ids(b'{"value":{"release":"r1","space_id":"s","feature_schema":"f","state_schema":"1"}}')
     ('r1', ('s', 'f', '1'))
-    >>> journalled_ids(b'{"kind":"tick","value":{"core_time_ms":7}}')
+    >>> journalled_ids(b'{"value":{"core_time_ms":7}}')
     """
     entry = orjson.loads(value)
     said = entry["value"]

@@ -76,13 +76,13 @@ class GroupSource:
         self.joined = False
         """True from the first assignment on, which may be empty."""
         self.metadata: object = None
-        """The member's generation as of the last poll, for whoever commits; a member that lost its partitions is refused."""
+        """The member's generation as of the last poll: whoever commits with an old one is refused."""
         self._consumer = Consumer({**properties, **CONSUMER_PROPERTIES})
         self._consumer.subscribe(
             list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
-    # -- partitions ------------------------------------------------------------------------------------------------------
+    # -- partitions --------------------------------------------------------------------------------------------------
 
     @property
     def assigned(self) -> set[Place]:
@@ -115,8 +115,8 @@ class GroupSource:
             self._serving.add(place)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        # Parked at the end until `start` names the real offset. Not paused: a broker's thread notices a resume only when
-        # it wakes by itself, up to a second later; a seek wakes it.
+        # Parked at the end until `start` names the real offset. Not paused: a broker's thread notices a resume only
+        # when it wakes by itself, up to a second later; a seek wakes it.
         consumer.incremental_assign([TopicPartition(p.topic, p.partition, OFFSET_END) for p in partitions])
         self._held |= {(p.topic, p.partition) for p in partitions}
         self.joined = True
@@ -141,7 +141,7 @@ class GroupSource:
     def _forget(self, places: set[Place]) -> None:
         self._backlog = deque(m for m in self._backlog if (m.topic(), m.partition()) not in places)
 
-    # -- records ---------------------------------------------------------------------------------------------------------
+    # -- records -----------------------------------------------------------------------------------------------------
 
     def poll(self, records_max: int, bytes_max: int, wait_seconds: float) -> Polled:
         """At most `records_max` records and about `bytes_max` bytes of them, waiting `wait_seconds` at most.

@@ -44,14 +44,14 @@ class Metrics:
         )
         self.latency_seconds = Histogram(
             "tidegate_latency_seconds",
-            "Seconds from the Kafka timestamp of a micro-batch's oldest record to its commit; origin is the input topic.",
+            "Seconds from a micro-batch's oldest record's Kafka timestamp to its commit; origin is the input topic.",
             ("origin",),
             buckets=_LATENCY_SECONDS,
             registry=self.registry,
         )
         self.transactions = Counter(
             "tidegate_transactions",
-            "Transactions by how they ended: committed, aborted, or unknown (a call timed out and the producer was replaced).",
+            "Transactions by how they ended: committed, aborted, unknown (timed out, the producer was replaced).",
             ("result",),
             registry=self.registry,
         )
@@ -105,6 +105,6 @@ class Metrics:
         )
         self.budget_used_ratio = Gauge(
             "tidegate_budget_used_ratio",
-            "Share of the day's alert budget that the partitions of this process have used, 0 when decision.mode is fpr.",
+            "Share of the day's alert budget that this process's partitions have used; 0 when decision.mode is fpr.",
             registry=self.registry,
         )

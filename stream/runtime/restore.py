@@ -151,14 +151,15 @@ class Restorer:
         cursor = self._core.cursor(partition)
         where = f"{self._inputs}[{partition}]"
         remedy = (
-            f"Another group or output prefix may have written {self._state}. Set the group's offset back to the state's, "
-            "or give this scorer its own --group-id and --output-prefix; docs/runbook.md, 'State and offsets differ'."
+            f"Another group may have written {self._state}, or somebody moved the group's offsets. Set them to the "
+            "state's, or give this scorer its own --group-id and --output-prefix: docs/runbook.md, 'State and offsets differ'."
         )
         if cursor is None:
             if committed is None or not self._exact:
                 return self._reader.low((self._inputs, partition))
             raise StateError(
-                f"{where}: the group has committed offset {committed}, but {self._state}[{partition}] holds no state. {remedy}"
+                f"{where}: the group has committed offset {committed}, "
+                f"but {self._state}[{partition}] holds no state. {remedy}"
             )
         if self._exact and cursor.next_offset != committed:
             raise StateError(

@@ -160,7 +160,7 @@ class ScorePipeline:
         self._restorer = self._make_restorer(self._core)
         self._metrics.release_info.labels(self._serving.release, self._serving.space_id).set(1)
 
-    # -- partitions ----------------------------------------------------------------------------------------------------------
+    # -- partitions --------------------------------------------------------------------------------------------------
 
     def restore(self, committed: Mapping[Place, int | None], waiting: Callable[[], None]) -> Mapping[Place, int]:
         """Bring back state; what has changed since becomes controls before the next batch.
@@ -231,12 +231,12 @@ class ScorePipeline:
             )
         )
         raise StateError(
-            f"{self._settings.topics.events}[{partition}]: release {self._serving.release!r} cannot go on from the state of "
-            f"release {former!r}: {differing}. Serve {former!r}, or start a second scorer with its own --group-id and "
-            "--output-prefix and let it take over once it has caught up."
+            f"{self._settings.topics.events}[{partition}]: release {self._serving.release!r} cannot go on from the "
+            f"state of release {former!r}: {differing}. Serve {former!r}, or start a second scorer with its own --group-id "
+            "and --output-prefix and let it take over once it has caught up."
         )
 
-    # -- batches -------------------------------------------------------------------------------------------------------------
+    # -- batches -----------------------------------------------------------------------------------------------------
 
     def step(self, polled: Polled, offsets: Mapping[Place, int]) -> Work:
         """What is to be written for a batch."""

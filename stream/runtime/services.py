@@ -8,10 +8,11 @@ from threading import Event
 from schemas.dead_letter import PayloadMode
 from stream.config import Settings
 from stream.errors import UsageError
-from stream.runtime.broker import Broker, common_properties
+from stream.runtime.broker import Broker
 from stream.runtime.changelog import Changelog, JournalTopic
 from stream.runtime.clients import Membership, now_ms, service
 from stream.runtime.ingest import IngestPipeline, Normaliser
+from stream.runtime.kafka_client import client_config
 from stream.runtime.metrics import Metrics
 from stream.runtime.restore import Restorer
 from stream.runtime.scorer import InService, ScorePipeline, ScoreTopics, ScoringCore
@@ -43,8 +44,8 @@ def score_service(
     EnvironmentFault
         When the broker or a topic is not as it must be.
     """
-    broker = Broker(settings)
-    topics, common = settings.topics, common_properties(settings)
+    broker = Broker(settings, "score")
+    topics, common = settings.topics, client_config(settings, "score")
     broker.require([topics.events, topics.scores, topics.findings, topics.state, topics.journal], topics.partitions)
     dead_letters = _dead_letters(settings, broker, topics.events)
 
@@ -107,8 +108,8 @@ def ingest_service(
     """
     if not sources:
         raise UsageError("--source-topic must name at least one topic. Set --source-topic TOPIC[,TOPIC].")
-    broker = Broker(settings)
-    topics, common = settings.topics, common_properties(settings)
+    broker = Broker(settings, "ingest")
+    topics, common = settings.topics, client_config(settings, "ingest")
     inputs = {source: broker.partitions(source) for source in sources}
     broker.require([topics.events], topics.partitions)
     dead_letters = {source: _dead_letters(settings, broker, source) for source in sources}
