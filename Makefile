@@ -1,0 +1,22 @@
+# setup makes .venv and gets Kafka; every other target starts with it and takes seconds for it the second time.
+.PHONY: setup demo test bench lint
+.DEFAULT_GOAL := setup
+
+setup:
+	@sh scripts/setup.sh
+
+demo: setup
+	@.venv/bin/python -m tidegate.demo
+
+test: setup
+	@mkdir -p out/test
+	@.venv/bin/python -m pytest --cov --cov-report=term --cov-report=xml:out/test/coverage.xml --summary=out/test/summary.json
+
+bench: setup
+	@.venv/bin/python -m benchmarks
+
+lint: setup
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-logo
