@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 import msgspec
-import orjson
 
 from models.novelty import Novelty
 from stream.config import Settings
@@ -18,6 +17,11 @@ from stream.state.schema import KINDS, session_table, tenant_table
 _REBUILD = "Rebuild the partition's state, see docs/runbook.md."
 _LOAD_ORDER = {"tenant": 0, "learned": 0, "session": 1, "finding": 1, "pending": 2, "dedup": 2}
 """Tenants before what waits for them."""
+_IDS = {"tenant": 1, "learned": 1, "session": 2, "finding": 3, "pending": 2, "dedup": 1}
+"""How many strings name a row of a kind."""
+_NUMBERED = ("pending", "dedup")
+"""Kinds whose last id is a number."""
+_KEYS = msgspec.json.Decoder(list[str])
 
 
 class State:
@@ -147,10 +151,16 @@ def _cursor(value: bytes, partition: int) -> Cursor:
 
 
 def _named(key: bytes, partition: int) -> tuple[str, list[str]]:
+    """Kind and ids of a row."""
     try:
-        kind, *ids = orjson.loads(key)
-    except (ValueError, TypeError) as error:
+        kind, *ids = _KEYS.decode(key)
+    except (msgspec.DecodeError, ValueError) as error:
         raise StateError(
-            f"state key {key[:80]!r} in partition {partition} must be a JSON array [kind, …]. {_REBUILD}"
+            f"state key {key[:80]!r} in partition {partition} must be a JSON array of strings, [kind, …]. {_REBUILD}"
         ) from error
-    return str(kind), [str(name) for name in ids]
+    if len(ids) != _IDS.get(kind, len(ids)) or (kind in _NUMBERED and not ids[-1].isdecimal()):
+        raise StateError(
+            f"state key {key[:80]!r} in partition {partition} must name a row of its kind, {_IDS[kind]} ids behind it. "
+            f"{_REBUILD}"
+        )
+    return kind, ids
