@@ -4,8 +4,11 @@ from models.novelty import Novelty
 from stream.batch import DIGEST_BYTES
 from stream.state.table import Column, Family, SessionKey, Table, TenantKey
 
-KINDS = ("novelty", "sequence")
-"""Signals, in the order of every (.., kinds) array."""
+KINDS = ("novelty", "tool_novelty", "sequence")
+"""Signals, in the order of every (.., kinds) array: how new is what users say, what tools answer, the session's course.
+
+Users and tools are told apart because their distances are: what is ordinary among search results would be strange from
+a user."""
 RING = 64
 """Session maxima a tenant keeps for its own location and scale."""
 RING_MAX = 24

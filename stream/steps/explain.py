@@ -8,15 +8,26 @@ from schemas.finding import Excerpt, SignalView
 from stream.batch import EventBatch
 from stream.state.open_findings import Anomaly
 from stream.state.schema import FEATURES, KINDS
-from stream.steps.content import CALL, ROLES, TOOL, USER, Content
+from stream.steps.content import ROLES, Content
 from stream.steps.report import significant
-from stream.steps.score import NOVELTY, SEQUENCE, ScoreInput, Scores
+from stream.steps.score import HEARD, NOVELTY, SEQUENCE, TOOL_NOVELTY, ScoreInput, Scores
 from stream.steps.sessions import NewContent
 
 EXCERPTS_MAX = 3
 FEATURES_NAMED = 3
 CONTRIBUTES_P = 0.1
 """A signal this rare by itself is one of those that a finding names as its cause."""
+_HEARD_BY = {kind: role for role, kind in HEARD.items()}
+_TITLES = {
+    NOVELTY: "Request unlike any that this tenant has made",
+    TOOL_NOVELTY: "Tool result unlike any that this tenant's tools have given",
+    SEQUENCE: "Session leaves the course that its tenant's sessions take",
+}
+_TECHNIQUES = {NOVELTY: "AML.T0051.000", TOOL_NOVELTY: "AML.T0051.001", SEQUENCE: "AML.T0053"}
+_PATTERNS = {
+    NOVELTY: "distance of the strangest new segments of the request",
+    TOOL_NOVELTY: "distance of the strangest new segments of the tools' results",
+}
 
 
 def anomaly(
@@ -32,7 +43,10 @@ def anomaly(
     """What a finding says of event `event` of the batch, the `at`-th of those scored."""
     head = batch.heads[event]
     segments = np.flatnonzero(given.segment_event == at)
-    strangest = segments[np.argsort(-scores.distance[segments], kind="stable")][:EXCERPTS_MAX]
+    cause = int(np.argmin(scores.p[at]))
+    # What the signal that caused it heard stands before all else, then the strangest.
+    off_cause = given.segment_role[segments] != _HEARD_BY.get(cause, -1)
+    strangest = segments[np.lexsort((-scores.distance[segments], off_cause))][:EXCERPTS_MAX]
     mine = np.flatnonzero(new.event == at)
     texts = [(text, int(new.message[i])) for i in mine[new.unseen[mine]].tolist() for text in contents[i].texts]
     first = int(segments[0]) if len(segments) else 0
@@ -46,8 +60,6 @@ def anomaly(
         )
         for i in strangest.tolist()
     )
-    by_novelty = scores.p[at, NOVELTY] <= scores.p[at, SEQUENCE]
-    role = int(given.segment_role[strangest[0]]) if len(strangest) else -1
     return Anomaly(
         entity=(int(batch.partition[event]), head.tenant, head.session),
         event_id=head.event_id,
@@ -55,9 +67,9 @@ def anomaly(
         event_time_ms=int(batch.event_time_ms[event]),
         core_time_ms=core_time_ms,
         p_combined=float(scores.p_combined[at]),
-        title=_title(role) if by_novelty else "Session leaves the course that its tenant's sessions take",
+        title=_TITLES[cause],
         signals=_signals(at, scores),
-        techniques=_techniques(at, role, scores),
+        techniques=_techniques(at, scores),
         evidence=excerpts,
         key_hash=head.key_hash,
         user=head.user,
@@ -67,22 +79,10 @@ def anomaly(
     )
 
 
-def _title(role: int) -> str:
-    if role == TOOL:
-        return "Tool result unlike any that this tenant's tools have given"
-    if role == CALL:
-        return "Tool call unlike any that this tenant's model has made"
-    return "Request unlike any that this tenant has made"
-
-
-def _techniques(at: int, role: int, scores: Scores) -> tuple[str, ...]:
-    """ATLAS techniques that such an anomaly is a first sign of; two signals that know no intent name no more."""
-    found = []
-    if scores.p[at, NOVELTY] <= CONTRIBUTES_P:
-        found.append({TOOL: "AML.T0051.001", USER: "AML.T0051.000"}.get(role, "AML.T0053"))
-    if scores.p[at, SEQUENCE] <= CONTRIBUTES_P:
-        found.append("AML.T0053")
-    return tuple(dict.fromkeys(found)) or ("AML.T0051",)
+def _techniques(at: int, scores: Scores) -> tuple[str, ...]:
+    """ATLAS techniques that such an anomaly is a first sign of; signals that know no intent name no more."""
+    found = [technique for kind, technique in _TECHNIQUES.items() if scores.p[at, kind] <= CONTRIBUTES_P]
+    return tuple(found) or ("AML.T0051",)
 
 
 def _signals(at: int, scores: Scores) -> tuple[SignalView, ...]:
@@ -99,7 +99,7 @@ def _signals(at: int, scores: Scores) -> tuple[SignalView, ...]:
                 baseline=round(float(scores.location[at, kind]), 6),
                 baseline_count=int(scores.observations[at, kind]),
                 baseline_pattern="typical maximum of the tenant's sessions",
-                pattern=_features(at, scores) if kind == SEQUENCE else "distance of the strangest new segment",
+                pattern=_features(at, scores) if kind == SEQUENCE else _PATTERNS[kind],
                 observation_type="Sequence Analysis" if kind == SEQUENCE else "Nearest Neighbour Analysis",
             )
         )

@@ -3,20 +3,26 @@
 from dataclasses import dataclass
 
 import numpy as np
-from models.calibration import Calibration, location_scale
 from numpy.typing import NDArray
 
 from models.autoencoder import SequenceBank
+from models.calibration import Calibration, location_scale
 from models.novelty import Memory, Novelty
 from stream.state.pending import Closings, Pending, Segments
 from stream.state.schema import KINDS, RING
 from stream.state.table import Table, TenantKey
-from stream.steps.content import ASSISTANT, SYSTEM
+from stream.steps.content import ROLES, TOOL, USER
 from stream.steps.learn_points import is_learn_point, waves
 
-NOVELTY, SEQUENCE = range(len(KINDS))
-RELIABLE_CHARS = np.float32(40)
-"""A shorter segment says too little for its distance to count in full."""
+NOVELTY, TOOL_NOVELTY, SEQUENCE = range(len(KINDS))
+HEARD = {USER: NOVELTY, TOOL: TOOL_NOVELTY}
+"""Roles whose text is judged and remembered, with their signal. What the model and its operator write is neither: they
+are not whom an attack comes from, and their text would take the slots of those who are."""
+_SIGNAL_OF_ROLE = np.array([HEARD.get(role, -1) for role in range(len(ROLES))], np.int64)
+RELIABLE_CHARS = np.float32(80)
+"""A shorter segment, less than half of a full one, says too little for its distance to count in full."""
+STRANGEST = (1.0, 0.5, 0.25, 0.125)
+"""Weights of an event's strangest segments: one strange sentence counts, several count more."""
 PRIOR_SESSIONS = 20.0
 """Sessions of a tenant's own that weigh as much as the release's population."""
 
@@ -151,11 +157,12 @@ class ScoreStep:
         slot = np.full(len(given.segment_event), -1, np.int16)
         wave = waves(given.ordinal, given.ordinal_before)
         learns = is_learn_point(given.ordinal)
-        waiting = np.ones(len(given.segment_event), bool)
+        audible = _SIGNAL_OF_ROLE[given.segment_role] >= 0
+        waiting = audible.copy()
         unclosed = np.ones(len(closing.tenant), bool)
         for number in range(int(wave.max(initial=-1)) + 1):
             here = np.flatnonzero(wave == number)
-            heard = np.flatnonzero(wave[given.segment_event] == number)
+            heard = np.flatnonzero(audible & (wave[given.segment_event] == number))
             self._novelty(given, tenants, heard, scores, slot)
             self._decide(given, tenants, here, scores)
             np.fmax.at(run_maxima, given.run[here], scores.x[here])
@@ -174,9 +181,14 @@ class ScoreStep:
         )
 
     def _novelty(
-        self, given: ScoreInput, tenants: Table[TenantKey], heard: NDArray[np.int64], scores: Scores, slot: NDArray[np.int16]
+        self,
+        given: ScoreInput,
+        tenants: Table[TenantKey],
+        heard: NDArray[np.int64],
+        scores: Scores,
+        slot: NDArray[np.int16],
     ) -> None:
-        """The novelty of each event is that of its strangest segment that someone other than the model wrote."""
+        """The novelty of an event is the weighted mean of its strangest segments' distances, those it lacks being 0."""
         if len(heard) == 0:
             return
         event = given.segment_event[heard]
@@ -184,9 +196,19 @@ class ScoreStep:
         distance, slot[heard] = self.novelty.score(
             memory_of(tenants, rows), local, given.segment_role[heard], given.segment_vector[heard]
         )
-        scores.distance[heard] = distance * np.minimum(given.segment_chars[heard] / RELIABLE_CHARS, np.float32(1))
-        counted = ~np.isin(given.segment_role[heard], (SYSTEM, ASSISTANT))
-        np.fmax.at(scores.x[:, NOVELTY], event[counted], scores.distance[heard][counted].astype(np.float64))
+        distance = distance * np.minimum(given.segment_chars[heard] / RELIABLE_CHARS, np.float32(1))
+        scores.distance[heard] = distance
+        signal = _SIGNAL_OF_ROLE[given.segment_role[heard]]
+        order = np.lexsort((-distance, signal, event))
+        event, signal = event[order], signal[order]
+        first = np.r_[True, (event[1:] != event[:-1]) | (signal[1:] != signal[:-1])]
+        starts = np.flatnonzero(first)
+        rank = np.arange(len(order)) - starts[np.cumsum(first) - 1]
+        scores.x[event[starts], signal[starts]] = 0
+        strange = np.flatnonzero(rank < len(STRANGEST))
+        weight = np.array(STRANGEST) / sum(STRANGEST)
+        # Added one after another, each event's own from the strangest down: the same sum in any batch.
+        np.add.at(scores.x, (event[strange], signal[strange]), weight[rank[strange]] * distance[order][strange])
 
     def _decide(self, given: ScoreInput, tenants: Table[TenantKey], here: NDArray[np.int64], scores: Scores) -> None:
         rows = given.tenant[here]
@@ -199,7 +221,7 @@ class ScoreStep:
         scores.location[here] = location
         scores.observations[here] = np.minimum(tenants["maxima_count"][rows], RING)
         scores.p[here] = p
-        # Both kinds count for every tenant; an event that one has nothing to say of is no other try for its session.
+        # All kinds count for every tenant; an event that one has nothing to say of is no other try for its session.
         scores.p_combined[here] = self.calibration.combine(p, np.ones(p.shape, np.bool_))[1]
         scores.anomalous[here] = scores.p_combined[here] <= self._session_fpr
 
