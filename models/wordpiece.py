@@ -92,8 +92,8 @@ class WordPiece:
         ids = {token: place.to_bytes(_ID_BYTES, "little") for place, token in enumerate(tokens)}
         self._begins = {token: id_ for token, id_ in ids.items() if not token.startswith("##")}
         self._continues = {token[2:]: id_ for token, id_ in ids.items() if token.startswith("##")}
-        self._begins_longest = _longest_by_first_character(self._begins)
-        self._continues_longest = _longest_by_first_character(self._continues)
+        self._begins_longest = _longest_by_beginning(self._begins)
+        self._continues_longest = _longest_by_beginning(self._continues)
         self._alphabet = {token for token in self._begins if len(token) == 1}
         self._chunks = _Chunks(self._tokenise, chunks_max)
         self._normaliser: Normalizer | None = None
@@ -130,8 +130,8 @@ class WordPiece:
         words = _ASCII_WORDS.findall(chunk.lower())
         if len(words) == 1:
             return self._word(words[0])
-        begins, chunks = self._begins, self._chunks
-        return b"".join([begins[word] if word in begins else chunks[word] for word in words])
+        begins = self._begins
+        return b"".join([begins[word] if word in begins else self._word(word) for word in words])
 
     def _word(self, word: str) -> bytes:
         r"""Ids of one normalised word: the longest token that fits, again and again.
@@ -147,13 +147,15 @@ class WordPiece:
         start, length = 0, len(word)
         while start < length:
             # Trying no more than the longest token with this beginning keeps it linear; the library's is quadratic.
-            end = min(length, start + longest.get(word[start], 0))
-            while end > start and word[start:end] not in tokens:
+            end = min(length, start + longest.get(word[start : start + 2], 1))
+            piece = tokens.get(word[start:end])
+            while piece is None and end > start + 1:
                 end -= 1
-            if end == start:
+                piece = tokens.get(word[start:end])
+            if piece is None:
                 rest = "".join(filter(self._alphabet.__contains__, word))
                 return self._word(rest) if rest != word else b""
-            found.append(tokens[word[start:end]])
+            found.append(piece)
             start = end
             tokens, longest = self._continues, self._continues_longest
         return b"".join(found)
@@ -171,15 +173,15 @@ class WordPiece:
         return [word for word, _ in self._splitter.pre_tokenize_str(self._normaliser.normalize_str(valid))]
 
 
-def _longest_by_first_character(tokens: Iterable[str]) -> dict[str, int]:
-    """Length of the longest token with each first character.
+def _longest_by_beginning(tokens: Iterable[str]) -> dict[str, int]:
+    """Length of the longest token with each two first characters.
 
-    >>> _longest_by_first_character(["a", "abc", "b"])
-    {'a': 3, 'b': 1}
+    >>> _longest_by_beginning(["a", "abc", "ab", "ba"])
+    {'a': 1, 'ab': 3, 'ba': 2}
     """
     longest: dict[str, int] = {}
     for token in tokens:
-        longest[token[0]] = max(len(token), longest.get(token[0], 0))
+        longest[token[:2]] = max(len(token), longest.get(token[:2], 0))
     return longest
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import example, given
@@ -108,6 +109,11 @@ def test_a_blank_text_has_no_segments() -> None:
     assert split("") == split(" \n\t\u3000 ") == []
 
 
+def solid(text: str) -> str:
+    """Without blanks; runs of single quotes, which YAML doubles, count once."""
+    return re.sub("'+", "'", "".join(text.split()))
+
+
 STRUCTURAL = st.text(st.sampled_from("ab Z9.,:;!?\n\"'{}[]()-é。字\u00a0"), max_size=600)
 
 
@@ -118,12 +124,7 @@ STRUCTURAL = st.text(st.sampled_from("ab Z9.,:;!?\n\"'{}[]()-é。字\u00a0"), m
 def test_every_character_is_in_some_segment_and_none_is_too_long(text: str, length: int) -> None:
     segments = split(text, length)
     assert all(0 < len(segment) <= length for segment in segments)
-    while "''" in text:
-        text = text.replace("''", "'")
-    joined = "".join(segments)
-    while "''" in joined:
-        joined = joined.replace("''", "'")
-    assert "".join(joined.split()) == "".join(text.split())
+    assert solid("".join(segments)) == solid(text)
 
 
 @given(STRUCTURAL)
