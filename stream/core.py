@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import orjson
@@ -80,6 +81,22 @@ class Core:
     def state_bytes(self) -> int:
         """Bytes that tenants and sessions take in memory."""
         return self._state.memory_bytes()
+
+    def export_tenants(self) -> tuple[list[str], dict[str, NDArray[Any]]]:
+        """Tenants (t), sorted, and the columns of their rows, t each: what a release's warm rows are made of.
+
+        Of a tenant split over partitions it is the row of the one that has heard most of it.
+        """
+        table = self._state.tenants
+        keys = table.keys()
+        rows = table.find(keys)
+        heard = table["ordinal"][rows].tolist()
+        best: dict[str, tuple[int, int, int]] = {}
+        for (partition, name), row, ordinal in zip(keys, rows.tolist(), heard, strict=True):
+            best[name] = max(best.get(name, (0, 0, -1)), (ordinal, -partition, row))
+        names = sorted(best)
+        chosen = np.array([best[name][2] for name in names], np.int64)
+        return names, {column: table[column][chosen] for column in table.columns}
 
     def drop(self, partition: int) -> None:
         """Forget a partition: it was revoked, or its state ran ahead of a commit that failed."""

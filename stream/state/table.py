@@ -86,6 +86,11 @@ class Table(Generic[K]):
     def __len__(self) -> int:
         return len(self._index)
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all columns."""
+        return tuple(self._columns)
+
     def __contains__(self, key: K) -> bool:
         return key in self._index
 
