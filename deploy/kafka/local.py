@@ -349,7 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=("fetch", "run"))
     command = parser.parse_args(arguments).command
     try:
-        fetch(say=lambda line: print(line, file=sys.stderr))
+        fetch(say=lambda line: print(f"local kafka: {line}", file=sys.stderr))
         if command == "fetch":
             return 0
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -159,7 +159,7 @@ def _from_file(file: Path | None) -> Iterator[_Given]:
             _known("", section, lambda s, n: f"[{s}] {n}" if s else n, str(path))
         for name, value in keys.items():
             key = _known(section, name, lambda s, n: f"[{s}] {n}", str(path))
-            for given in _table_or_value(key, _from_toml(key, value), str(path)):
+            for given in _table_or_value(key, _from_toml(key, value, str(path)), str(path)):
                 name = given.key.removeprefix(f"{_PROPERTIES}.")
                 if given.key != name and is_secret(name) and given.origin == str(path):
                     variable = f"TIDEGATE_KAFKA__PROPERTIES__{name.upper().replace('.', '_')}"
@@ -196,7 +196,7 @@ def _known(section: str, name: str, spelled: Any, origin: str) -> str:
         return f"{section}.{name}"
     every = [spelled(s, n) for s, keys in SECTIONS.items() for n in keys]
     wrong = spelled(section, name)
-    near = difflib.get_close_matches(wrong, every, n=1)
+    near = difflib.get_close_matches(wrong, every, n=1, cutoff=0.75)
     hint = f"did you mean {near[0]}?" if near else "'tidegate config show' lists every key."
     place = "" if wrong in origin else f"{origin}: "
     raise UsageError(f"{place}there is no key {wrong}; {hint}")
@@ -213,33 +213,37 @@ def _from_text(key: str, text: str) -> Any:
             return text
         if kind == tuple[str, ...]:
             return tuple(part.strip() for part in text.split(",") if part.strip())
-        return _strings(key, json.loads(text))
+        return _strings(key, json.loads(text), "environment")
     except ValueError:
         return text
 
 
-def _from_toml(key: str, value: Any) -> Any:
+def _from_toml(key: str, value: Any, origin: str) -> Any:
     section, _, name = key.partition(".")
     kind = SECTIONS[section][name]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind == tuple[str, ...] and isinstance(value, list):
         return tuple(value)
-    return _strings(key, value)
+    return _strings(key, value, origin)
 
 
-def _strings(key: str, value: Any) -> Any:
-    """Every property as text, which is what librdkafka takes."""
+def _strings(key: str, value: Any, origin: str) -> Any:
+    """Every property as text, which is what librdkafka takes; TOML reads an unquoted `ssl.ca.location` as tables."""
     if key != _PROPERTIES or not isinstance(value, Mapping):
         return value
-    strings = {}
+    strings: dict[str, str] = {}
     for name, entry in value.items():
-        if not isinstance(entry, (str, int, float)):
+        if isinstance(entry, Mapping):
+            strings |= {f"{name}.{inner}": text for inner, text in _strings(key, entry, origin).items()}
+        elif isinstance(entry, bool):
+            strings[name] = str(entry).lower()
+        elif isinstance(entry, (str, int, float)):
+            strings[name] = str(entry)
+        else:
             raise UsageError(
-                f"{key}.{name} must be text, a number, true or false; got a {type(entry).__name__}. "
-                f'Quote names with dots: "{name}.…" = "…".'
+                f"{origin}: {key}.{name} must be text, a number, true or false; got a {type(entry).__name__}."
             )
-        strings[name] = str(entry).lower() if isinstance(entry, bool) else str(entry)
     return strings
 
 

@@ -1,0 +1,45 @@
+"""What every test may ask for: a real broker, topics of its own, and a summary that tools can read."""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.kafka.local import LocalKafka
+
+STARTED = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--summary", type=Path, help="write how many tests passed, failed and were skipped, as JSON")
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[str]:
+    """Bootstrap servers of a real broker: `TIDEGATE_TEST_KAFKA`, or a local one for all tests of this run."""
+    given = os.environ.get("TIDEGATE_TEST_KAFKA")
+    if given:
+        yield given
+        return
+    with LocalKafka() as local:
+        yield local.bootstrap_servers
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A prefix that no other test has, for topics and groups."""
+    return f"{uuid.uuid4().hex}."
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    path = config.getoption("--summary")
+    if path is None:
+        return
+    counts = {name: len(terminalreporter.stats.get(name, ())) for name in ("passed", "failed", "error", "skipped")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    summary = {**counts, "seconds": round(time.monotonic() - STARTED, 1)}
+    path.write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")

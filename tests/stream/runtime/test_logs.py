@@ -1,0 +1,44 @@
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from stream.runtime.logs import configure
+
+
+@pytest.fixture(autouse=True)
+def root_logger_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_json_lines_hold_time_level_logger_and_message() -> None:
+    out = io.StringIO()
+    configure("json", out)
+    logging.getLogger("stream.test").warning("lag is %d", 7)
+    entry = json.loads(out.getvalue())
+    assert entry.pop("time").endswith("+00:00")
+    assert entry == {"level": "warning", "logger": "stream.test", "message": "lag is 7"}
+
+
+def test_an_exception_stays_on_one_json_line() -> None:
+    out = io.StringIO()
+    configure("json", out)
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        logging.getLogger().exception("failed")
+    (line,) = out.getvalue().splitlines()
+    assert "ValueError: two\nlines" in json.loads(line)["exception"]
+
+
+def test_text_is_for_people() -> None:
+    out = io.StringIO()
+    configure("text", out)
+    logging.getLogger("stream.test").info("ready")
+    assert out.getvalue().endswith("INFO    stream.test: ready\n")

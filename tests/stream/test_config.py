@@ -1,0 +1,140 @@
+import hashlib
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from stream.config import (
+    BatchSettings,
+    BudgetSettings,
+    CoreSettings,
+    DecisionSettings,
+    EmbedderSettings,
+    HttpSettings,
+    KafkaSettings,
+    LearningSettings,
+    RoutingSettings,
+    Settings,
+    TopicsSettings,
+)
+from stream.errors import StateError, UsageError
+
+
+def test_a_broken_rule_names_key_rule_value_and_remedy() -> None:
+    with pytest.raises(UsageError) as caught:
+        BatchSettings(records_max=0)
+    assert str(caught.value) == (
+        "batch.records_max must be a whole number of at least 1 and at most 10000; got 0. "
+        "Set it in tidegate.toml or TIDEGATE_BATCH__RECORDS_MAX."
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "rule"),
+    [
+        (lambda: KafkaSettings(bootstrap_servers=""), "kafka.bootstrap_servers must be text that is not empty"),
+        (lambda: KafkaSettings(group_protocol="eager"), "must be one of classic, consumer"),
+        (lambda: KafkaSettings(properties={"acks": "1"}), "kafka.properties must leave acks to Tidegate"),
+        (lambda: TopicsSettings(prefix="a/b"), "topics.prefix must be letters, digits"),
+        (lambda: TopicsSettings(partitions=0), "topics.partitions must be a whole number of at least 1"),
+        (lambda: CoreSettings(lateness_ms=True), "core.lateness_ms must be a whole number"),
+        (
+            lambda: LearningSettings(quarantine_days=float("nan")),
+            "learning.quarantine_days must be a number at least 0",
+        ),
+        (lambda: DecisionSettings(session_fpr=0.0), "decision.session_fpr must be a number above 0 and at most 1"),
+        (lambda: DecisionSettings(mode="both"), "decision.mode must be one of fpr, budget"),
+        (
+            lambda: BudgetSettings(critical_reserve=1.5),
+            "budget.critical_reserve must be a number at least 0 and at most 1",
+        ),
+        (lambda: EmbedderSettings(device="tpu"), "embedder.device must be auto, cpu, cuda or cuda:N"),
+        (lambda: HttpSettings(listen="localhost"), "http.listen must be host:port"),
+        (lambda: HttpSettings(listen="localhost:70000"), "http.listen must be host:port"),
+        (lambda: RoutingSettings(shards={"a": 0}), "routing.shards.a must be a whole number of at least 1"),
+    ],
+)
+def test_every_section_refuses_what_breaks_its_rule(build: Callable[[], object], rule: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        build()
+    assert rule in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_defaults_keep_every_rule_and_every_key_is_documented() -> None:
+    Settings()
+    for section in fields(Settings()):
+        if section.name == "origins":
+            continue
+        for key in fields(getattr(Settings(), section.name)):
+            source = inspect.getsource(type(getattr(Settings(), section.name)))
+            after = source[source.index(f"\n    {key.name}: ") :].split("\n")[2]
+            assert after.strip().startswith('"""'), f"{section.name}.{key.name} has no docstring"
+
+
+def test_what_results_depend_on_is_named_and_hashed() -> None:
+    settings = Settings()
+    values = settings.determinism()
+    assert set(values) == {
+        *("core", "decision", "budget", "learning", "routing", "findings", "dedup"),
+        "topics",
+    }
+    assert values["topics"] == {"partitions": 8}
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    assert settings.config_hash == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_batching_and_addresses_do_not_change_the_hash_but_decisions_do() -> None:
+    settings = Settings()
+    other = replace(settings, batch=BatchSettings(records_max=7), kafka=KafkaSettings("elsewhere:9092"))
+    assert other.config_hash == settings.config_hash
+    assert replace(settings, decision=DecisionSettings(session_fpr=0.02)).config_hash != settings.config_hash
+    assert replace(settings, topics=TopicsSettings(partitions=4)).config_hash != settings.config_hash
+    assert replace(settings, topics=TopicsSettings(prefix="x.")).config_hash == settings.config_hash
+
+
+def test_a_journal_brings_its_values_back_through_json() -> None:
+    then = Settings(
+        routing=RoutingSettings(shards={"big": 4}),
+        topics=TopicsSettings(partitions=3),
+        core=CoreSettings(lateness_ms=5),
+    )
+    now = Settings(kafka=KafkaSettings("b:1"), topics=TopicsSettings(prefix="eu."))
+    back = now.with_determinism(json.loads(json.dumps(then.determinism())))
+    assert back.determinism() == then.determinism()
+    assert back.config_hash == then.config_hash
+    assert back.topics.prefix == "eu."
+    assert back.kafka.bootstrap_servers == "b:1"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"moon": {}}, "section 'moon'"),
+        ({"core": {"gravity": 1}}, "key core.gravity"),
+        ({"core": {"lateness_ms": "soon"}}, "core.lateness_ms must be a whole number"),
+    ],
+)
+def test_a_journal_of_another_version_is_refused_with_exit_code_5(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(StateError) as caught:
+        Settings().with_determinism(values)
+    assert said in str(caught.value)
+    assert caught.value.exit_code == 5
+
+
+def test_a_key_that_an_older_journal_does_not_know_has_its_default() -> None:
+    settings = Settings(core=CoreSettings(lateness_ms=1))
+    assert settings.with_determinism({}).core == CoreSettings()
+
+
+def test_an_output_prefix_takes_the_place_of_the_prefix_for_outputs_only() -> None:
+    topics = TopicsSettings(prefix="eu.", output_prefix="green.")
+    assert topics.events == "eu.genai.gateway.events.v1"
+    assert topics.controls == "eu.genai.anomaly.controls.v1"
+    assert topics.releases == "eu.genai.model.releases.v1"
+    outputs = [topics.scores, topics.findings, topics.state, topics.journal]
+    assert outputs == [f"green.genai.anomaly.{name}.v1" for name in ("scores", "findings", "state", "journal")]
+    assert TopicsSettings(prefix="eu.").scores == "eu.genai.anomaly.scores.v1"
