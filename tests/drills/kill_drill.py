@@ -8,6 +8,7 @@ import json
 import os
 import random
 import sys
+import threading
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -23,7 +24,8 @@ from tests.drills.traffic import raw_records
 from tidegate.demo.process import Service, environment, run
 
 PARTITIONS = 4
-_READY_S, _END_S, _COMMIT_S = 60.0, 600.0, 60.0
+_SECONDS_A_KILL = 6.0
+_READY_S, _END_S, _COMMIT_S = 60.0, 600.0, 30.0
 
 
 @dataclass(slots=True)
@@ -40,15 +42,18 @@ class Drill:
         Where logs and the replay go.
     seed
         Of the moments and victims.
-    score_module
-        The scorer's program; a broken variant, to see that the checker notices.
+    modules
+        Service -> its program: a broken variant, to see that the checker notices.
+    victims
+        Which services are killed.
     """
 
     bootstrap_servers: str
     release: Path
     out: Path
     seed: int
-    score_module: str = "tidegate.cli"
+    modules: dict[str, str] = field(default_factory=dict)
+    victims: tuple[str, ...] = ("ingest", "score")
     prefix: str = field(default_factory=lambda: f"drill-{uuid.uuid4().hex[:8]}.")
     recoveries_s: dict[str, list[float]] = field(default_factory=lambda: {"ingest": [], "score": []})
 
@@ -56,19 +61,21 @@ class Drill:
         """Stream `events` through, kill `kills` times, let both services finish; what the checker says of each."""
         self.out.mkdir(parents=True, exist_ok=True)
         run(["topics", "create", "--source-topic", f"{self.prefix}raw"], self._environment(), self.out / "topics.log")
-        self._preload(events)
+        feeding = threading.Thread(target=self._feed, args=(events, kills * _SECONDS_A_KILL), daemon=True)
         moments = random.Random(self.seed)
         services = {name: self._start(name) for name in ("ingest", "score")}
         try:
             for service in services.values():
                 service.ready(_READY_S)
+            feeding.start()
             for number in range(kills):
                 time.sleep(moments.uniform(0.2, 1.5))
-                victim = moments.choice(("ingest", "score")) if number > 1 else ("ingest", "score")[number]
+                victim = self.victims[number % len(self.victims)]
                 services[victim].kill()
                 services[victim].__exit__(None, None, None)
                 services[victim] = self._restarted(victim)
                 print(f"kill {number + 1}/{kills}: {victim}, commits again after {self.recoveries_s[victim][-1]:.1f} s")
+            feeding.join()
         finally:
             for service in services.values():
                 service.__exit__(None, None, None)
@@ -93,7 +100,7 @@ class Drill:
             "score": ["--release", str(self.release)],
         }[name]
         group = ["--group-id", f"{self.prefix}{name}", "--instance-id", "one"]
-        module = self.score_module if name == "score" else "tidegate.cli"
+        module = self.modules.get(name, "tidegate.cli")
         return Service([name, *own, *group, *more], self._environment(), self.out / f"{name}.log", module)
 
     def _restarted(self, name: str) -> Service:
@@ -114,12 +121,15 @@ class Drill:
         answer = next(iter(admin.list_consumer_group_offsets([asked]).values())).result()
         return sum(max(place.offset, 0) for place in answer.topic_partitions or [])
 
-    def _preload(self, events: int) -> None:
-        producer = Producer({"bootstrap.servers": self.bootstrap_servers, "enable.idempotence": True, "linger.ms": 20})
+    def _feed(self, events: int, seconds: float) -> None:
+        """Send the traffic evenly, so that there is work whenever a service comes back."""
+        producer = Producer({"bootstrap.servers": self.bootstrap_servers, "enable.idempotence": True, "linger.ms": 5})
+        begun = time.monotonic()
         for number, value in enumerate(raw_records(events)):
             producer.produce(f"{self.prefix}raw", value, partition=0)
-            if number % 500 == 0:
-                producer.flush()
+            if number % 50 == 0:
+                producer.poll(0)
+                time.sleep(max(0.0, begun + seconds * number / events - time.monotonic()))
         producer.flush()
 
     def _replay(self) -> None:

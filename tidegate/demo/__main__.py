@@ -66,8 +66,9 @@ def _demo(console: Console, seconds: float) -> int:
             TIDEGATE_TOPICS__PREFIX=kafka.prefix,
             TIDEGATE_TOPICS__PARTITIONS=str(PARTITIONS),
         )
-        run(["topics", "create", "--source-topic", RAW], setting, OUT / "topics.log")
-        ingest = ["ingest", "--source-topic", RAW, "--format", "litellm", "--group-id", kafka.group("ingest")]
+        raw = f"{kafka.prefix}{RAW}"
+        run(["topics", "create", "--source-topic", raw], setting, OUT / "topics.log")
+        ingest = ["ingest", "--source-topic", raw, "--format", "litellm", "--group-id", kafka.group("ingest")]
         score = ["score", "--release", str(release), "--group-id", kafka.group("score")]
         with (
             Service(ingest, setting, OUT / "ingest.log") as ingesting,
