@@ -304,4 +304,3 @@ def _is_ip(text: str) -> bool:
 def _finite(value: float) -> float:
     """JSON has no infinity; a signal that left the scale shows the scale's end."""
     return value if math.isfinite(value) else math.copysign(1.7976931348623157e308, value)
-

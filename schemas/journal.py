@@ -18,8 +18,8 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
     seq: Annotated[int, msgspec.Meta(ge=0)]
     """Order among entries of the same partition and offset."""
     kind: JournalKind
-    """`start` and `config` hold the configuration that results depend on, `control` a copy of the control, `tick` the core
-    time that an idle partition was moved to."""
+    """`start` and `config` hold the configuration that results depend on, `control` a copy of the control, `tick` the
+    core time that an idle partition was moved to."""
     control_offset: int | None
     """Of a control, its offset on the controls topic."""
     value: dict[str, Any]

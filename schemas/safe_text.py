@@ -20,11 +20,11 @@ _CUT = "…"
 
 
 def safe_text(text: str, length: int) -> str:
-    """`text` on one line, without control, ANSI and bidirectional characters, at most `length` characters.
+    r"""`text` on one line, without control, ANSI and bidirectional characters, at most `length` characters.
 
     A longer text is cut and ends in `…`.
 
-    >>> safe_text("a\\x1b[31mred\\x1b[0m\\nb\\u202e", 80)
+    >>> safe_text("a\x1b[31mred\x1b[0m\nb\u202e", 80)
     'ared b'
     >>> safe_text("too long", 5)
     'too …'

@@ -57,7 +57,7 @@ class OutRecord:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An input that could not be read, and why; `schemas.dead_letter` turns it into a record of the dead letter topic."""
+    """An input that could not be read, and why; `schemas.dead_letter` makes headers and value of it."""
 
     record: Record
     reason: str

@@ -107,6 +107,7 @@ _OPERATIONS = {
     "responses": "chat",
     "anthropic_messages": "chat",
     "embedding": "embeddings",
+    "text_completion": "text_completion",
 }
 """LiteLLM's call types, without their `a` for asynchronous, in OpenTelemetry's words."""
 

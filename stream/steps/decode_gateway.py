@@ -13,7 +13,7 @@ from stream.errors import DecodeError
 from stream.steps.redact import Counts, Redactor
 
 _RAWS = msgspec.json.Decoder(list[msgspec.Raw])
-_ENTRY_OVERHEAD = 400
+_ENTRY_OVERHEAD = 300
 """Bytes of Python objects around an entry's key and JSON (measured with tracemalloc)."""
 _KEEP_MAX = 1 << 18
 """Bytes of the largest message that is remembered."""
@@ -113,8 +113,9 @@ class MessageCache:
         counts: Counts = {}
         parts = [self._redacted(part, counts) for part in message.parts]
         digest = plain_digest(message.role, parts)
+        json = orjson.dumps({"digest": digest, "parts": parts, "role": message.role}, option=orjson.OPT_SORT_KEYS)
         return ReadyMessage(
-            orjson.dumps({"digest": digest, "parts": parts, "role": message.role}, option=orjson.OPT_SORT_KEYS),
+            bytes(memoryview(json)),  # orjson's own bytes keep the room that they were written in: 8 KiB at least
             digest,
             message.role,
             tuple(counts.items()),

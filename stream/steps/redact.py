@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -39,17 +40,8 @@ class Redactor:
         if policy not in POLICIES:
             raise ValueError(f"redaction.policy must be one of {', '.join(POLICIES)}; got {policy!r}")
         self.policy = policy
-        self._rules = [rule for rule in RULES if policy == "standard" or (policy == "secrets" and rule.secret)]
         self._personal = policy == "standard"
-        options = re2.Options()
-        # A set whose automaton does not fit reports no match at all; this many bytes hold it many times over.
-        options.max_mem = 64 << 20
-        self._compiled = [re2.compile(rule.pattern) for rule in self._rules]
-        found = re2.Set.SearchSet(options)
-        for pattern in (*(rule.pattern for rule in self._rules), *JSON_ONLY):
-            found.Add(pattern)
-        found.Compile()
-        self._match: Callable[[bytes], list[int] | None] = found.Match if self._rules else lambda _: []
+        self._rules, self._compiled, self._match = _compile(policy)
 
     def text(self, text: str, counts: Counts) -> str:
         """`text` redacted; JSON stays JSON. `counts` grows by what was replaced."""
@@ -128,6 +120,25 @@ class Redactor:
             return _count("phone", counts)
         redacted = self.text(digits, counts) if len(digits) >= 12 else digits
         return value if redacted == digits else redacted
+
+
+@cache
+def _compile(policy: str) -> tuple[list[Rule], list[Any], Callable[[bytes], list[int] | None]]:
+    """A policy's rules, each as RE2 compiled it, and what tells which of them a text meets (None: none of them).
+
+    All redactors of a policy share one automaton, which grows as it meets texts.
+    """
+    rules = [rule for rule in RULES if policy == "standard" or (policy == "secrets" and rule.secret)]
+    if not rules:
+        return [], [], lambda _: None
+    options = re2.Options()
+    # A set whose automaton does not fit reports no match at all; this many bytes hold it many times over.
+    options.max_mem = 64 << 20
+    found = re2.Set.SearchSet(options)
+    for pattern in (*(rule.pattern for rule in rules), *JSON_ONLY):
+        found.Add(pattern)
+    found.Compile()
+    return rules, [re2.compile(rule.pattern) for rule in rules], found.Match
 
 
 def _replace(data: bytes, compiled: Any, rule: Rule, counts: Counts) -> bytes:

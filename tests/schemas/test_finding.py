@@ -79,7 +79,16 @@ def test_every_revision_validates_against_ocsf(activity: int) -> None:
 
 def test_the_barest_finding_validates_too() -> None:
     bare = replace(
-        VIEW, signals=(), techniques=(), excerpts=(), key_hash=None, user=None, ip=None, tools=(), models=(), session=None
+        VIEW,
+        signals=(),
+        techniques=(),
+        excerpts=(),
+        key_hash=None,
+        user=None,
+        ip=None,
+        tools=(),
+        models=(),
+        session=None,
     )
     assert_valid_finding(build_finding(replace(bare, p_combined=None, event_ids=())))
 
@@ -113,7 +122,7 @@ def test_nothing_but_the_views_times_is_in_a_finding() -> None:
             return set().union(*(times(item, key) for key, item in value.items()), set())
         if isinstance(value, list):
             return set().union(*(times(item, name) for item in value), set())
-        return {value} if name == "time" or name.endswith("_time") and isinstance(value, int) else set()  # type: ignore[arg-type]
+        return {value} if name == "time" or (name.endswith("_time") and isinstance(value, int)) else set()  # type: ignore[arg-type]
 
     assert times(build_finding(VIEW)) == {VIEW.time_ms, VIEW.first_seen_ms, VIEW.last_seen_ms}
 
