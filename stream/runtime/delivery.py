@@ -135,9 +135,7 @@ class ExactlyOnce:
             produced = time.perf_counter()
             offsets = [TopicPartition(*place, offset) for place, offset in work.offsets.items()]
             self._call(
-                lambda left: writer.producer.send_offsets_to_transaction(
-                    offsets, self._source().metadata, left
-                ),
+                lambda left: writer.producer.send_offsets_to_transaction(offsets, self._source().metadata, left),
                 until,
             )
             sent = time.perf_counter()

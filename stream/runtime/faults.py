@@ -81,17 +81,25 @@ def exit_of(error: KafkaError, what: str) -> TidegateError:
     code = error.code()
     said = f"{what}: {error.str()} ({error.name()})"
     if fault_of(error) is Fault.FENCED:
-        return FencedError(f"{said}. Another process may run with the same --instance-id; stop one of them and start again.")
+        return FencedError(
+            f"{said}. Another process may run with the same --instance-id; stop one of them and start again."
+        )
     if code in _TOO_LARGE:
-        return EnvironmentFault(f"{said}. Raise max.message.bytes of the topic: `tidegate topics check` names what is needed.")
+        return EnvironmentFault(
+            f"{said}. Raise max.message.bytes of the topic: `tidegate topics check` names what is needed."
+        )
     if code in _NO_TOPIC:
-        return EnvironmentFault(f"{said}. Create the topic, with topics.partitions partitions: `tidegate topics create`.")
+        return EnvironmentFault(
+            f"{said}. Create the topic, with topics.partitions partitions: `tidegate topics create`."
+        )
     if code in _NOT_ALLOWED:
         return EnvironmentFault(f"{said}. Grant what `tidegate topics acls` lists to this client's principal.")
     if code in _NO_CREDENTIALS:
         return EnvironmentFault(f"{said}. Check the SASL settings under [kafka.properties].")
     if code == KafkaError.INVALID_TIMESTAMP:
-        return EnvironmentFault(f"{said}. Set this machine's clock, or the topic's message.timestamp.type back to CreateTime.")
+        return EnvironmentFault(
+            f"{said}. Set this machine's clock, or the topic's message.timestamp.type back to CreateTime."
+        )
     return EnvironmentFault(f"{said}. Check the broker and the settings under [kafka].")
 
 

@@ -231,7 +231,6 @@ class GroupSource:
             offsets=[TopicPartition(*place, offset) for place, offset in offsets.items()], asynchronous=False
         )
 
-
     def high(self, place: Place) -> int | None:
         """The partition's end as the last fetch saw it, without asking the broker."""
         watermarks = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)

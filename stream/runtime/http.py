@@ -33,7 +33,9 @@ class StatusServer:
     def __init__(self, listen: str, registry: CollectorRegistry, unready: Callable[[], str | None]) -> None:
         host, colon, port = listen.rpartition(":")
         if not colon or not port.isdigit():
-            raise UsageError(f"http.listen must be HOST:PORT; got {listen!r}. Set --http-listen 127.0.0.1:0 for a free port.")
+            raise UsageError(
+                f"http.listen must be HOST:PORT; got {listen!r}. Set --http-listen 127.0.0.1:0 for a free port."
+            )
         host = host.strip("[]")
 
         class Handler(BaseHTTPRequestHandler):

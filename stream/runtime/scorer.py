@@ -232,8 +232,8 @@ class ScorePipeline:
         )
         raise StateError(
             f"{self._settings.topics.events}[{partition}]: release {self._serving.release!r} cannot go on from the "
-            f"state of release {former!r}: {differing}. Serve {former!r}, or start a second scorer with its own --group-id "
-            "and --output-prefix and let it take over once it has caught up."
+            f"state of release {former!r}: {differing}. Serve {former!r}, or start a second scorer with its own "
+            "--group-id and --output-prefix and let it take over once it has caught up."
         )
 
     # -- batches -----------------------------------------------------------------------------------------------------

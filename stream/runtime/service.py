@@ -177,6 +177,7 @@ class Service:
         if self._announced or not self._source.joined:
             return
         self._announced = True
+        self._unready = self._why_unready()
         line = {
             "http": self._url,
             "pid": os.getpid(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 import time
 from collections.abc import Iterable
@@ -20,8 +21,7 @@ from stream.runtime.scorer import InService
 from stream.runtime.services import score_service
 
 CURSOR = b'["cursor"]'
-CLOSE_AFTER_MS = 1_000
-"""Time without an event after which a tenant's count is reported as closed."""
+NEVER_MS = 1 << 60
 
 
 class Cursor(msgspec.Struct):
@@ -43,11 +43,15 @@ class CountingCore:
         What a step takes, so that a process can be killed in the middle of things.
     bytes_per_event
         Of each state row.
+    close_after_ms
+        Time without an event after which a partition's counts begin anew.
     """
 
-    def __init__(self, step_seconds: float = 0.0, bytes_per_event: int = 0) -> None:
+    def __init__(self, step_seconds: float = 0.0, bytes_per_event: int = 0, close_after_ms: int = NEVER_MS) -> None:
+        self._close_after_ms = close_after_ms
         self._step_seconds = step_seconds
-        self._padding = "x" * bytes_per_event
+        # Such that no compression makes a large row small.
+        self._padding = random.Random(7).randbytes(bytes_per_event // 2).hex()
         self._counts: dict[int, dict[str, int]] = {}
         self._cursors: dict[int, Cursor] = {}
 
@@ -58,7 +62,7 @@ class CountingCore:
         cursor = self._cursors.get(partition)
         if cursor is None or not self._counts.get(partition):
             return None
-        return cursor.core_time_ms + CLOSE_AFTER_MS
+        return cursor.core_time_ms + self._close_after_ms
 
     def state_bytes(self) -> int:
         return sum(map(len, self._counts.values()))
@@ -143,6 +147,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--records-max", type=int, default=500)
     parser.add_argument("--step-seconds", type=float, default=0.0)
     parser.add_argument("--bytes-per-event", type=int, default=0)
+    parser.add_argument("--close-after-ms", type=int, default=NEVER_MS)
     parser.add_argument("--session-timeout-ms", type=int, default=6_000)
     parser.add_argument("--until-end", action="store_true")
     parser.add_argument("--at-least-once", action="store_true")
@@ -156,7 +161,7 @@ def main(arguments: list[str]) -> int:
     )
 
     def load() -> InService:
-        core = CountingCore(given.step_seconds, given.bytes_per_event)
+        core = CountingCore(given.step_seconds, given.bytes_per_event, given.close_after_ms)
         return InService(core, given.release, "space", "features", given.state_schema)
 
     try:

@@ -1,0 +1,232 @@
+"""Topics, events, readers and processes for tests on a real broker; it knows Kafka and JSON only."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+ROOT = Path(__file__).parents[2]
+EVENTS = "genai.gateway.events.v1"
+SCORES = "genai.anomaly.scores.v1"
+FINDINGS = "genai.anomaly.findings.v1"
+STATE = "genai.anomaly.state.v1"
+JOURNAL = "genai.anomaly.journal.v1"
+PARTITIONS = 2
+
+
+class Cluster:
+    """One test's topics on the broker.
+
+    Parameters
+    ----------
+    prefix
+        Of every topic, and of the group.
+    """
+
+    def __init__(self, servers: str, prefix: str) -> None:
+        self.servers = servers
+        self.prefix = prefix
+        self.group = f"{prefix}group"
+        self.admin = AdminClient({"bootstrap.servers": servers})
+
+    def create(self, *names: str, partitions: int = PARTITIONS, **config: str) -> None:
+        """Topics, by name without prefix; all that a scorer needs when none is named."""
+        wanted = names or (EVENTS, SCORES, FINDINGS, STATE, JOURNAL)
+        settings = {"max.message.bytes": "8454144", **{key.replace("_", "."): value for key, value in config.items()}}
+        topics = [NewTopic(self.prefix + name, partitions, 1, config=settings) for name in wanted]
+        for created in self.admin.create_topics(topics).values():
+            created.result(10)
+
+    def events(self, numbers: Sequence[int], transactional: str | None = None, pad: int = 0) -> None:
+        """Events of seven tenants, each tenant on one partition; in one transaction when `transactional` names one."""
+        producer = Producer({"bootstrap.servers": self.servers, "linger.ms": 5} | _transactional(transactional))
+        if transactional is not None:
+            producer.init_transactions(10)
+            producer.begin_transaction()
+        for number in numbers:
+            self._produce(producer, number, pad)
+        if transactional is not None:
+            producer.commit_transaction(10)
+        assert producer.flush(10) == 0
+
+    def _produce(self, producer: Producer, number: int, pad: int) -> None:
+        tenant = f"t{number % 7}"
+        value = json.dumps({"tenant": tenant, "event_id": f"{number:064x}", "pad": "x" * pad})
+        while True:
+            try:
+                producer.produce(self.prefix + EVENTS, value, json.dumps([tenant]), (number % 7) % PARTITIONS)
+            except BufferError:
+                producer.poll(0.1)
+            else:
+                return
+
+    def aborted(self, name: str, partition: int, count: int) -> None:
+        """Records that no `read_committed` reader may see."""
+        producer = Producer({"bootstrap.servers": self.servers} | _transactional(f"{self.prefix}aborted"))
+        producer.init_transactions(10)
+        producer.begin_transaction()
+        for number in range(count):
+            value = json.dumps({"tenant": "ghost", "event_id": f"{number:x}"})
+            producer.produce(self.prefix + name, value, "g", partition)
+        producer.flush(10)
+        producer.abort_transaction(10)
+
+    def read(self, name: str, isolation: str = "read_committed") -> list[Message]:
+        """Every record of a topic, partition by partition."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.servers,
+                "group.id": f"{self.prefix}reader",
+                "isolation.level": isolation,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+            }
+        )
+        count = len(consumer.list_topics(self.prefix + name, 10).topics[self.prefix + name].partitions)
+        consumer.assign([TopicPartition(self.prefix + name, partition, 0) for partition in range(count)])
+        messages: list[Message] = []
+        ended: set[int | None] = set()
+        until = time.monotonic() + 40
+        while len(ended) < count:
+            assert time.monotonic() < until, f"{name} did not end: an open transaction?"
+            for message in consumer.consume(1000, 0.2):
+                error = message.error()
+                if error is None:
+                    messages.append(message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    ended.add(message.partition())
+        consumer.close()
+        return sorted(messages, key=lambda m: (m.partition(), m.offset()))
+
+    def values(self, name: str) -> list[dict[str, Any]]:
+        """The committed records of a topic as JSON."""
+        return [json.loads(message.value() or b"null") for message in self.read(name)]
+
+    def ends(self, name: str = EVENTS) -> dict[int, int]:
+        """Ends of a topic's partitions, open transactions and markers included."""
+        consumer = Consumer(
+            {"bootstrap.servers": self.servers, "group.id": "ends", "isolation.level": "read_uncommitted"}
+        )
+        found = {}
+        for partition in range(PARTITIONS):
+            watermarks = consumer.get_watermark_offsets(TopicPartition(self.prefix + name, partition), timeout=10)
+            assert watermarks is not None
+            found[partition] = watermarks[1]
+        consumer.close()
+        return found
+
+    def committed(self, name: str = EVENTS) -> dict[int, int]:
+        """The group's committed offsets."""
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.group})
+        places = [TopicPartition(self.prefix + name, partition) for partition in range(PARTITIONS)]
+        found = {place.partition: place.offset for place in consumer.committed(places, timeout=30)}
+        consumer.close()
+        return found
+
+    def wait_committed(self, offsets: Mapping[int, int], seconds: float = 30) -> None:
+        """Until the group has committed at least these offsets."""
+        until = time.monotonic() + seconds
+        while any(self.committed()[partition] < offset for partition, offset in offsets.items()):
+            assert time.monotonic() < until, f"committed {self.committed()}, wanted {offsets}"
+            time.sleep(0.02)
+
+    def wait_progress(self, count: int = 100) -> None:
+        """Until each partition is `count` offsets further than now, or at its end."""
+        ends = self.ends()
+        now = self.committed()
+        self.wait_committed({partition: min(offset + count, ends[partition]) for partition, offset in now.items()})
+
+    def expected_scores(self, count: int) -> list[tuple[str, int]]:
+        """Event id and number within its tenant of events 0 … `count` − 1, partition by partition."""
+        out: list[tuple[int, int, str, int]] = []
+        numbers: dict[int, int] = {}
+        for number in range(count):
+            numbers[number % 7] = numbers.get(number % 7, 0) + 1
+            out.append(((number % 7) % PARTITIONS, number, f"{number:064x}", numbers[number % 7]))
+        return [(event_id, n) for _, _, event_id, n in sorted(out)]
+
+    def scores(self) -> list[tuple[str, int]]:
+        """What is on the scores topic, as `expected_scores` has it."""
+        return [(score["event_id"], score["count"]) for score in self.values(SCORES)]
+
+
+def _transactional(transactional_id: str | None) -> dict[str, str | int | float]:
+    return {} if transactional_id is None else {"transactional.id": transactional_id}
+
+
+class Process:
+    """The counting scorer, or another module, as a process."""
+
+    def __init__(self, cluster: Cluster, *arguments: str, module: str = "tests.kafka.counting") -> None:
+        command = [sys.executable, "-m", module, "--bootstrap-servers", cluster.servers]
+        command += ["--topic-prefix", cluster.prefix, "--group-id", cluster.group, *arguments]
+        self.started = time.monotonic()
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+        )
+
+    def ready(self, seconds: float = 30) -> dict[str, Any]:
+        """What the READY line says."""
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), True)
+        line = self._process.stdout.readline()
+        assert line.startswith("READY "), line + (self._process.stderr.read() if self._process.stderr else "")
+        said: dict[str, Any] = json.loads(line.removeprefix("READY "))
+        return said
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal."""
+        self._process.send_signal(number)
+
+    def end(self, seconds: float = 60) -> tuple[int, str]:
+        """Exit code and stderr, once it has ended."""
+        _, errors = self._process.communicate(timeout=seconds)
+        return self._process.returncode, errors
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+        self._process.communicate()
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+
+@contextmanager
+def scorer(cluster: Cluster, *arguments: str) -> Iterator[Process]:
+    """A counting scorer that is gone afterwards."""
+    process = Process(cluster, *arguments)
+    try:
+        yield process
+    finally:
+        if process.running:
+            process.kill()
+
+
+def run_to_end(cluster: Cluster, *arguments: str) -> tuple[int, str]:
+    """Exit code and stderr of a counting scorer that stops by itself."""
+    with scorer(cluster, "--until-end", *arguments) as process:
+        return process.end()
+
+
+def get(url: str) -> tuple[int, str]:
+    """Status and body of a page."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
