@@ -19,6 +19,8 @@ from stream.steps.redact_rules import JSON_ONLY, PHONE_NAME, PLACEHOLDER, RULES,
 POLICIES = ("standard", "secrets", "none")
 
 _PASSES_MAX = 8
+_SHORTEST = 6
+"""Characters of the shortest text that a rule could meet: `a@b.cd`."""
 Counts = dict[str, int]
 """How often each kind was replaced."""
 
@@ -98,11 +100,11 @@ class Redactor:
         if isinstance(value, str):
             if len(value) >= 4 and SECRET_NAME.search(name) and not PLACEHOLDER.fullmatch(value.encode()):
                 return _count("password" if "pass" in name.lower() else "secret", counts)
-            return self.text(value, counts)
+            return value if len(value) < _SHORTEST and value.isascii() else self.text(_whole(value), counts)
         if isinstance(value, dict):
             walked: dict[str, Any] = {}
             for key, item in value.items():
-                walked[_free(self.text(key, counts), walked)] = self._walk(item, key, counts)
+                walked[_free(self.text(_whole(key), counts), walked)] = self._walk(item, key, counts)
             return walked
         if isinstance(value, list):
             return [self._walk(item, name, counts) for item in value]
@@ -185,8 +187,9 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, 
 
 
 def _dumps(value: Any) -> str:
-    text = _encode(value)
-    if not text.isascii():
-        # An escaped half of a surrogate pair is JSON, but no UTF-8 can hold it.
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    return _whole(_encode(value))
+
+
+def _whole(text: str) -> str:
+    """`text` without halves of surrogate pairs: JSON can escape them, but no UTF-8 can hold them."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

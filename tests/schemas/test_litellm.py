@@ -327,7 +327,7 @@ def test_a_payload_without_call_id_is_known_by_type_and_start() -> None:
 
 
 def test_what_is_no_object_is_refused_by_schema() -> None:
-    for value in (b"[]", b'"litellm_call_id"', b"7"):
+    for value in (b"[]", b'"litellm_call_id"', b"7", b"[NaN]"):
         with pytest.raises(Unreadable) as caught:
             LiteLLM().decode(value)
         assert caught.value.reason == "schema"

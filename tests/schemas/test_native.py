@@ -141,3 +141,12 @@ def test_optional_fields_of_odd_types_become_none() -> None:
 def test_what_the_gateway_says_of_its_content_stands() -> None:
     call = decoded(content_state="truncated", history_complete=False, status="failure")
     assert (call.content_state, call.history_complete, call.status) == ("truncated", False, "failure")
+
+
+def test_a_record_that_had_to_be_repaired_is_read_or_refused_like_any_other() -> None:
+    (call,) = Native().decode(b'{"event_time_ms": 1, "messages": [], "cost_usd": NaN, "user": "a\\ud800"}')
+    assert (call.cost_usd, call.user) == (None, "a\ufffd")
+    for value in (b"[]", b"[NaN]"):
+        with pytest.raises(Unreadable, match="not a native record") as caught:
+            Native().decode(value)
+        assert caught.value.reason == "schema"

@@ -199,6 +199,9 @@ def test_arguments_that_are_no_json_are_redacted_as_text() -> None:
 def test_half_a_surrogate_pair_in_arguments_becomes_a_replacement_character() -> None:
     assert STANDARD.arguments('{"a": "\\ud800"}', {}) == '{"a":"\ufffd"}'
     assert STANDARD.arguments('{"a": "\\ud83d\\ude00"}', {}) == '{"a":"\U0001f600"}'
+    mixed = STANDARD.arguments('{"m": "ann@example.org", "\\udfff": "\\ud800"}', {})
+    assert json.loads(mixed) == {"m": "[EMAIL]", "\ufffd": "\ufffd"}
+    assert STANDARD.text('{"a": "\\ud800"}', {}) == '{"a":"\ufffd"}'
 
 
 def test_ids_stay_distinct_when_they_are_redacted() -> None:
