@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -14,6 +15,7 @@ from stream.runtime.faults import exit_of
 
 CONNECT_SECONDS = 10.0
 """Longest wait for a first answer from the broker."""
+_TURN_SECONDS = 1.0
 _UNREACHABLE = (
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
@@ -89,9 +91,14 @@ def connect_admin(settings: Settings, role: str) -> tuple[AdminClient, dict[str,
         admin = AdminClient(properties)
     except KafkaException as error:
         raise explain_kafka_error(error, settings) from error
-    try:
-        metadata = admin.list_topics(timeout=CONNECT_SECONDS)
-    except KafkaException as error:
-        admin.poll(0)  # error_cb is called from here only
-        raise explain_kafka_error(error, settings, seen) from error
-    return admin, {name: len(topic.partitions) for name, topic in metadata.topics.items()}
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            metadata = admin.list_topics(timeout=min(_TURN_SECONDS, CONNECT_SECONDS))
+        except KafkaException as error:
+            admin.poll(0)  # error_cb is called from here only
+            # librdkafka goes on trying with credentials that were refused, until the time is up.
+            if time.monotonic() > deadline or any(heard.code() in _REFUSED for heard in seen):
+                raise explain_kafka_error(error, settings, seen) from error
+        else:
+            return admin, {name: len(topic.partitions) for name, topic in metadata.topics.items()}

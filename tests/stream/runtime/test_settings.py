@@ -215,9 +215,9 @@ def test_every_named_key_of_the_interface_exists() -> None:
     named = """
         kafka.bootstrap_servers kafka.session_timeout_ms topics.prefix topics.partitions core.lateness_ms
         dedup.events_max learning.grace_sessions findings.quiet_ms ingest.depth_max ingest.tenant_field
-        ingest.tenant_default release.trusted_keys release.signing_key_file decision.mode decision.session_fpr budget.findings_per_day
-        budget.critical_reserve learning.quarantine_days embedder.name embedder.path embedder.device batch.records_max
-        batch.wait_ms http.listen redaction.policy dlq.payload shutdown.deadline_ms
+        ingest.tenant_default release.trusted_keys release.signing_key_file decision.mode decision.session_fpr
+        budget.findings_per_day budget.critical_reserve learning.quarantine_days embedder.name embedder.path
+        embedder.device batch.records_max batch.wait_ms http.listen redaction.policy dlq.payload shutdown.deadline_ms
     """
     keys = {f"{section}.{key}" for section, names in SECTIONS.items() for key in names}
     assert set(named.split()) <= keys

@@ -1,0 +1,150 @@
+import argparse
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
+
+from stream.config import KafkaSettings, Settings, TopicsSettings
+from stream.errors import EnvironmentFault, StateError
+from stream.runtime.topics import SOURCE_BYTES_MAX, Topic, differences, run, wanted
+
+HOT = "events scores findings state controls journal releases".split()
+
+
+def names(topics: TopicsSettings) -> dict[str, str]:
+    return {name: getattr(topics, name) for name in HOT}
+
+
+def test_the_packaged_files_give_every_topic_its_partitions_and_settings() -> None:
+    settings = TopicsSettings(prefix="eu.", partitions=3)
+    topics = {topic.name: topic for topic in wanted(settings, {})}
+    assert set(topics) == {*names(settings).values(), "eu.genai.gateway.events.v1.dlq"}
+    for name in ("events", "scores", "findings", "state", "journal"):
+        assert topics[getattr(settings, name)].partitions == 3
+    assert topics[settings.controls].partitions == 1
+    assert topics[settings.state].config["cleanup.policy"] == "compact"
+    assert topics[settings.state].config["segment.bytes"] == str(64 * 1024 * 1024)
+    assert "retention.ms" not in topics[settings.state].config
+    assert topics[settings.journal].config["retention.ms"] == "-1"
+    assert topics[settings.controls].config["retention.ms"] == "-1"
+    assert topics[settings.events].config["max.message.bytes"] == str(8 * 1024 * 1024 + 64 * 1024)
+
+
+def test_dead_letters_have_their_sources_partitions_and_64_kib_more() -> None:
+    topics = {topic.name: topic for topic in wanted(TopicsSettings(), {"litellm.logs": (5, 1_000_000)})}
+    dead = topics["litellm.logs.dlq"]
+    assert dead.partitions == 5
+    assert dead.config["max.message.bytes"] == str(1_000_000 + 65_536)
+    assert dead.config["retention.ms"] == str(3 * 86_400_000)
+
+
+def test_an_output_prefix_moves_outputs_only() -> None:
+    settings = TopicsSettings(prefix="eu.", output_prefix="green.")
+    found = {topic.name for topic in wanted(settings, {})}
+    assert {"green.genai.anomaly.scores.v1", "eu.genai.gateway.events.v1", "eu.genai.anomaly.controls.v1"} <= found
+
+
+def test_a_broken_topic_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "odd.yaml").write_text("name: odd\n")
+    with pytest.raises(StateError, match=r"odd\.yaml: a topic file must hold cleanup_policy, config,"):
+        wanted(TopicsSettings(), {}, tmp_path)
+
+
+TOPIC = Topic(
+    "t", 8, {"cleanup.policy": "compact", "max.message.bytes": "100", "segment.bytes": "50", "retention.ms": "7"}
+)
+AS_IT_SHOULD_BE = {"cleanup.policy": "compact", "max.message.bytes": "100", "segment.bytes": "50", "retention.ms": "7"}
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{}, {"retention.ms": "1"}, {"max.message.bytes": "200"}, {"segment.bytes": "10"}],
+    ids=["as in the file", "shorter retention", "larger records", "smaller segments"],
+)
+def test_what_an_operator_may_choose_is_no_problem(choice: dict[str, str]) -> None:
+    assert differences([TOPIC], {"t": 8}, {"t": AS_IT_SHOULD_BE | choice}) == []
+
+
+@pytest.mark.parametrize(
+    ("came", "said"),
+    [
+        ({"max.message.bytes": "99"}, "topic t: max.message.bytes must be at least 100; got 99. Set it with"),
+        ({"segment.bytes": "51"}, "topic t: segment.bytes must be at most 50; got 51."),
+        ({"cleanup.policy": "delete"}, "topic t: cleanup.policy must be compact; got delete."),
+    ],
+)
+def test_another_setting_is_named_with_its_remedy(came: dict[str, str], said: str) -> None:
+    (problem,) = differences([TOPIC], {"t": 8}, {"t": AS_IT_SHOULD_BE | came})
+    assert problem.startswith(said)
+    assert "--add-config" in problem
+
+
+def test_what_must_be_kept_for_ever_must_be_kept_for_ever() -> None:
+    topic = Topic("journal", 1, {"retention.ms": "-1"})
+    (problem,) = differences([topic], {"journal": 1}, {"journal": {"retention.ms": "604800000"}})
+    assert "retention.ms must be -1; got 604800000" in problem
+
+
+def test_missing_topics_and_other_partition_counts_have_their_remedies() -> None:
+    problems = differences([TOPIC, Topic("u.dlq", 1, {})], {"t": 4}, {"t": AS_IT_SHOULD_BE}, ["u"])
+    unknown, missing, other = problems
+    assert unknown == (
+        "topic u does not exist. Create it with 'tidegate topics create --source-topic u', or correct --source-topic."
+    )
+    assert missing == (
+        "missing topics: u.dlq. Create them with 'tidegate topics create --source-topic u', "
+        "or set topics.prefix (--topic-prefix) to that of topics that exist."
+    )
+    assert other == (
+        "topic t must have 8 partitions; it has 4. Set topics.partitions to the broker's number, or create the topics "
+        "anew under another topics.prefix: the partition of a tenant follows from it."
+    )
+
+
+def arguments(action: str, source: str | None = None) -> argparse.Namespace:
+    return argparse.Namespace(action=action, source_topic=source)
+
+
+def settings_of(kafka: str, prefix: str, partitions: int = 2) -> Settings:
+    return Settings(kafka=KafkaSettings(kafka), topics=TopicsSettings(prefix=prefix, partitions=partitions))
+
+
+@pytest.mark.kafka
+def test_topics_are_created_once_and_then_pass_the_check(
+    kafka: str, topic_prefix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_of(kafka, topic_prefix)
+    source = f"{topic_prefix}litellm.logs"
+    with pytest.raises(EnvironmentFault, match=f"topic {source} does not exist"):
+        run(settings, arguments("check", source))
+    assert run(settings, arguments("create", source)) == 0
+    first = capsys.readouterr().out.splitlines()
+    assert f"created  {source}  1 partition" in first
+    assert f"created  {source}.dlq  1 partition" in first
+    assert f"created  {settings.topics.events}  2 partitions" in first
+    assert len(first) == len(HOT) + 3
+    assert run(settings, arguments("create", source)) == 0
+    again = capsys.readouterr().out.splitlines()
+    assert sorted(line.replace("exists ", "created") for line in again) == sorted(first)
+    assert run(settings, arguments("check", source)) == 0
+    assert f"ok       {settings.topics.journal}  2 partitions" in capsys.readouterr().out.splitlines()
+    admin = AdminClient({"bootstrap.servers": kafka})
+    described = admin.describe_configs([ConfigResource(ResourceType.TOPIC, f"{source}.dlq")])
+    (future,) = described.values()
+    assert future.result(10)["max.message.bytes"].value == str(SOURCE_BYTES_MAX + 65_536)
+
+
+@pytest.mark.kafka
+def test_a_check_says_which_topic_differs_and_changes_nothing(kafka: str, topic_prefix: str) -> None:
+    settings = settings_of(kafka, topic_prefix)
+    admin = AdminClient({"bootstrap.servers": kafka})
+    made = admin.create_topics([NewTopic(settings.topics.events, 5, config={"max.message.bytes": "1000"})])
+    made[settings.topics.events].result(10)
+    with pytest.raises(EnvironmentFault) as caught:
+        run(settings, arguments("check"))
+    said = str(caught.value)
+    assert f"topic {settings.topics.events} must have 2 partitions; it has 5" in said
+    assert "max.message.bytes must be at least 8454144; got 1000" in said
+    assert f"missing topics: {settings.topics.controls}" in said
+    assert settings.topics.controls not in admin.list_topics(timeout=10).topics
+    assert caught.value.exit_code == 3
