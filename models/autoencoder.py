@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 
 from models.bank_arrays import ADAPTED, CODE_MAX, GRID, LAYERS, Shape, check_bank
 
-_AT_ONCE = 512
-"""Windows per step: what they need stays in a core's cache (measured: benchmarks/bank.py)."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
@@ -37,6 +34,8 @@ class SequenceBank:
     ----------
     arrays
         As `models.bank_arrays.check_bank` has them.
+    at_once
+        Windows per step: what 512 need stays in a core's cache (benchmarks/bank.py). No result depends on it.
 
     References
     ----------
@@ -47,7 +46,8 @@ class SequenceBank:
     name = "sequence"
     scale = "tenant"
 
-    def __init__(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    def __init__(self, arrays: Mapping[str, NDArray[np.generic]], *, at_once: int = 512) -> None:
+        self._at_once = at_once
         self.shape: Shape = check_bank(arrays)
         self.arrays: dict[str, NDArray[np.generic]] = {name: arrays[name] for name in sorted(arrays)}
         self._layers = {name: _layer(arrays, name) for name in LAYERS}
@@ -87,8 +87,8 @@ class SequenceBank:
         n = len(windows)
         score = np.empty(n, np.float32)
         error = np.empty((n, self.shape.features), np.float32)
-        for low in range(0, n, _AT_ONCE):
-            part = slice(low, low + _AT_ONCE)
+        for low in range(0, n, self._at_once):
+            part = slice(low, low + self._at_once)
             score[part], error[part] = self._score(windows[part], lengths[part], rows[part])
         return score, error
 

@@ -124,7 +124,7 @@ def _gpd(excess: NDArray[np.float64]) -> tuple[float, float]:
     mean = float(excess.mean())
     weighted = float((excess * (1 - (np.arange(1, k + 1) - 0.35) / k)).mean())
     xi = 2 - mean / (mean - 2 * weighted) if mean > 2 * weighted else XI[1]
-    # Estimates plugged in understate how far new values reach; 3/k was found by simulation (docs/decisions/0005).
+    # Estimates plugged in understate how far new values reach; 3/k was found by simulation (docs/decisions/0009).
     xi = float(np.clip(xi + 3 / k, *XI))
     return xi, mean * (1 - xi)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil, cos, pi
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,9 +146,44 @@ class _Network(torch.nn.Module):
 
 def _snap(x: torch.Tensor, per_unit: float, limit: float | None = None) -> torch.Tensor:
     """The nearest of `per_unit` steps a unit, within ±127 steps or ±limit; the gradient is that of the clipping."""
-    bound = CODE_MAX / per_unit if limit is None else limit
-    inside = x.clamp(-bound, bound)
-    return inside + (torch.round(inside * per_unit) / per_unit - inside).detach()
+    snapped: torch.Tensor = _StraightThrough.apply(x, per_unit, CODE_MAX / per_unit if limit is None else limit)
+    return snapped
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Rounding with the gradient of clipping, in two passes over memory each way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, per_unit: float, bound: float) -> torch.Tensor:
+        ctx.save_for_backward(x.abs() <= bound)
+        return (x * per_unit).round_().clamp_(-bound * per_unit, bound * per_unit).div_(per_unit)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (inside,) = ctx.saved_tensors
+        return grads[0] * inside, None, None
+
+
+class _Adam:
+    """Adam (Kingma and Ba, 2015) as torch.optim has it, whose construction imports torch's compiler for 4 s."""
+
+    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
+        self._moments = [(p, torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
+        self._steps = 0
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Go down the gradients of the last backward pass, and clear them."""
+        self._steps += 1
+        first, second = 1 - 0.9**self._steps, 1 - 0.999**self._steps
+        for parameter, mean, square in self._moments:
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            mean.lerp_(gradient, 0.1)
+            square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+            parameter.addcdiv_(mean, (square / second).sqrt_().add_(1e-8), value=-rate / first)
+            parameter.grad = None
 
 
 def _train(
@@ -163,7 +199,7 @@ def _train(
     generator = torch.Generator().manual_seed(seed + 1)
     epochs = max(how.epochs, ceil(how.steps_min * how.batch / n))
     batches = ceil(n / how.batch)
-    optimiser = torch.optim.Adam(network.parameters(), how.learning_rate)
+    optimiser = _Adam(list(network.parameters()))
     position = torch.ones(steps, 1)
     position[-1] = how.last_event
     for epoch in range(epochs):
@@ -171,8 +207,7 @@ def _train(
         lost = 0.0
         for step in range(batches):
             at = order[step * how.batch : (step + 1) * how.batch]
-            for group in optimiser.param_groups:
-                group["lr"] = how.learning_rate * 0.5 * (1 + cos(pi * (epoch * batches + step) / (epochs * batches)))
+            rate = how.learning_rate * 0.5 * (1 + cos(pi * (epoch * batches + step) / (epochs * batches)))
             valid = _valid(lengths[at], steps)
             seen = x[at].clone()
             blank = torch.rand((len(at), features), generator=generator) < how.denoising
@@ -180,9 +215,8 @@ def _train(
             loss = torch.nn.functional.huber_loss(network(seen, valid), x[at], reduction="none").mean(2, keepdim=True)
             share = weight[at, None, None] * position * valid
             loss = (loss * share).sum() / share.sum()
-            optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            optimiser.step(rate)
             lost += float(loss.detach())
         if progress is not None:
             progress(epoch + 1, epochs, lost / batches)

@@ -103,6 +103,20 @@ def test_another_seed_gives_another_bank() -> None:
     assert not np.array_equal(first["encoder.weight"], second["encoder.weight"])
 
 
+def test_the_optimiser_is_torchs_adam() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(5, generator=generator)
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    optimiser, reference = autoencoder._Adam([ours]), torch.optim.Adam([theirs], 0.05)
+    for _ in range(20):
+        for parameter in (ours, theirs):
+            parameter.grad = None
+            (parameter**4).sum().backward()  # type: ignore[no-untyped-call]
+        optimiser.step(0.05)
+        reference.step()
+    assert torch.allclose(ours, theirs, rtol=1e-5)
+
+
 def test_repetition_weighs_by_its_root() -> None:
     windows, lengths = cycling_windows(0, 2)
     x, length, weight = autoencoder._distinct(np.repeat(windows, [1, 9], axis=0), np.repeat(lengths, [1, 9]))
