@@ -232,7 +232,7 @@ def _await_topics(admin: AdminClient, settings: Settings, names: Sequence[str]) 
             return {name: len(listed[name].partitions) for name in names}
         if time.monotonic() > deadline:
             raise EnvironmentFault(
-                f"topics {', '.join(names)} are created, but the broker does not list them after {CONNECT_SECONDS:g} s. "
+                f"topics {', '.join(names)} are created, but the broker has not listed them in {CONNECT_SECONDS:g} s. "
                 "Check the cluster's controller, then run 'tidegate topics check'."
             )
         pause.wait(0.05)
