@@ -148,7 +148,7 @@ def check_replaceable(out: Path) -> None:
     )
 
 
-# -- reading ------------------------------------------------------------------------------------------------------------
+# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 def _checked(folder: Path, settings: Settings) -> Manifest:
@@ -162,7 +162,7 @@ def _checked(folder: Path, settings: Settings) -> Manifest:
     except (orjson.JSONDecodeError, msgspec.ValidationError) as error:
         raise _Refused(f"{MANIFEST} is not one that this version reads: {error}") from error
     if (name := _name(plain)) != manifest.name:
-        raise _Refused(f"{MANIFEST} was changed after it was written: its content is that of {name}, not {manifest.name}")
+        raise _Refused(f"{MANIFEST} was changed after it was written: what it says is {name}, not {manifest.name}")
     trusted = settings.release.trusted_keys
     if trusted:
         if manifest.signature is None:
@@ -269,7 +269,7 @@ def _unpacked(body: bytes, name: str) -> dict[str, NDArray[Any]]:
         raise _Refused(f"{name} is no safetensors file: {error}") from error
 
 
-# -- names and signatures -----------------------------------------------------------------------------------------------
+# -- names and signatures ----------------------------------------------------------------------------------------------
 
 
 def _name(plain: Mapping[str, Any]) -> str:
@@ -281,7 +281,7 @@ def _signed(plain: Mapping[str, Any]) -> bytes:
     return orjson.dumps({k: v for k, v in plain.items() if k != "signature"}, option=orjson.OPT_SORT_KEYS)
 
 
-# -- writing ------------------------------------------------------------------------------------------------------------
+# -- writing -----------------------------------------------------------------------------------------------------------
 
 
 def _replace(out: Path, contents: Mapping[str, bytes]) -> None:

@@ -1,0 +1,163 @@
+"""`tidegate train`: captured traffic in, a release out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from schemas.manifest import InputFile, InputRange, TrainingInput
+from stream.config import Settings
+from stream.errors import StateError, UsageError
+from stream.runtime.embedders import load_embedder
+from stream.runtime.release_store import check_replaceable, read_manifest, write_release
+from stream.runtime.signing import sign
+from stream.state.schema import FEATURE_SCHEMA, STATE_SCHEMA
+from stream.training.events import Gathered, TrainingEvents, arrange
+from stream.training.gather import Tally, gather_files
+from stream.training.train import train
+
+
+def run(settings: Settings, arguments: Namespace) -> int:
+    """Train on `--input` or `--topic` and write the release to `--out`.
+
+    Raises
+    ------
+    TidegateError
+        With the exit code that says what is wrong.
+    """
+    begun = time.monotonic()
+
+    def progress(what: str) -> None:
+        print(f"{time.monotonic() - begun:6.1f} s  {what}", file=sys.stderr, flush=True)
+
+    # Whatever can be wrong is found before minutes go into fits.
+    out: Path = arguments.out
+    check_replaceable(out)
+    if arguments.nproc < 1:
+        raise UsageError(f"--nproc must be at least 1; got {arguments.nproc}.")
+    if settings.release.signing_key_file:
+        sign(b"", Path(settings.release.signing_key_file))
+    embedder = load_embedder(settings.embedder)
+    parent = _parent(arguments.base, settings, embedder.space_id)
+
+    tally = Tally()
+    progress("reading the input")
+    events, read = _events(settings, arguments, tally)
+    trained = train(
+        events,
+        embedder,
+        embedder.space_id,
+        settings,
+        seed=arguments.seed,
+        labelled=tally.labelled,
+        processes=arguments.nproc,
+        progress=progress,
+    )
+    data = TrainingInput(
+        files=[part for part in read if isinstance(part, InputFile)],
+        ranges=[part for part in read if isinstance(part, InputRange)],
+        events=len(events.records),
+        sessions=len(events.session_tenant),
+        tenants=len(events.tenants),
+        left_out=tally.left_out,
+        dead_letters=tally.dead_letters.total() + events.unreadable,
+        first_event_ms=events.first_ms,
+        last_event_ms=events.last_ms,
+        events_sha256=events.sha256,
+    )
+    manifest = write_release(
+        out,
+        trained.release,
+        data=data,
+        metrics=trained.metrics,
+        parent=parent,
+        seed=arguments.seed,
+        git_revision=_git_revision(),
+        settings=settings,
+    )
+    used = f"{data.events:,} events, {data.sessions:,} sessions, {data.tenants:,} tenants"
+    print(f"release {manifest.name} in {out}: {used}{_not_used(data, tally)}; {time.monotonic() - begun:.1f} s")
+    return 0
+
+
+def _events(
+    settings: Settings, arguments: Namespace, tally: Tally
+) -> tuple[TrainingEvents, list[InputFile] | list[InputRange]]:
+    """The events, and which input they are from."""
+    future_ms = settings.core.future_ms
+    if arguments.input:
+        events = arrange(gather_files(arguments.input, arguments.format, settings, tally), future_ms)
+        return events, [_hashed(path) for path in arguments.input]
+    tally.labelled = False
+    gathered, read = _topic(settings, arguments)
+    return arrange(gathered, future_ms), read
+
+
+def _topic(settings: Settings, arguments: Namespace) -> tuple[Iterator[Gathered], list[InputRange]]:
+    """Events of a range of the events topic, partition by partition, and what the range is."""
+    from stream.runtime.topic_reader import TopicReader, Window
+
+    topic: str = arguments.topic
+    window = Window(arguments.from_offset, arguments.to_offset, arguments.from_time, arguments.to_time)
+    reader = TopicReader(settings, "train")
+    bounds = {p: bound for p, bound in reader.bounds(topic, window).items() if bound.start < bound.end}
+
+    def records() -> Iterator[Gathered]:
+        try:
+            for partition, bound in sorted(bounds.items()):
+                for batch in reader.read(topic, partition, bound.start, bound.end):
+                    yield from map(Gathered, batch)
+        finally:
+            reader.close()
+
+    read = [InputRange(topic=topic, partition=p, from_offset=b.start, to_offset=b.end) for p, b in bounds.items()]
+    return records(), read
+
+
+def _parent(base: str | None, settings: Settings, space_id: str) -> str | None:
+    """Name of the release that this one follows: one whose place it can take."""
+    if base is None:
+        return None
+    manifest = read_manifest(base, settings)
+    ours = {"space_id": space_id, "feature_schema": FEATURE_SCHEMA, "state_schema": STATE_SCHEMA}
+    for name, own in ours.items():
+        if (theirs := getattr(manifest, name)) != own:
+            raise StateError(
+                f"--base {base}: {name} must be {own}, as this version and its settings have it; it is {theirs}. "
+                "Train without --base."
+            )
+    return manifest.name
+
+
+def _hashed(path: Path) -> InputFile:
+    digest = sha256()
+    with path.open("rb") as stream:
+        while part := stream.read(1 << 20):
+            digest.update(part)
+    return InputFile(name=path.name, sha256=digest.hexdigest(), bytes=path.stat().st_size)
+
+
+def _git_revision(root: Path = Path(__file__).parents[2]) -> str | None:
+    """Revision of the code, where it stands in a repository of its own."""
+    if not (root / ".git").exists():
+        return None
+    try:
+        said = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.decode("ascii", "replace").strip() or None
+
+
+def _not_used(data: TrainingInput, tally: Tally) -> str:
+    parts = []
+    if data.left_out:
+        parts.append(f"{data.left_out:,} sessions left out as not benign")
+    if data.dead_letters:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(tally.dead_letters.items()))
+        parts.append(f"{data.dead_letters:,} records unreadable" + (f" ({reasons})" if reasons else ""))
+    return "".join(f"; {part}" for part in parts)

@@ -1,0 +1,129 @@
+"""From held-out scores to a release's calibration, and to what tenants start with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.calibration import Calibration, location_scale
+from models.training.calibration import fit_population, session_maxima
+from stream.state.schema import KINDS, RING
+from stream.steps.score import PRIOR_SESSIONS
+from stream.training.events import TrainingEvents
+
+WINSORISED = 0.01
+"""Share of unlabelled sessions whose height is not believed: it may be attacks that nobody has marked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rings:
+    """Tenants' own held-out session maxima (t, kinds, RING), as the tenant table holds them."""
+
+    maxima: NDArray[np.float32]
+    counts: NDArray[np.int64]
+    """(t, kinds) ever put in."""
+    location: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+
+def calibrate(
+    events: TrainingEvents, scores: NDArray[np.float64], *, grace_sessions: int, labelled: bool
+) -> tuple[Calibration, NDArray[np.float64]]:
+    """The calibration of held-out `scores` (n, kinds), and the scores as it took them.
+
+    Tenants without more than `grace_sessions` sessions are left out, as what is found of them is no finding yet, unless
+    there are no others. A signal that the input never gave is set to 1 for every session, so that it stays silent until
+    a tenant's own past says what is normal.
+
+    Unlabelled input is winsorised: in each signal the highest `WINSORISED` of sessions, in units of their tenants'
+    scales, count as if they had ended where those begin. Without attacks among them this costs false positives (about
+    half as many again at 1 %), with more than that share it costs findings.
+    """
+    scores = _complete(events, scores)
+    mature = _mature(events, grace_sessions)
+    fitted = _fit(events, scores, mature)
+    if labelled:
+        return fitted, scores
+    scores = _winsorised(events, scores, mature, fitted)
+    return _fit(events, scores, mature), scores
+
+
+def rings(events: TrainingEvents, scores: NDArray[np.float64], calibration: Calibration) -> Rings:
+    """What tenants start with: the latest of their own sessions' held-out maxima, and what follows from them."""
+    t, k = len(events.tenants), len(KINDS)
+    maxima = np.zeros((t, k, RING), np.float32)
+    counts = np.zeros((t, k), np.int64)
+    for kind in range(k):
+        highest = session_maxima(scores[:, kind], events.session)
+        for row in range(t):
+            own = highest[(events.session_tenant == row) & np.isfinite(highest)]
+            counts[row, kind] = len(own)
+            latest = np.arange(max(0, len(own) - RING), len(own))
+            maxima[row, kind, latest % RING] = own[latest]
+    location, scale = np.zeros((t, k)), np.ones((t, k))
+    for kind in range(k):
+        location[:, kind], scale[:, kind] = location_scale(
+            maxima[:, kind].astype(np.float64),
+            np.minimum(counts[:, kind], RING),
+            calibration.prior_location[kind],
+            calibration.prior_scale[kind],
+            PRIOR_SESSIONS,
+        )
+    return Rings(maxima, counts, location, scale)
+
+
+def flagged_share(
+    events: TrainingEvents, scores: NDArray[np.float64], calibration: Calibration, own: Rings, session_fpr: float
+) -> float:
+    """Share of sessions with an event at or beyond the operating point."""
+    tenant = events.session_tenant[events.session]
+    p = np.ones_like(scores)
+    for kind in range(len(KINDS)):
+        x = scores[:, kind]
+        values = calibration.p_values(kind, x, own.location[tenant, kind], own.scale[tenant, kind])
+        p[:, kind] = np.where(np.isnan(x), 1, values)
+    combined = calibration.combine(p, np.ones(p.shape, np.bool_))[1]
+    least = -session_maxima(-combined, events.session)
+    return float((least <= session_fpr).mean())
+
+
+def _complete(events: TrainingEvents, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    scores = scores.copy()
+    missing = ~np.isfinite(scores).any(axis=0)
+    _, first = np.unique(events.session, return_index=True)
+    scores[np.ix_(first, np.flatnonzero(missing))] = 1
+    return scores
+
+
+def _mature(events: TrainingEvents, grace_sessions: int) -> NDArray[np.bool_]:
+    """Events (n) of tenants whose sessions count."""
+    sessions = np.bincount(events.session_tenant, minlength=len(events.tenants))
+    enough = sessions > grace_sessions
+    if not enough.any():
+        enough[:] = True
+    return enough[events.session_tenant[events.session]]
+
+
+def _fit(events: TrainingEvents, scores: NDArray[np.float64], mature: NDArray[np.bool_]) -> Calibration:
+    session = events.session[mature]
+    by_kind = {name: scores[mature, kind] for kind, name in enumerate(KINDS)}
+    tenant = events.session_tenant[session]
+    return fit_population(by_kind, tenant, session, ring=RING, prior_weight=PRIOR_SESSIONS)
+
+
+def _winsorised(
+    events: TrainingEvents, scores: NDArray[np.float64], mature: NDArray[np.bool_], fitted: Calibration
+) -> NDArray[np.float64]:
+    own = rings(events, scores, fitted)
+    tenant = events.session_tenant[events.session]
+    z = (scores - own.location[tenant]) / own.scale[tenant]
+    held = scores.copy()
+    for kind in range(len(KINDS)):
+        maxima = session_maxima(z[mature, kind], events.session[mature])
+        finite = maxima[np.isfinite(maxima)]
+        if len(finite):
+            end = np.quantile(finite, 1 - WINSORISED, method="lower")
+            held[:, kind] = np.minimum(scores[:, kind], own.location[tenant, kind] + end * own.scale[tenant, kind])
+    return held

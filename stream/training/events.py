@@ -1,0 +1,151 @@
+"""What a release is trained on: events in the order of time, each with the session and the fold it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b, sha256
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import UsageError
+from stream.record import Record
+from stream.steps.decode import decode
+
+FOLDS = 5
+_AT_ONCE = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """An event that has not found its place yet."""
+
+    record: Record
+    """As on the events topic, its partition that of its tenant."""
+    task: str | None = None
+    """Sessions of a tenant with equal task are one conversation told again; None where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingEvents:
+    """Events (n) of s sessions and t tenants, in the order of time."""
+
+    records: list[Record]
+    """(n,), none of them twice, each readable by the core; offsets count them."""
+    session: NDArray[np.int64]
+    """(n,), numbered by first event."""
+    session_tenant: NDArray[np.int64]
+    """(s,)"""
+    session_fold: NDArray[np.int64]
+    """(s,), 0 to `FOLDS` - 1."""
+    tenants: list[str]
+    """(t,), sorted."""
+    first_ms: int
+    last_ms: int
+    unreadable: int
+    """Records that are no events."""
+    sha256: str
+    """Of the events' ids and raw hashes, in order."""
+
+    @property
+    def fold(self) -> NDArray[np.int64]:
+        """The fold (n,) of each event's session."""
+        return self.session_fold[self.session]
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    time_ms: int
+    record: Record
+    identity: tuple[str, str]
+    session: tuple[str, str]
+    """Tenant and name."""
+    task: str | None
+
+
+def arrange(gathered: Iterable[Gathered], future_ms: int) -> TrainingEvents:
+    """Events in the order of time, the first of equal ones kept, tasks (where there is none, sessions) dealt to folds.
+
+    Parameters
+    ----------
+    gathered
+        In the order in which they came, which decides between events of one time.
+    future_ms
+        `core.future_ms`.
+
+    Raises
+    ------
+    UsageError
+        When there is no event.
+    """
+    placed: dict[tuple[str, str], _Placed] = {}
+    unreadable = 0
+    for event in _read(gathered, future_ms):
+        if event is None:
+            unreadable += 1
+        else:
+            placed.setdefault(event.identity, event)
+    if not placed:
+        raise UsageError("the input must hold at least one benign event; it holds none. Name another --input or range.")
+    events = sorted(placed.values(), key=lambda event: event.time_ms)
+    numbers: dict[tuple[str, str], int] = {}
+    tasks: list[tuple[str, str]] = []
+    for event in events:
+        if event.session not in numbers:
+            numbers[event.session] = len(numbers)
+            tenant, name = event.session
+            tasks.append((tenant, f"session {name}" if event.task is None else f"task {event.task}"))
+    tenants = sorted({tenant for tenant, _ in numbers})
+    rows = {tenant: row for row, tenant in enumerate(tenants)}
+    fold_of = _dealt(set(tasks))
+    digest = sha256()
+    for event in events:
+        digest.update("\n".join((*event.identity, "")).encode())
+    return TrainingEvents(
+        records=[
+            Record(r.topic, r.partition, offset, r.timestamp_ms, r.key, r.value)
+            for offset, r in enumerate(event.record for event in events)
+        ],
+        session=np.array([numbers[event.session] for event in events], np.int64),
+        session_tenant=np.array([rows[tenant] for tenant, _ in numbers], np.int64),
+        session_fold=np.array([fold_of[task] for task in tasks], np.int64),
+        tenants=tenants,
+        first_ms=events[0].time_ms,
+        last_ms=events[-1].time_ms,
+        unreadable=unreadable,
+        sha256=digest.hexdigest(),
+    )
+
+
+def _read(gathered: Iterable[Gathered], future_ms: int) -> Iterator[_Placed | None]:
+    """Events as the core reads them, None for what it would not."""
+    waiting = iter(gathered)
+    while chunk := list(islice(waiting, _AT_ONCE)):
+        batch, dead = decode([item.record for item in chunk], future_ms)
+        refused = {id(letter.record) for letter in dead}
+        readable = (item for item in chunk if id(item.record) not in refused)
+        for item, head, time_ms in zip(readable, batch.heads, batch.event_time_ms.tolist(), strict=True):
+            identity = head.event_id, head.source.raw_sha256
+            yield _Placed(time_ms, item.record, identity, (head.tenant, head.session), item.task)
+        yield from (None for _ in dead)
+
+
+def _dealt(tasks: set[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """Folds of tasks: each tenant's are shuffled by their hash and dealt in turn, so that no fold lacks a tenant."""
+
+    def drawn(*names: str) -> bytes:
+        return blake2b("\x1f".join(names).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+    # From another fold on for every tenant: those with few tasks would otherwise all lie in the first ones.
+    dealt: dict[str, int] = {}
+    folds: dict[tuple[str, str], int] = {}
+    order = sorted(tasks, key=lambda task: (drawn(*task), task))
+    for tenant, task in order:
+        turn = dealt.setdefault(tenant, drawn(tenant)[0])
+        folds[tenant, task] = turn % FOLDS
+        dealt[tenant] = turn + 1
+    if len(set(folds.values())) < 2:
+        return {task: number % FOLDS for number, task in enumerate(order)}
+    return folds

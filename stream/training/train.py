@@ -1,0 +1,144 @@
+"""Training, from events to everything that scoring needs. Reads top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.autoencoder import SequenceBank
+from stream.config import Settings
+from stream.errors import UsageError
+from stream.release import Release
+from stream.steps.content import Embeds
+from stream.training.calibrate import Rings, calibrate, flagged_share, rings
+from stream.training.events import FOLDS, TrainingEvents
+from stream.training.passes import collect_windows, held_out_scores, silent_calibration, unnamed_release, warm_rows
+
+EPOCHS, STEPS_MIN = 20, 400
+"""Of each fit."""
+Progress = Callable[[str], None]
+"""Told what begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A release that has no name yet, and what was measured on held-out sessions."""
+
+    release: Release
+    metrics: dict[str, float]
+
+
+def train(
+    events: TrainingEvents,
+    embedder: Embeds,
+    space_id: str,
+    settings: Settings,
+    *,
+    seed: int,
+    labelled: bool,
+    processes: int = 1,
+    progress: Progress = lambda _: None,
+) -> Trained:
+    """Fit the bank, calibrate on sessions held out from every fit, and leave each tenant with what it has said.
+
+    The same events, seed and machine give the same arrays to the bit, whatever `processes` is.
+
+    Parameters
+    ----------
+    labelled
+        Whether somebody said that all of it is benign: then everything is learned and counts in full.
+    processes
+        Fits side by side.
+
+    Raises
+    ------
+    UsageError
+        When no session can be held out, as there is only one, or one task.
+    """
+    records, fold, tenants = events.records, events.fold, events.tenants
+    if len(np.unique(fold)) < 2:
+        raise UsageError(
+            "the input must hold at least two sessions of different tasks, as calibration needs some that the fit has "
+            "not seen; it holds one. Name more --input."
+        )
+    progress(f"reading {len(records):,} events of {len(events.session_tenant):,} sessions as the scorer does")
+    windows, lengths = collect_windows(records, settings, embedder, space_id)
+
+    def held_out(number: int) -> NDArray[np.float64]:
+        progress(f"fitting without part {number + 1} of {FOLDS}, and scoring that part")
+        rest, part = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        bank = SequenceBank(_fitted(windows[rest], lengths[rest], seed))
+        heard, unheard = [records[i] for i in rest.tolist()], [records[i] for i in part.tolist()]
+        return held_out_scores(heard, unheard, bank, settings, embedder, space_id)
+
+    def whole() -> dict[str, NDArray[Any]]:
+        progress("fitting on everything")
+        return _fitted(windows, lengths, seed, len(tenants))
+
+    numbers = np.unique(fold).tolist()
+    jobs: list[Callable[[], Any]] = [whole, *(lambda number=number: held_out(number) for number in numbers)]
+    arrays, *parts = _done(jobs, processes)
+    scores = np.full((len(records), parts[0].shape[1]), np.nan)
+    for number, part in zip(numbers, parts, strict=True):
+        scores[fold == number] = part
+    progress("calibrating, and leaving each tenant with what it has said")
+    grace_sessions = settings.learning.grace_sessions
+    calibration, scores = calibrate(events, scores, grace_sessions=grace_sessions, labelled=labelled)
+    own = rings(events, scores, calibration)
+    bank = SequenceBank(arrays)
+    # Of benign input everything is learned; of input that nobody has judged, what the release finds strange is not.
+    judge = unnamed_release(space_id, bank, silent_calibration() if labelled else calibration, tenants)
+    names, warm = warm_rows(records, judge, settings, embedder)
+    return Trained(
+        unnamed_release(space_id, bank, calibration, names, _with_rings(warm, own)),
+        {
+            f"held_out_flagged_at_{fpr}": round(flagged_share(events, scores, calibration, own, fpr), 6)
+            for fpr in (0.01, 0.05)
+        },
+    )
+
+
+def _fitted(
+    windows: NDArray[np.int8], lengths: NDArray[np.int64], seed: int, tenants: int = 0
+) -> dict[str, NDArray[Any]]:
+    # Torch takes seconds to import: a mistake on the command line is told before that.
+    from models.training.autoencoder import Fit, fit
+
+    return fit(windows, lengths, seed=seed, how=Fit(epochs=EPOCHS, steps_min=STEPS_MIN), tenants=tenants)
+
+
+def _with_rings(warm: dict[str, NDArray[Any]], own: Rings) -> dict[str, NDArray[Any]]:
+    """What a tenant heard while it learned would make its own past look more ordinary than its future."""
+    replaced: dict[str, NDArray[Any]] = {
+        "maxima": own.maxima,
+        "maxima_count": own.counts,
+        "location": own.location,
+        "scale": own.scale,
+    }
+    return {name: replaced[name].astype(column.dtype) if name in replaced else column for name, column in warm.items()}
+
+
+_JOBS: list[Callable[[], Any]] = []
+"""What forked processes find here; their input is too large to be sent."""
+
+
+def _done(jobs: Sequence[Callable[[], Any]], processes: int) -> list[Any]:
+    """Results of `jobs`, in their order."""
+    if processes < 2:
+        return [job() for job in jobs]
+    _JOBS[:] = jobs
+    try:
+        with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=get_context("fork")) as pool:
+            return list(pool.map(_do, range(len(jobs))))
+    finally:
+        _JOBS.clear()
+
+
+def _do(number: int) -> Any:
+    return _JOBS[number]()
