@@ -191,6 +191,7 @@ def _state(add: _Add) -> None:
         "what the state holds: rows and bytes by kind, and where each partition stands",
         "tidegate state inspect",
     )
+    inspect.add_argument("--json", action="store_true", help="as JSON instead of a table")
     for action in (export, inspect):
         action.add_argument("--output-prefix", metavar="P", help="of the state's topic")
         _common(action)
