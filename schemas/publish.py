@@ -1,4 +1,4 @@
-"""Publishes the JSON Schemas of everything on a topic: `python -m schemas.publish [--check]`."""
+"""Publishes the JSON Schemas of topics and of release manifests: `python -m schemas.publish [--check]`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from schemas.control import Control
 from schemas.dead_letter import DeadLetterReference
 from schemas.event import GatewayEvent
 from schemas.journal import Journal
+from schemas.manifest import Manifest
 from schemas.ocsf import Finding
 from schemas.release import Release
 from schemas.score import Score
@@ -24,14 +25,15 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
     "journal.v1": Journal,
     "releases.v1": Release,
     "dead_letters.v1": DeadLetterReference,
+    "manifest.v1": Manifest,
 }
-"""Structure of the values of each topic, by the name of its file in `topics/`."""
+"""Structure of the values of each topic, by the name of its file in `topics/`, and of a release's `manifest.json`."""
 
 FOLDER = Path(__file__).parent / "json"
 
 
 def schema_of(name: str) -> dict[str, Any]:
-    """JSON Schema (2020-12) of the values of topic file `name`."""
+    """JSON Schema (2020-12) of `STRUCTS[name]`."""
     schema = msgspec.json.schema(STRUCTS[name])
     for definition in schema["$defs"].values():
         if "description" in definition:

@@ -286,7 +286,10 @@ class ScoreStep:
 def memory_of(tenants: Table[TenantKey], rows: NDArray[np.int64]) -> Memory:
     """A copy of these tenants' memories."""
     return Memory(
-        tenants["memory"][rows], tenants["roles"][rows], tenants["weights"][rows], tenants["owners"][rows],
+        tenants["memory"][rows],
+        tenants["roles"][rows],
+        tenants["weights"][rows],
+        tenants["owners"][rows],
         tenants["used"][rows],
     )
 

@@ -20,10 +20,16 @@ from stream.training.calibrate import Rings, calibrate, flagged_share, rings
 from stream.training.events import FOLDS, TrainingEvents
 from stream.training.passes import collect_windows, held_out_scores, silent_calibration, unnamed_release, warm_rows
 
-EPOCHS, STEPS_MIN = 20, 400
-"""Of each fit."""
 Progress = Callable[[str], None]
 """Told what begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to fit the bank, `models.training.autoencoder.Fit`: what is held out must be met by as good a fit."""
+
+    epochs: int = 20
+    steps_min: int = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,7 @@ def train(
     seed: int,
     labelled: bool,
     processes: int = 1,
+    effort: Effort = Effort(),
     progress: Progress = lambda _: None,
 ) -> Trained:
     """Fit the bank, calibrate on sessions held out from every fit, and leave each tenant with what it has said.
@@ -73,13 +80,13 @@ def train(
     def held_out(number: int) -> NDArray[np.float64]:
         progress(f"fitting without part {number + 1} of {FOLDS}, and scoring that part")
         rest, part = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        bank = SequenceBank(_fitted(windows[rest], lengths[rest], seed))
+        bank = SequenceBank(_fitted(windows[rest], lengths[rest], seed, effort))
         heard, unheard = [records[i] for i in rest.tolist()], [records[i] for i in part.tolist()]
         return held_out_scores(heard, unheard, bank, settings, embedder, space_id)
 
     def whole() -> dict[str, NDArray[Any]]:
         progress("fitting on everything")
-        return _fitted(windows, lengths, seed, len(tenants))
+        return _fitted(windows, lengths, seed, effort, len(tenants))
 
     numbers = np.unique(fold).tolist()
     jobs: list[Callable[[], Any]] = [whole, *(lambda number=number: held_out(number) for number in numbers)]
@@ -105,12 +112,13 @@ def train(
 
 
 def _fitted(
-    windows: NDArray[np.int8], lengths: NDArray[np.int64], seed: int, tenants: int = 0
+    windows: NDArray[np.int8], lengths: NDArray[np.int64], seed: int, effort: Effort, tenants: int = 0
 ) -> dict[str, NDArray[Any]]:
     # Torch takes seconds to import: a mistake on the command line is told before that.
     from models.training.autoencoder import Fit, fit
 
-    return fit(windows, lengths, seed=seed, how=Fit(epochs=EPOCHS, steps_min=STEPS_MIN), tenants=tenants)
+    how = Fit(epochs=effort.epochs, steps_min=effort.steps_min)
+    return fit(windows, lengths, seed=seed, how=how, tenants=tenants)
 
 
 def _with_rings(warm: dict[str, NDArray[Any]], own: Rings) -> dict[str, NDArray[Any]]:
