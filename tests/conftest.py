@@ -18,6 +18,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--summary", type=Path, help="write how many tests passed, failed and were skipped, as JSON")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` run where a CUDA device is, and are counted as deselected elsewhere."""
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        return
+    gpu = [item for item in items if item.get_closest_marker("gpu")]
+    items[:] = [item for item in items if item not in gpu]
+    config.hook.pytest_deselected(items=gpu)
+
+
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[str]:
     """Bootstrap servers of a real broker: `TIDEGATE_TEST_KAFKA`, or a local one for all tests of this run."""
