@@ -16,10 +16,9 @@ from pathlib import Path
 
 from confluent_kafka import Producer
 
-from benchmarks.workload import PARTITIONS, RAW_TOPIC
+from benchmarks.workload import PARTITIONS, RAW_TOPIC, litellm
 from deploy.kafka.local import LocalKafka
 from tests.drills.checker import read
-from tests.drills.traffic import raw_records
 from tidegate.demo.process import Service, environment, run
 from tidegate.demo.tally import Tally
 from tidegate.demo.watch import Watch
@@ -31,7 +30,6 @@ def main() -> None:
     """Print the table, and write it to --out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--release", type=Path, default=Path("out/demo/release"))
-    parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("out/bench/end_to_end"))
     given = parser.parse_args()
@@ -55,9 +53,10 @@ def _run(bootstrap_servers: str, prefix: str, given: argparse.Namespace) -> dict
     raw = f"{prefix}{RAW_TOPIC}"
     run(["topics", "create", "--source-topic", raw], settings, given.out / "topics.log")
     producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 20})
-    for number, value in enumerate(raw_records(given.events)):
-        producer.produce(raw, value, partition=0)
-        if number % 500 == 0:
+    traffic = litellm()
+    for record in traffic:
+        producer.produce(raw, record.value, partition=0)
+        if record.offset % 500 == 0:
             producer.flush()
     producer.flush()
     log = given.out
@@ -71,7 +70,7 @@ def _run(bootstrap_servers: str, prefix: str, given: argparse.Namespace) -> dict
             tally = Tally()
             watch = Watch(bootstrap_servers, f"{prefix}genai.anomaly.scores.v1", PARTITIONS, tally.score)
             watch.start()
-            while tally.scored < given.events and time.monotonic() < begun + _END_S:
+            while tally.scored < len(traffic) and time.monotonic() < begun + _END_S:
                 scoring.check()
                 ingesting.check()
                 time.sleep(0.05)
@@ -91,9 +90,9 @@ def _run(bootstrap_servers: str, prefix: str, given: argparse.Namespace) -> dict
             tenants.add((message.partition(), name[1]))
     learned = [size for (_, key), size in last.items() if json.loads(key)[0] in ("tenant", "learned", "pending")]
     return {
-        "events_per_s": given.events / seconds,
-        "state_bytes_per_event": written.total() / given.events,
-        **{f"state_bytes_per_event_{kind}": size / given.events for kind, size in written.items()},
+        "events_per_s": len(traffic) / seconds,
+        "state_bytes_per_event": written.total() / len(traffic),
+        **{f"state_bytes_per_event_{kind}": size / len(traffic) for kind, size in written.items()},
         "state_bytes_per_tenant": sum(learned) / len(tenants),
         "state_bytes_live": float(sum(last.values())),
     }

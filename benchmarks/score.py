@@ -18,7 +18,6 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import orjson
-from stream.runtime.release_store import load_release
 
 import stream.core as core_module
 from benchmarks.stages import Stages
@@ -30,6 +29,7 @@ from stream.core import Core
 from stream.inputs import InputBatch
 from stream.record import Record
 from stream.release import Release
+from stream.runtime.release_store import load_release
 from stream.steps.content import ContentReader
 from stream.steps.score import ScoreStep
 
@@ -53,20 +53,21 @@ def main() -> None:
     """Print the tables, and write them to --out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--release", type=Path, default=Path("out/demo/release"))
-    parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("out/bench/score.json"))
     given = parser.parse_args()
     settings = Settings()
     release = load_release(given.release, settings)
-    raw = litellm(given.events)
+    raw = litellm()
     events = normalised(raw)
     stages = Stages()
+    few = events[:2000]
+    times = given.repetitions
     rows = {
-        "normalised events, batches of 2,000": _repeat(given, lambda: _score(settings, release, events, 2000)),
-        "LiteLLM bytes, batches of 2,000": _repeat(given, lambda: _from_bytes(settings, release, raw)),
-        "normalised events, one at a time": _repeat(given, lambda: _score(settings, release, events[:2000], 1), 2000),
-        "river HalfSpaceTrees on embeddings": _repeat(given, lambda: _half_space_trees(events[:2000]), 2000),
+        "normalised events, batches of 2,000": _rate(times, events, lambda: _score(settings, release, events, 2000)),
+        "LiteLLM bytes, batches of 2,000": _rate(times, raw, lambda: _from_bytes(settings, release, raw)),
+        "normalised events, one at a time": _rate(times, few, lambda: _score(settings, release, few, 1)),
+        "river HalfSpaceTrees on embeddings": _rate(times, few, lambda: _half_space_trees(few)),
     }
     with stages.watching(_WATCHED):
         begun = time.perf_counter()
@@ -74,23 +75,23 @@ def main() -> None:
         watched = time.perf_counter() - begun
     slowest = min(rows.values())
     size = statistics.mean(len(event.value or b"") for event in events) / 1024
-    print(f"{given.events} events of {size:.1f} KiB, one thread\n")
+    print(f"{len(events)} events of {size:.1f} KiB, one thread\n")
     print("| from | events/s | ratio |\n|---|---|---|")
     for name, rate in rows.items():
         print(f"| {name} | {rate:,.0f} | {rate / slowest:.1f} |")
     print("\n| where the time goes (normalised events) | µs an event |\n|---|---|")
-    print(stages.table(given.events, watched))
+    print(stages.table(len(events), watched))
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_bytes(orjson.dumps({"events_per_s": rows, "stage_s": stages.seconds}, option=orjson.OPT_INDENT_2))
 
 
-def _repeat(given: argparse.Namespace, run: Callable[[], None], events: int | None = None) -> float:
-    """Median events/s."""
+def _rate(repetitions: int, events: list[Record], run: Callable[[], None]) -> float:
+    """Median events/s of `run` over `events`."""
     rates = []
-    for _ in range(given.repetitions):
+    for _ in range(repetitions):
         begun = time.perf_counter()
         run()
-        rates.append((events or given.events) / (time.perf_counter() - begun))
+        rates.append(len(events) / (time.perf_counter() - begun))
     return statistics.median(rates)
 
 

@@ -1,23 +1,26 @@
-"""One seeded workload for every stage: the sample's live traffic, again and again under other names."""
+"""One workload for every stage: all of the sample's traffic once, so that no cache knows it beforehand."""
 
 from dataclasses import replace
-from itertools import islice
+from itertools import chain
 
+import orjson
+
+from sample.records import LIVE, TRAIN, records
 from stream.record import Record
 from stream.steps.ingest import IngestStep
 from stream.steps.route import Router
-from tests.drills.traffic import raw_records
 
 RAW_TOPIC = "litellm.raw"
 EVENTS_TOPIC = "genai.gateway.events.v1"
 PARTITIONS = 8
 
 
-def litellm(events: int) -> list[Record]:
+def litellm() -> list[Record]:
     """LiteLLM records as Kafka would bring them, one partition, ingest time in the capture's order."""
+    captured = chain(records(TRAIN, "litellm"), records(LIVE, "litellm"))
     return [
-        Record(RAW_TOPIC, 0, number, 1_800_000_000_000 + number, None, value)
-        for number, value in enumerate(islice(raw_records(events), events))
+        Record(RAW_TOPIC, 0, number, 1_800_000_000_000 + number, None, orjson.dumps(record))
+        for number, (_, record, _) in enumerate(captured)
     ]
 
 

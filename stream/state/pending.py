@@ -13,6 +13,10 @@ from stream.errors import StateError
 from stream.record import StateChange
 from stream.state.table import Table, TenantKey
 
+SEGMENTS_MAX = 48
+"""Segments of a tenant that wait for its next learn point, the latest; with a full memory they fill its 32 KiB."""
+CLOSINGS_MAX = 64
+"""Closed sessions that wait: as many as its ring of session maxima holds."""
 _VERSION = 1
 _SEGMENT = np.dtype([("role", "i1"), ("slot", "<i2"), ("owner", "<u8")])
 
@@ -33,25 +37,36 @@ class Segments:
     def none(cls, dim: int) -> "Segments":
         """No segments."""
         return cls(
-            np.zeros(0, np.int64), np.zeros(0, np.int8), np.zeros(0, np.int16), np.zeros(0, np.uint64),
+            np.zeros(0, np.int64),
+            np.zeros(0, np.int8),
+            np.zeros(0, np.int16),
+            np.zeros(0, np.uint64),
             np.zeros((0, dim), np.int8),
         )
 
     def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> "Segments":
         """Some of them."""
-        return Segments(
-            self.row[index], self.role[index], self.slot[index], self.owner[index], self.vector[index]
-        )
+        return Segments(self.row[index], self.role[index], self.slot[index], self.owner[index], self.vector[index])
 
     def joined(self, other: "Segments") -> "Segments":
         """These, then the others."""
-        return Segments(
-            np.concatenate([self.row, other.row]),
-            np.concatenate([self.role, other.role]),
-            np.concatenate([self.slot, other.slot]),
-            np.concatenate([self.owner, other.owner]),
-            np.concatenate([self.vector, other.vector]),
+        return Segments.concatenated([self, other])
+
+    @classmethod
+    def concatenated(cls, parts: Sequence["Segments"]) -> "Segments":
+        """All parts, one after another."""
+        return cls(
+            np.concatenate([part.row for part in parts]),
+            np.concatenate([part.role for part in parts]),
+            np.concatenate([part.slot for part in parts]),
+            np.concatenate([part.owner for part in parts]),
+            np.concatenate([part.vector for part in parts]),
         )
+
+    def latest(self) -> "Segments":
+        """Each tenant's last `SEGMENTS_MAX`."""
+        kept = _latest(self.row, SEGMENTS_MAX)
+        return self if kept.all() else self.take(kept)
 
     def lesson(self, rows: NDArray[np.int64]) -> Lesson:
         """As the memories of `rows` (sorted) learn them."""
@@ -78,14 +93,35 @@ class Closings:
 
     def joined(self, other: "Closings") -> "Closings":
         """These, then the others."""
-        return Closings(np.concatenate([self.row, other.row]), np.concatenate([self.maxima, other.maxima]))
+        return Closings.concatenated([self, other])
+
+    @classmethod
+    def concatenated(cls, parts: Sequence["Closings"]) -> "Closings":
+        """All parts, one after another."""
+        return cls(np.concatenate([part.row for part in parts]), np.concatenate([part.maxima for part in parts]))
+
+    def latest(self) -> "Closings":
+        """Each tenant's last `CLOSINGS_MAX`."""
+        kept = _latest(self.row, CLOSINGS_MAX)
+        return self if kept.all() else self.take(kept)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row on the state topic."""
+
+    partition: int
+    key: bytes
+    segments: int
+    closings: int
 
 
 class Pending:
     """Segments and closings that wait for a learn point, with the state rows that hold them.
 
     One row a tenant and batch is written in that batch's transaction and tombstoned by the learn point that uses it:
-    learned rows, which are much larger, are written only there.
+    learned rows, which are much larger, are written only there. A tenant's latest `SEGMENTS_MAX` segments and
+    `CLOSINGS_MAX` closings wait, whatever fell between two of its learn points: so its state keeps its bound.
     """
 
     def __init__(self, dim: int, kinds: int) -> None:
@@ -93,14 +129,16 @@ class Pending:
         self._kinds = kinds
         self._segments = Segments.none(dim)
         self._closings = Closings.none(kinds)
-        self._written: dict[int, list[tuple[int, bytes]]] = {}
-        self._used: list[tuple[int, bytes]] = []
+        self._loaded: list[tuple[Segments, Closings]] = []
+        self._rows: dict[int, list[_Row]] = {}
+        self._used: list[_Row] = []
         self._next: dict[int, int] = {}
 
     def take(self, rows: NDArray[np.int64]) -> tuple[Segments, Closings]:
         """What waits for these tenants; it waits no longer."""
+        self._merge()
         for row in rows.tolist():
-            self._used += self._written.pop(row, [])
+            self._used += self._rows.pop(row, [])
         mine, ours = np.isin(self._segments.row, rows), np.isin(self._closings.row, rows)
         taken = self._segments.take(mine), self._closings.take(ours)
         if mine.any():
@@ -110,19 +148,25 @@ class Pending:
         return taken
 
     def store(self, segments: Segments, closings: Closings, tenants: Table[TenantKey]) -> list[StateChange]:
-        """Keep what a batch leaves waiting; its rows, and tombstones of those that were used."""
-        changes = [StateChange(partition, key, None) for partition, key in self._used]
-        self._used = []
+        """Keep what a batch leaves waiting: its rows, and tombstones of those that were used or no longer count."""
+        self._merge()
+        segments, closings = segments.latest(), closings.latest()
+        by_row, by_closing = np.argsort(segments.row, kind="stable"), np.argsort(closings.row, kind="stable")
+        changes = []
         for row in np.unique(np.concatenate([segments.row, closings.row])).tolist():
-            partition, tenant = tenants.key(row)[0], tenants.key(row)[1]
+            heard = by_row[slice(*np.searchsorted(segments.row[by_row], [row, row + 1]))]
+            ended = by_closing[slice(*np.searchsorted(closings.row[by_closing], [row, row + 1]))]
+            partition, tenant = tenants.key(row)
             number = self._next.get(partition, 0)
             self._next[partition] = number + 1
             key = orjson.dumps(["pending", tenant, f"{number:020d}"])
-            value = _encode(segments.take(segments.row == row), closings.take(closings.row == row))
-            changes.append(StateChange(partition, key, value))
-            self._written.setdefault(row, []).append((partition, key))
-        self._segments = self._segments.joined(segments)
-        self._closings = self._closings.joined(closings)
+            changes.append(StateChange(partition, key, _encode(segments.take(heard), closings.take(ended))))
+            self._rows.setdefault(row, []).append(_Row(partition, key, len(heard), len(ended)))
+            self._used += _outdated(self._rows[row])
+        changes += [StateChange(used.partition, used.key, None) for used in self._used]
+        self._used = []
+        self._segments = self._segments.joined(segments).latest()
+        self._closings = self._closings.joined(closings).latest()
         return changes
 
     def load(self, partition: int, row: int, ids: Sequence[str], value: bytes) -> None:
@@ -130,16 +174,57 @@ class Pending:
         segments, closings = _decode(value, self._dim, self._kinds, f"pending row {list(ids)!r} in {partition}")
         segments.row[:] = row
         closings.row[:] = row
-        self._segments = self._segments.joined(segments)
-        self._closings = self._closings.joined(closings)
-        self._written.setdefault(row, []).append((partition, orjson.dumps(["pending", *ids])))
+        self._loaded.append((segments, closings))
+        stored = _Row(partition, orjson.dumps(["pending", *ids]), len(segments.row), len(closings.row))
+        self._rows.setdefault(row, []).append(stored)
         self._next[partition] = max(self._next.get(partition, 0), int(ids[-1]) + 1)
 
     def drop(self, partition: int, rows: NDArray[np.int64]) -> None:
         """Forget a partition, whose tenants have these rows."""
         self.take(rows)
-        self._used = [(p, key) for p, key in self._used if p != partition]
+        self._used = [used for used in self._used if used.partition != partition]
         self._next.pop(partition, None)
+
+    def _merge(self) -> None:
+        """Join what was loaded, all rows at once."""
+        if not self._loaded:
+            return
+        segments, closings = zip(*self._loaded, strict=True)
+        self._loaded = []
+        self._segments = Segments.concatenated([self._segments, *segments]).latest()
+        self._closings = Closings.concatenated([self._closings, *closings]).latest()
+
+
+def _outdated(rows: list[_Row]) -> list[_Row]:
+    """Take from a tenant's rows, the oldest first, those that later ones have left nothing of."""
+    out = []
+    segments, closings = sum(row.segments for row in rows), sum(row.closings for row in rows)
+    while (
+        rows
+        and segments - rows[0].segments >= SEGMENTS_MAX
+        and (rows[0].closings == 0 or closings - rows[0].closings >= CLOSINGS_MAX)
+    ):
+        segments -= rows[0].segments
+        closings -= rows[0].closings
+        out.append(rows.pop(0))
+    return out
+
+
+def _latest(row: NDArray[np.int64], most: int) -> NDArray[np.bool_]:
+    """Of elements (n) in order, those that are among the last `most` of their row.
+
+    >>> _latest(np.array([4, 7, 4, 4]), 2)
+    array([False,  True,  True,  True])
+    """
+    if len(row) == 0:
+        return np.zeros(0, np.bool_)
+    order = np.argsort(row, kind="stable")
+    grouped = row[order]
+    ends = np.r_[np.flatnonzero(grouped[1:] != grouped[:-1]) + 1, len(row)]
+    after = np.repeat(ends, np.diff(np.r_[0, ends])) - np.arange(len(row))
+    kept = np.empty(len(row), np.bool_)
+    kept[order] = after <= most
+    return kept
 
 
 def _encode(segments: Segments, closings: Closings) -> bytes:
@@ -176,8 +261,11 @@ def _decode(value: bytes, dim: int, kinds: int, where: str) -> tuple[Segments, C
     every = np.zeros((len(heads), dim), np.int8)
     every[heads["slot"] < 0] = vectors
     segments = Segments(
-        np.zeros(len(heads), np.int64), heads["role"].copy(), heads["slot"].astype(np.int16),
-        heads["owner"].astype(np.uint64), every,
+        np.zeros(len(heads), np.int64),
+        heads["role"].copy(),
+        heads["slot"].astype(np.int16),
+        heads["owner"].astype(np.uint64),
+        every,
     )
     return segments, Closings(np.zeros(len(maxima), np.int64), maxima.astype(np.float64))
 

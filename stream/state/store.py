@@ -74,8 +74,10 @@ class State:
     def changes(self) -> list[StateChange]:
         """Rows that changed since the last call, each partition's cursor last."""
         out = [*self.tenants.changes(), *self.sessions.changes(), *self.findings.changes()]
-        for number in sorted(self._touched):
-            out.append(StateChange(number, CURSOR_KEY, msgspec.json.encode(self.partitions[number].cursor())))
+        out += [
+            StateChange(number, CURSOR_KEY, msgspec.json.encode(self.partitions[number].cursor()))
+            for number in sorted(self._touched)
+        ]
         self._touched.clear()
         return out
 

@@ -247,7 +247,7 @@ class ScoreStep:
         waiting[now] = False
         unclosed[ended] = False
         earlier, closed = pending.take(rows)
-        lesson = earlier.joined(_segments(given, now, slot))
+        lesson = earlier.joined(_segments(given, now, slot)).latest()
         memory = memory_of(tenants, rows)
         self.novelty.learn(
             memory,
@@ -256,7 +256,7 @@ class ScoreStep:
             given.opened[due] >= self._grace_sessions,
         )
         _put_back(tenants, rows, memory)
-        closed = closed.joined(Closings(closing.tenant[ended], _maxima(closing, ended, run_maxima)))
+        closed = closed.joined(Closings(closing.tenant[ended], _maxima(closing, ended, run_maxima))).latest()
         self._calibrate(tenants, rows, closed)
         tenants["learned_at"][rows] = given.ordinal[due]
         tenants.mark("learned", rows)

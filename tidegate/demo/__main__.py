@@ -38,7 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--seconds", type=float, default=25.0, help="how long to stream the four days (default: 25)")
     given = parser.parse_args()
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, _interrupt)
     OUT.mkdir(parents=True, exist_ok=True)
     for stale in OUT.glob("*.json*"):
@@ -153,10 +153,10 @@ def _line(record: dict[str, Any]) -> str:
         (attack.get("sub_technique") or attack["technique"])["uid"] for attack in record["finding_info"]["attacks"]
     )
     excerpts = [evidence["data"] for evidence in record.get("evidences", [])]
-    shown = f"{excerpts[0]['role']}: {excerpts[0]['excerpt']}" if excerpts else "no text"
+    shown = f"{excerpts[0]['role']}: {' '.join(excerpts[0]['excerpt'].split())}" if excerpts else "no text"
     colour = _COLOURS.get(severity, "white")
     head = f"{record['metadata']['tenant_uid']}  {record['unmapped']['entity']}  {signals}  {atlas}"
-    return f"[{colour}]{severity:<8}[/{colour}] {escape(head)}\n         [dim]{escape(shown[:180])}[/dim]"
+    return f"[{colour}]{severity:<8}[/{colour}] {escape(head)}\n         [dim]{escape(shown[:160])}[/dim]"
 
 
 def _finish(console: Console, tally: Tally, fed: Fed, expected: int, release: Path, seconds: float) -> int:
