@@ -1,5 +1,6 @@
 import argparse
 from collections.abc import Iterator
+from importlib import import_module
 
 import pytest
 
@@ -56,8 +57,10 @@ def test_every_command_has_help_and_an_example_that_parses(name: str, capsys: py
         assert parse(words[1:]).command == name.split(maxsplit=1)[0]
 
 
-def test_every_command_has_a_module() -> None:
+def test_every_command_has_a_module_with_its_run() -> None:
     assert {name.split()[0] for name in COMMANDS} == {*MODULES, "version"}
+    for module in MODULES.values():
+        assert callable(import_module(module).run)
 
 
 @pytest.mark.parametrize(
