@@ -29,9 +29,7 @@ class Memory:
 
     def take(self, rows: NDArray[np.int64]) -> "Memory":
         """A copy of these rows."""
-        return Memory(
-            self.vectors[rows], self.roles[rows], self.weights[rows], self.owners[rows], self.used[rows]
-        )
+        return Memory(self.vectors[rows], self.roles[rows], self.weights[rows], self.owners[rows], self.used[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +158,7 @@ class Novelty:
             slot[picked] = np.where(found >= self.near, nearest, -1)
         return np.float32(1) - best / np.float32(SCALE * SCALE), slot
 
-    def learn(
-        self, memory: Memory, lesson: Lesson, events: NDArray[np.int64], mature: NDArray[np.bool_]
-    ) -> None:
+    def learn(self, memory: Memory, lesson: Lesson, events: NDArray[np.int64], mature: NDArray[np.bool_]) -> None:
         """Take `lesson` into `memory`, in place.
 
         Repetitions strengthen their slot; of what is new, `admitted_max` vectors a tenant at most, none like
@@ -188,7 +184,11 @@ class Novelty:
             return
         tenant = lesson.tenant[new]
         rank = _rank_within(tenant)
-        new, tenant, rank = new[rank < self.admitted_max], tenant[rank < self.admitted_max], rank[rank < self.admitted_max]
+        new, tenant, rank = (
+            new[rank < self.admitted_max],
+            tenant[rank < self.admitted_max],
+            rank[rank < self.admitted_max],
+        )
         # Empty slots first, in order, then the weakest; a stable sort breaks ties by slot.
         weakest = np.argsort(np.where(memory.roles < 0, np.float32(-1), memory.weights), axis=1, kind="stable")
         slot = weakest[tenant, rank]

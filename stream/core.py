@@ -227,9 +227,7 @@ class Core:
         """Each session's last run is what is left of it: a row while it is open, else nothing."""
         k, table = len(runs.keys), self._state.sessions
         final = [i for i in range(k) if i + 1 == k or runs.keys[i + 1] != runs.keys[i]]
-        table.remove(
-            [runs.keys[i] for i in final if runs.ended_ms[i] != NEVER_MS and runs.keys[i] in table]
-        )
+        table.remove([runs.keys[i] for i in final if runs.ended_ms[i] != NEVER_MS and runs.keys[i] in table])
         stay = [i for i in final if runs.ended_ms[i] == NEVER_MS]
         if not stay:
             return
@@ -300,7 +298,9 @@ class Core:
         repeats = np.flatnonzero(at < 0).tolist()
         if not repeats:
             return numbers
-        keys: list[TenantKey] = [(p, head.tenant) for p, head in zip(batch.partition.tolist(), batch.heads, strict=True)]
+        keys: list[TenantKey] = [
+            (p, head.tenant) for p, head in zip(batch.partition.tolist(), batch.heads, strict=True)
+        ]
         last: dict[TenantKey, int] = {}
         for i in reversed(range(len(batch))):
             if at[i] >= 0:

@@ -64,9 +64,7 @@ class Dedup:
         number = self._count
         for key, content, core in zip(ids, contents, core_time_ms, strict=True):
             seen = self._seen.get(key)
-            known = (
-                seen is not None and number - seen[0] <= self._events_max and core - seen[1] <= self._window_ms
-            )
+            known = seen is not None and number - seen[0] <= self._events_max and core - seen[1] <= self._window_ms
             same = known and seen is not None and seen[2] == content
             duplicate.append(same)
             conflicting.append(known and not same)

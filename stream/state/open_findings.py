@@ -119,9 +119,7 @@ class OpenFindings:
         if finding is None:
             activity = 1
             finding = self._open[entity] = _opened(anomaly)
-            heapq.heappush(
-                self._timers.setdefault(entity[0], []), (anomaly.core_time_ms + self.quiet_ms, entity)
-            )
+            heapq.heappush(self._timers.setdefault(entity[0], []), (anomaly.core_time_ms + self.quiet_ms, entity))
         else:
             _updated(finding, anomaly)
         self._changed.add(entity)

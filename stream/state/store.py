@@ -130,9 +130,7 @@ class State:
         elif kind == "pending":
             row = int(self.tenants.find([(held.number, ids[0])])[0])
             if row < 0:
-                raise StateError(
-                    f"pending row {ids!r} in partition {held.number} has no tenant. {_REBUILD}"
-                )
+                raise StateError(f"pending row {ids!r} in partition {held.number} has no tenant. {_REBUILD}")
             self.pending.load(held.number, row, ids, value)
         elif kind == "dedup":
             held.dedup.load(ids, value)
@@ -147,9 +145,7 @@ def _cursor(value: bytes, partition: int) -> Cursor:
     try:
         return msgspec.json.decode(value, type=Cursor)
     except msgspec.DecodeError as error:
-        raise StateError(
-            f"cursor of partition {partition} cannot be read: {error}. {_REBUILD}"
-        ) from error
+        raise StateError(f"cursor of partition {partition} cannot be read: {error}. {_REBUILD}") from error
 
 
 def _named(key: bytes, partition: int) -> tuple[str, list[str]]:

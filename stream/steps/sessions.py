@@ -40,7 +40,11 @@ class Runs:
 
 
 def find_runs(
-    keys: Sequence[SessionKey], core_time_ms: NDArray[np.int64], core_end_ms: NDArray[np.int64], table: Table[SessionKey], quiet_ms: int
+    keys: Sequence[SessionKey],
+    core_time_ms: NDArray[np.int64],
+    core_end_ms: NDArray[np.int64],
+    table: Table[SessionKey],
+    quiet_ms: int,
 ) -> Runs:
     """Cut sessions into runs.
 

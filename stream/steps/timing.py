@@ -89,8 +89,8 @@ def closing(timed: Timed, runs: Runs, state: State, quiet_ms: int) -> Closing:
             closed.append((due, key, -1, stored[row].copy()))
     for due, row in zip(runs.replaced_ms.tolist(), runs.replaced.tolist(), strict=True):
         closed.append((due, state.sessions.key(row), -1, stored[row].copy()))
-    for run in np.flatnonzero(runs.ended_ms != NEVER_MS).tolist():
-        closed.append((int(runs.ended_ms[run]), runs.keys[run], run, nothing))
+    ended = np.flatnonzero(runs.ended_ms != NEVER_MS).tolist()
+    closed += [(int(runs.ended_ms[run]), runs.keys[run], run, nothing) for run in ended]
     closed.sort(key=lambda item: item[:3])
     state.sessions.remove([key for _, key, run, _ in closed if run < 0 and key not in touched])
     before = [int(np.searchsorted(timed.live, timed.fired_by(key[0], due))) for due, key, _, _ in closed]
