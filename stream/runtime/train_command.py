@@ -19,7 +19,9 @@ from stream.runtime.signing import sign
 from stream.state.schema import FEATURE_SCHEMA, STATE_SCHEMA
 from stream.training.events import Gathered, TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
-from stream.training.train import train
+from stream.training.train import Effort, train
+
+EFFORT = Effort()
 
 
 def run(settings: Settings, arguments: Namespace) -> int:
@@ -56,6 +58,7 @@ def run(settings: Settings, arguments: Namespace) -> int:
         seed=arguments.seed,
         labelled=tally.labelled,
         processes=arguments.nproc,
+        effort=EFFORT,
         progress=progress,
     )
     data = TrainingInput(

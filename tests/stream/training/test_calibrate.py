@@ -1,0 +1,110 @@
+"""The calibration is that of sessions which count, and tenants start with their own latest maxima."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.calibration import location_scale
+from stream.state.schema import KINDS, RING
+from stream.training.calibrate import calibrate, flagged_share, rings
+from stream.training.events import FOLDS, TrainingEvents
+
+NOVELTY, TOOL_NOVELTY, SEQUENCE = range(len(KINDS))
+
+
+def drawn(sessions: int = 1200, tenants: int = 4, seed: int = 1) -> tuple[TrainingEvents, NDArray[np.float64]]:
+    """Two events a session, tenants in turn, each with a level of its own; tools answer every other event."""
+    rng = np.random.default_rng(seed)
+    number = np.repeat(np.arange(sessions), 2)
+    tenant = np.arange(sessions) % tenants
+    scores = rng.gamma(4.0, 0.05, (len(number), len(KINDS))) + 0.3 * tenant[number, None]
+    scores[::2, TOOL_NOVELTY] = np.nan
+    events = TrainingEvents(
+        records=[],
+        session=number,
+        session_tenant=tenant,
+        session_fold=np.arange(sessions) % FOLDS,
+        tenants=[f"team-{i}" for i in range(tenants)],
+        first_ms=0,
+        last_ms=0,
+        unreadable=0,
+        sha256="",
+    )
+    return events, scores
+
+
+def test_as_many_held_out_sessions_are_flagged_as_the_operating_point_says() -> None:
+    events, scores = drawn()
+    calibration, taken = calibrate(events, scores, grace_sessions=20, labelled=True)
+    own = rings(events, taken, calibration)
+    assert np.array_equal(taken, scores, equal_nan=True)
+    for fpr in (0.01, 0.05):
+        # Two binomial standard errors of 1,200 sessions are .006 and .013, and rings of 64 add to them.
+        assert flagged_share(events, taken, calibration, own, fpr) == pytest.approx(fpr, abs=0.4 * fpr + 0.004)
+
+
+def test_rings_hold_the_latest_maxima_of_each_tenant_where_the_table_would() -> None:
+    events, scores = drawn()
+    calibration, taken = calibrate(events, scores, grace_sessions=20, labelled=True)
+    own = rings(events, taken, calibration)
+    assert own.counts.tolist() == [[300] * 3] * 4
+    maxima = scores.reshape(-1, 2, len(KINDS))[2::4, :, NOVELTY].max(axis=1).astype(np.float32)
+    for place in range(300 - RING, 300):
+        assert own.maxima[2, NOVELTY, place % RING] == maxima[place]
+    expected = location_scale(
+        own.maxima[:, NOVELTY].astype(np.float64),
+        np.full(4, RING),
+        calibration.prior_location[NOVELTY],
+        calibration.prior_scale[NOVELTY],
+        20.0,
+    )
+    assert np.array_equal(own.location[:, NOVELTY], expected[0])
+    assert np.array_equal(own.scale[:, NOVELTY], expected[1])
+
+
+def test_tenants_within_their_grace_are_left_out() -> None:
+    events, scores = drawn(sessions=400)
+    few = events.session_tenant.copy()
+    few[np.flatnonzero(few == 3)[10:]] = 0
+    events = TrainingEvents(**{name: getattr(events, name) for name in events.__slots__} | {"session_tenant": few})
+    strange = scores.copy()
+    strange[few[events.session] == 3] += 100
+    with_them, _ = calibrate(events, strange, grace_sessions=20, labelled=True)
+    without, _ = calibrate(events, scores, grace_sessions=20, labelled=True)
+    assert np.array_equal(with_them.tails[SEQUENCE].x, without.tails[SEQUENCE].x)
+    alone, _ = calibrate(events, strange, grace_sessions=1000, labelled=True)
+    assert not np.array_equal(alone.tails[SEQUENCE].x, without.tails[SEQUENCE].x)
+
+
+def test_a_signal_that_the_input_never_gave_stays_silent() -> None:
+    events, scores = drawn()
+    scores[:, TOOL_NOVELTY] = np.nan
+    calibration, taken = calibrate(events, scores, grace_sessions=20, labelled=True)
+    own = rings(events, taken, calibration)
+    location, scale = own.location[:1, TOOL_NOVELTY], own.scale[:1, TOOL_NOVELTY]
+    assert calibration.p_values(TOOL_NOVELTY, np.array([1.0]), location, scale) == 1
+
+
+def test_unlabelled_attacks_do_not_set_the_threshold_and_labelled_sessions_do() -> None:
+    events, scores = drawn()
+    attacked = scores.copy()
+    attacked[:16] += 5  # 8 of 1,200 sessions
+    share = {}
+    for labelled in (True, False):
+        calibration, taken = calibrate(events, attacked, grace_sessions=20, labelled=labelled)
+        own = rings(events, taken, calibration)
+        assert (np.nanmax(taken) < 3) is not labelled
+        share[labelled] = flagged_share(events, attacked, calibration, own, 0.01)
+    assert share[True] < share[False]
+    assert share[False] >= 8 / 1200
+
+
+def test_winsorising_input_without_attacks_costs_few_false_positives() -> None:
+    shares = []
+    for seed in range(3):
+        events, scores = drawn(seed=seed)
+        calibration, taken = calibrate(events, scores, grace_sessions=20, labelled=False)
+        shares.append(flagged_share(events, scores, calibration, rings(events, taken, calibration), 0.01))
+    assert 0.008 <= np.mean(shares) <= 0.025

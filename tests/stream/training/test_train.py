@@ -1,0 +1,93 @@
+"""One input and one seed give one release, and what it measured was held out."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from stream.errors import UsageError
+from stream.state.schema import KINDS, RING
+from stream.training.events import TrainingEvents, arrange
+from stream.training.gather import Tally, gather_files
+from stream.training.train import Effort, Trained, train
+from tests.doubles import WordEmbedder
+from tests.stream.training.captures import SETTINGS, corpus, session, write_lines
+
+QUICK = Effort(epochs=1, steps_min=8)
+
+
+def arranged(path: Path, lines: list[dict[str, object]]) -> TrainingEvents:
+    return arrange(gather_files([write_lines(path, lines)], "corpus", SETTINGS, Tally()), SETTINGS.core.future_ms)
+
+
+def trained(events: TrainingEvents, *, labelled: bool = True, seed: int = 3, processes: int = 1) -> Trained:
+    embedder = WordEmbedder()
+    return train(
+        events, embedder, "words-32", SETTINGS, seed=seed, labelled=labelled, processes=processes, effort=QUICK
+    )
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory: pytest.TempPathFactory) -> TrainingEvents:
+    return arranged(tmp_path_factory.mktemp("corpus") / "c.jsonl", corpus(60))
+
+
+@pytest.fixture(scope="module")
+def whole(events: TrainingEvents) -> Trained:
+    return trained(events)
+
+
+def test_a_release_knows_every_tenant_of_its_input(whole: Trained) -> None:
+    release = whole.release
+    assert release.warm_rows == release.adapters == {"team-0": 0, "team-1": 1, "team-2": 2}
+    assert release.warm["sessions"].tolist() == [20, 20, 20]
+    assert release.warm["maxima"].shape == (3, len(KINDS), RING)
+    assert release.bank.shape.tenants == 3
+    assert release.calibration.kinds == KINDS
+
+
+def test_tenants_start_with_maxima_of_sessions_that_were_held_out(whole: Trained, events: TrainingEvents) -> None:
+    assert whole.release.warm["maxima_count"].tolist() == [[20] * 3] * 3
+    # Sentences that were heard, word for word, are at distance 0: these were not.
+    assert (whole.release.warm["maxima"][:, 0, :20].mean(axis=1) > 0.05).all()
+
+
+def test_the_seed_decides_the_bank_and_nothing_else_is_left_to_chance(whole: Trained, events: TrainingEvents) -> None:
+    other = trained(events, seed=4)
+    assert not np.array_equal(other.release.bank.arrays["encoder.weight"], whole.release.bank.arrays["encoder.weight"])
+    assert np.array_equal(other.release.warm["memory"], whole.release.warm["memory"])
+    same = trained(events)
+    for name, column in whole.release.warm.items():
+        assert np.array_equal(same.release.warm[name], column)
+
+
+def test_held_out_sessions_are_flagged_as_rarely_as_the_operating_point_says(whole: Trained) -> None:
+    assert set(whole.metrics) == {"held_out_flagged_at_0.01", "held_out_flagged_at_0.05"}
+    assert 0 <= whole.metrics["held_out_flagged_at_0.01"] <= whole.metrics["held_out_flagged_at_0.05"] <= 0.15
+
+
+def test_what_nobody_judged_is_not_learned_when_it_is_strange(tmp_path: Path) -> None:
+    rng = Random(5)
+    strange = [" ".join("".join(rng.choices("xyzqjk", k=9)) for _ in range(40)) for _ in range(5)]
+    attack = session(60, turns=[{"role": "user", "text": "\n".join(strange)}])
+    # The tenant's events 1 to 40, 41, and 42 to 65: it learns at its 64th.
+    events = arranged(tmp_path / "c.jsonl", [*corpus(60), attack, *(session(i) for i in range(61, 73))])
+    owner = int.from_bytes(blake2b(b"s60", digest_size=8).digest(), "big")
+    for labelled in (True, False):
+        assert (owner in trained(events, labelled=labelled).release.warm["owners"][0].tolist()) is labelled
+
+
+def test_one_session_alone_cannot_be_calibrated_by(tmp_path: Path) -> None:
+    events = arranged(tmp_path / "c.jsonl", [session(0)])
+    with pytest.raises(UsageError, match=r"at least two sessions of different tasks, .* it holds one\. Name more"):
+        trained(events)
+
+
+def test_input_without_tools_trains_all_the_same(tmp_path: Path) -> None:
+    lines = [session(i, turns=[{"role": "user", "text": f"hello number {i}"}]) for i in range(12)]
+    release = trained(arranged(tmp_path / "c.jsonl", lines)).release
+    assert release.warm["maxima_count"].tolist() == [[12, 12, 12]]
