@@ -114,14 +114,18 @@ class JournalPlan:
         waiting = self._waiting.get(partition)
         return waiting is not None and len(waiting) > 0 and waiting[0].before_offset <= offset
 
-    def take(self, partition: int) -> tuple[Applied, int, Settings | None]:
-        """The next entry as a control, the offset before which it took effect, and what it configures, if it does."""
+    def before(self, partition: int) -> int:
+        """The offset before which the next entry took effect."""
+        return self._waiting[partition][0].before_offset
+
+    def take(self, partition: int) -> tuple[Applied, Settings | None]:
+        """The next entry as a control, and what it configures, if it does."""
         entry = self._waiting[partition].popleft()
         control = Applied(partition, entry.kind, entry.value, entry.control_offset)
         configured = _configured(entry, self.settings)
         if configured is not None:
             self._configurations[partition] -= 1
-        return control, entry.before_offset, configured
+        return control, configured
 
     def left(self) -> list[int]:
         """Partitions in which something is left to be repeated."""

@@ -176,11 +176,13 @@ class Replay:
 
     def _repeat(self, partition: int) -> None:
         """Let the partition's next entry take effect where it did."""
-        control, before, configured = self._journal.take(partition)
+        before = self._journal.before(partition)
         # Its effects are placed at this offset, which may lie behind markers that are no records.
         moved = {partition: before} if self._next.get(partition, 0) != before else {}
         self._next[partition] = before
+        # Flushed while the plan still tells that rows have to be kept for another core.
         self._flush(moved)
+        control, configured = self._journal.take(partition)
         if configured is not None:
             self._move(partition, configured)
         inputs = InputBatch([], [control], topic=self._topic)

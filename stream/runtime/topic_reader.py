@@ -32,11 +32,6 @@ class Window:
     to_time_ms: int | None = None
     """The time to stop before."""
 
-    @property
-    def ends_early(self) -> bool:
-        """Whether it may leave out records that are there."""
-        return self.to_offset is not None or self.to_time_ms is not None
-
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -47,6 +42,8 @@ class Bounds:
     """The offset to stop before; a `read_uncommitted` handle saw it."""
     first: int
     """First offset of the partition that is still there."""
+    last: int
+    """The partition's end, behind every record."""
 
 
 class TopicReader:
@@ -71,6 +68,9 @@ class TopicReader:
         self._admin, self._topics = connect_admin(settings, role)
         self._properties = client_config(settings, role)
         self._reader = RangeReader(self._properties)
+
+    def __contains__(self, topic: str) -> bool:
+        return topic in self._topics
 
     def partitions(self, topic: str) -> int:
         """How many partitions the topic has.
@@ -111,7 +111,7 @@ class TopicReader:
             if offset is not None:
                 for partition in partitions:
                     limits[partition] = nearer(limits[partition], offset)
-        return {p: Bounds(starts[p], max(starts[p], stops[p]), first[p]) for p in partitions}
+        return {p: Bounds(starts[p], max(starts[p], stops[p]), first[p], end[p]) for p in partitions}
 
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[Record]]:
         """Committed records of one partition in batches; an open transaction before `end` is waited for."""

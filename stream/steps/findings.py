@@ -70,7 +70,7 @@ class FindingWriter:
             title=finding.title,
             desc=f"{events}; the strangest is expected in {finding.p_combined:.2g} of the tenant's sessions.",
             release=self._release,
-            score=significant(-math.log10(finding.p_combined)),
+            score=significant(max(0.0, -math.log10(finding.p_combined))),
             p_combined=significant(finding.p_combined),
             event_ids=finding.event_ids,
             signals=finding.signals,

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.autoencoder import SequenceBank
 from models.calibration import Calibration
+from models.novelty import Novelty
 from models.training.calibration import fit_population
+from schemas.manifest import TrainingInput
+from stream.config import Settings
 from stream.release import Release
-from stream.state.schema import FEATURE_SCHEMA, FEATURES, STATE_SCHEMA, WINDOW
+from stream.runtime.release_store import write_release
+from stream.state.schema import FEATURE_SCHEMA, FEATURES, KINDS, STATE_SCHEMA, WINDOW, tenant_table
 
 HIDDEN, BOTTLENECK, RANK = 8, 4, 2
 
@@ -19,7 +26,7 @@ def random_bank(seed: int = 5, tenants: int = 2) -> SequenceBank:
     """A bank that has learned nothing, but is one."""
     rng = np.random.default_rng(seed)
 
-    def weights(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int8]]:
+    def weights(*shape: int) -> NDArray[np.int8]:
         return rng.integers(-40, 41, shape).astype(np.int8)
 
     f, flat = len(FEATURES), WINDOW * HIDDEN
@@ -29,14 +36,14 @@ def random_bank(seed: int = 5, tenants: int = 2) -> SequenceBank:
         "expand": (BOTTLENECK, flat),
         "decoder": (HIDDEN, f),
     }
-    arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {
+    arrays: dict[str, NDArray[np.generic]] = {
         "shifts": np.array([7, 7, 7, 7], np.int8),
         "feature_weight": np.ones(f, np.int8),
     }
     for name, shape in sizes.items():
         arrays[f"{name}.weight"] = weights(*shape)
         arrays[f"{name}.bias"] = rng.integers(-500, 500, shape[1]).astype(np.int32)
-    for name in ("encoder", "bottleneck"):
+    for name in ("encoder", "bottleneck") if tenants else ():
         fan_in, fan_out = sizes[name]
         arrays[f"adapter.{name}.down"] = weights(tenants, fan_in, RANK)
         arrays[f"adapter.{name}.up"] = weights(tenants, RANK, fan_out)
@@ -47,11 +54,8 @@ def calibration() -> Calibration:
     """Fitted on maxima drawn around what the streams of `tests.stream.streams` bring."""
     rng = np.random.default_rng(3)
     sessions = np.repeat(np.arange(400), 5)
-    scores = {
-        "novelty": 0.5 * rng.beta(2, 2, len(sessions)),
-        "tool_novelty": 0.5 * rng.beta(2, 2, len(sessions)),
-        "sequence": rng.gamma(8.0, 0.8, len(sessions)),
-    }
+    drawn = {"sequence": lambda: rng.gamma(8.0, 0.8, len(sessions))}
+    scores = {kind: drawn.get(kind, lambda: 0.5 * rng.beta(2, 2, len(sessions)))() for kind in KINDS}
     return fit_population(scores, sessions % 8, sessions)
 
 
@@ -69,3 +73,23 @@ def release(name: str = "r-test", seed: int = 5, space_id: str = "words-32") -> 
         warm={"sessions": np.array([5]), "ordinal": np.array([40]), "learned_at": np.array([40])},
         warm_rows={"team-0": 0},
     )
+
+
+def write(out: Path, space_id: str, *, seed: int = 5) -> str:
+    """Write a release that no tenant is known to into directory `out`; its name."""
+    columns = tenant_table(Novelty(dim=256))
+    made = replace(
+        release(space_id=space_id),
+        bank=random_bank(seed, tenants=0),
+        adapters={},
+        warm={name: np.asarray(columns[name][:0]) for name in columns.columns},
+        warm_rows={},
+    )
+    data = TrainingInput(
+        events=0, sessions=0, tenants=0, left_out=0, dead_letters=0, first_event_ms=0, last_event_ms=0,
+        events_sha256="0" * 64,
+    )  # fmt: skip
+    manifest = write_release(
+        out, made, data=data, metrics={}, parent=None, seed=seed, git_revision=None, settings=Settings()
+    )
+    return manifest.name
