@@ -12,10 +12,14 @@ from confluent_kafka.admin import AdminClient
 from stream.config import Settings
 from stream.errors import EnvironmentFault, TidegateError, UsageError
 from stream.runtime.faults import exit_of
+from stream.runtime.logs import LIBRDKAFKA
 
 CONNECT_SECONDS = 10.0
 """Longest wait for a first answer from the broker."""
 _TURN_SECONDS = 1.0
+# What goes wrong at first contact is told by one sentence, not by a line for every attempt.
+_SILENT = logging.getLogger(f"{LIBRDKAFKA}.first_contact")
+_SILENT.disabled = True
 _UNREACHABLE = (
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
@@ -40,7 +44,7 @@ def client_config(settings: Settings, role: str) -> dict[str, Any]:
         **settings.kafka.properties,
         "bootstrap.servers": settings.kafka.bootstrap_servers,
         # librdkafka writes to stderr by itself otherwise, between the lines of --log-format json.
-        "logger": logging.getLogger("stream.librdkafka"),
+        "logger": logging.getLogger(LIBRDKAFKA),
     }
 
 
@@ -87,7 +91,7 @@ def connect_admin(settings: Settings, role: str) -> tuple[AdminClient, dict[str,
     """
     seen: list[KafkaError] = []
     try:
-        properties: dict[str, Any] = {**client_config(settings, role), "error_cb": seen.append}
+        properties: dict[str, Any] = {**client_config(settings, role), "error_cb": seen.append, "logger": _SILENT}
         admin = AdminClient(properties)
     except KafkaException as error:
         raise explain_kafka_error(error, settings) from error

@@ -2,9 +2,33 @@
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
+
+LIBRDKAFKA = "stream.librdkafka"
+"""Logger of what the Kafka clients say of themselves."""
+REPEAT_SECONDS = 30.0
+_NUMBER = re.compile(r"\d+")
+
+
+class Repeats(logging.Filter):
+    """Lets a message through once in `REPEAT_SECONDS`, whatever its numbers: an absent broker is tried all the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether nothing like `record` was let through lately."""
+        kind = _NUMBER.sub("#", record.getMessage())
+        if record.created - self._seen.get(kind, -REPEAT_SECONDS) < REPEAT_SECONDS:
+            return False
+        if len(self._seen) >= 1_000:
+            self._seen.clear()
+        self._seen[kind] = record.created
+        return True
 
 
 class JsonFormatter(logging.Formatter):
@@ -36,4 +60,7 @@ def configure(log_format: str, stream: TextIO | None = None) -> None:
         handler.setFormatter(JsonFormatter())
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logger = logging.getLogger(LIBRDKAFKA)
+    if not any(isinstance(one, Repeats) for one in logger.filters):
+        logger.addFilter(Repeats())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

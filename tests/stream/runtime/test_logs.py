@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stream.runtime.logs import configure
+from stream.runtime.logs import Repeats, configure
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +42,20 @@ def test_text_is_for_people() -> None:
     configure("text", out)
     logging.getLogger("stream.test").info("ready")
     assert out.getvalue().endswith("INFO    stream.test: ready\n")
+
+
+def test_a_client_that_repeats_itself_is_heard_once() -> None:
+    repeats = Repeats()
+
+    def passes(message: str, created: float) -> bool:
+        record = logging.LogRecord("stream.librdkafka", logging.ERROR, "", 0, message, None, None)
+        record.created = created
+        return bool(repeats.filter(record))
+
+    assert passes("broker 1 down after 7ms", 100.0)
+    assert not passes("broker 1 down after 12ms", 101.0)
+    assert passes("authentication failed", 101.0)
+    assert passes("broker 1 down after 7ms", 131.0)
+    configure("text", io.StringIO())
+    configure("text", io.StringIO())
+    assert [type(one) for one in logging.getLogger("stream.librdkafka").filters] == [Repeats]
