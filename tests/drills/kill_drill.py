@@ -55,6 +55,7 @@ class Drill:
     modules: dict[str, str] = field(default_factory=dict)
     victims: tuple[str, ...] = ("ingest", "score")
     prefix: str = field(default_factory=lambda: f"drill-{uuid.uuid4().hex[:8]}.")
+    _admin: AdminClient | None = None
     recoveries_s: dict[str, list[float]] = field(default_factory=lambda: {"ingest": [], "score": []})
 
     def run(self, events: int, kills: int) -> tuple[Verdict, Verdict]:
@@ -116,9 +117,10 @@ class Drill:
 
     def _committed(self, name: str) -> int:
         """Sum of the group's committed offsets."""
-        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        if self._admin is None:
+            self._admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
         asked = ConsumerGroupTopicPartitions(f"{self.prefix}{name}")
-        answer = next(iter(admin.list_consumer_group_offsets([asked]).values())).result()
+        answer = next(iter(self._admin.list_consumer_group_offsets([asked]).values())).result()
         return sum(max(place.offset, 0) for place in answer.topic_partitions or [])
 
     def _feed(self, events: int, seconds: float) -> None:
