@@ -165,7 +165,8 @@ def test_a_manifest_cannot_name_a_file_elsewhere(tmp_path: Path, name: str) -> N
 
 @pytest.mark.parametrize("field", ["feature_schema", "state_schema"])
 def test_a_release_of_another_version_is_refused(tmp_path: Path, field: str) -> None:
-    written(tmp_path / "r", release=replace(whole_release(), **{field: "0.other"}))
+    other: dict[str, Any] = {field: "0.other"}
+    written(tmp_path / "r", release=replace(whole_release(), **other))
     with pytest.raises(
         StateError, match=rf"{field} must be .*, as this version and its settings have it; it is 0\.other"
     ):
@@ -288,7 +289,7 @@ def test_a_write_that_fails_leaves_the_former_release(tmp_path: Path, monkeypatc
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(release_store.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(UsageError, match=r"--out .* cannot be written: No space left on device"):
         written(tmp_path / "r", seed=8)
     assert load_release(tmp_path / "r", SETTINGS).name == first.name

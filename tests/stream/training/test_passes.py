@@ -40,7 +40,7 @@ def events(tmp_path: Path) -> TrainingEvents:
 
 def test_windows_are_those_that_the_scorer_shows_its_bank(events: TrainingEvents) -> None:
     windows, lengths = collect_windows(events.records, SETTINGS, EMBEDDER, SPACE)
-    assert (windows.shape, windows.dtype) == ((60, WINDOW, len(FEATURES)), np.int8)
+    assert windows.shape == (60, WINDOW, len(FEATURES))
     # Sessions do not overlap here: two calls each, the second seen with the first.
     assert lengths.tolist() == [1, 2] * 30
     assert np.array_equal(windows[1::2, -2], windows[::2, -1])

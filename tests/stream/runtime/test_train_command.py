@@ -1,0 +1,159 @@
+"""`tidegate train`, as a process and in one: the same bytes for the same input, and mistakes told before the fits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from models.embedder import StaticEmbedder
+from schemas.manifest import Manifest
+from stream.config import KafkaSettings, LearningSettings, ReleaseSettings, Settings, TopicsSettings
+from stream.core import Core
+from stream.errors import EnvironmentFault, StateError, UsageError
+from stream.inputs import InputBatch
+from stream.runtime import train_command
+from stream.runtime.release_store import load_release, read_manifest
+from stream.runtime.train_command import run
+from stream.training.gather import Tally, gather_files
+from stream.training.train import Effort
+from tests.kafka.harness import EVENTS, Cluster
+from tests.stream.training.captures import corpus, session, write_lines
+
+ROOT = Path(__file__).parents[3]
+SETTINGS = Settings(learning=LearningSettings(grace_sessions=3))
+QUICK = (
+    "import sys; from stream.runtime import train_command; from stream.training.train import Effort; "
+    "train_command.EFFORT = Effort(1, 8); from tidegate.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_command, "EFFORT", Effort(1, 8))
+
+
+def given(**changed: Any) -> Namespace:
+    names = ("input", "topic", "from_offset", "to_offset", "from_time", "to_time", "base", "task")
+    return Namespace(**{**dict.fromkeys(names), "format": "auto", "seed": 3, "nproc": 1, **changed})
+
+
+def trained(out: Path, settings: Settings = SETTINGS, **changed: Any) -> Manifest:
+    assert run(settings, given(out=out, **changed)) == 0
+    return read_manifest(out, settings)
+
+
+def test_two_processes_make_the_same_bytes_of_one_input_and_seed(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "captured.jsonl.gz", corpus(40))
+    made = []
+    for number in ("1", "2"):
+        arguments = ["train", "--input", str(path), "--seed", "5", "--out", str(tmp_path / number), "--nproc", number]
+        # Hashes of strings differ from process to process, and nothing may show it.
+        said = subprocess.run(
+            [sys.executable, "-c", QUICK, *arguments], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        assert f"in {tmp_path / number}: 80 events, 40 sessions, 3 tenants; " in said.stdout
+        assert "fitting on everything" in said.stderr
+        made.append({part.name: part.read_bytes() for part in (tmp_path / number).iterdir()})
+    assert made[0] == made[1]
+
+
+def test_what_was_trained_scores(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "c.jsonl", corpus(40))
+    manifest = trained(tmp_path / "r", input=[path])
+    embedder = StaticEmbedder.load()
+    release = load_release(tmp_path / "r", SETTINGS, embedder.space_id)
+    more = write_lines(tmp_path / "more.jsonl", [session(100)])
+    records = [item.record for item in gather_files([more], "corpus", SETTINGS, Tally())]
+    scores = Core(SETTINGS, release, embedder).step(InputBatch(records)).scores
+    assert len(scores) == 2
+    assert all(f'"release":"{manifest.name}"'.encode() in score.value for score in scores)
+    # The tenant goes on where training left it.
+    assert b'"ordinal":29' in scores[0].value
+
+
+def test_the_manifest_says_what_was_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [*corpus(20), session(20, label="attack")]
+    path = write_lines(tmp_path / "c.jsonl", lines)
+    path.write_bytes(path.read_bytes() + b"no session\n")
+    manifest = trained(tmp_path / "r", input=[path])
+    data = manifest.data
+    assert (data.events, data.sessions, data.tenants, data.left_out, data.dead_letters) == (40, 20, 3, 1, 1)
+    assert [(file.name, file.bytes) for file in data.files] == [("c.jsonl", path.stat().st_size)]
+    assert manifest.created_ms == data.last_event_ms > data.first_event_ms
+    assert (manifest.seed, manifest.parent, manifest.signature) == (3, None, None)
+    assert "; 1 sessions left out as not benign; 1 records unreadable (undecodable 1); " in capsys.readouterr().out
+
+
+def test_a_release_may_name_the_one_it_follows(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "c.jsonl", corpus(20))
+    first = trained(tmp_path / "r-1", input=[path])
+    second = trained(tmp_path / "r-2", input=[path], base=str(tmp_path / "r-1"))
+    assert (second.parent, second.name != first.name) == (first.name, True)
+
+
+def test_a_base_that_cannot_be_followed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_lines(tmp_path / "c.jsonl", corpus(20))
+    with pytest.raises(StateError, match=r"manifest\.json cannot be read"):
+        run(SETTINGS, given(input=[path], out=tmp_path / "r", base=str(tmp_path / "none")))
+    trained(tmp_path / "r-1", input=[path])
+    monkeypatch.setattr(train_command, "STATE_SCHEMA", "9.other")
+    with pytest.raises(StateError, match=r"--base .*: state_schema must be 9\.other, .*Train without --base"):
+        run(SETTINGS, given(input=[path], out=tmp_path / "r-2", base=str(tmp_path / "r-1")))
+
+
+def test_mistakes_are_told_before_anything_is_read(tmp_path: Path) -> None:
+    unread = [tmp_path / "none.jsonl"]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "cat.jpg").touch()
+    with pytest.raises(UsageError, match=r"--out .* must be new, empty or a release"):
+        run(SETTINGS, given(input=unread, out=tmp_path / "full"))
+    with pytest.raises(UsageError, match=r"--nproc must be at least 1; got 0"):
+        run(SETTINGS, given(input=unread, out=tmp_path / "r", nproc=0))
+    unsigned = Settings(release=ReleaseSettings(signing_key_file=str(tmp_path / "none.pem")))
+    with pytest.raises(UsageError, match=r"release\.signing_key_file .* must hold"):
+        run(unsigned, given(input=unread, out=tmp_path / "r"))
+    with pytest.raises(UsageError, match=r"none\.jsonl must be a file of JSON lines"):
+        run(SETTINGS, given(input=unread, out=tmp_path / "r"))
+    assert not (tmp_path / "r").exists()
+
+
+def test_code_that_stands_in_no_repository_has_no_revision(tmp_path: Path) -> None:
+    assert train_command._git_revision(tmp_path) is None
+    (tmp_path / ".git").write_text("gitdir: nowhere\n")
+    assert train_command._git_revision(tmp_path) is None
+
+
+@pytest.mark.kafka
+def test_a_range_of_the_events_topic_is_trained_on(kafka: str, topic_prefix: str, tmp_path: Path) -> None:
+    cluster = Cluster(kafka, topic_prefix)
+    cluster.create(EVENTS)
+    path = write_lines(tmp_path / "c.jsonl", corpus(40))
+    events = [item.record for item in gather_files([path], "corpus", SETTINGS, Tally())]
+    producer = Producer({"bootstrap.servers": kafka, "transactional.id": f"{topic_prefix}train"})
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    for record in events:
+        partition = 1 if b"team-1" in (record.key or b"") else 0
+        producer.produce(topic_prefix + EVENTS, record.value, record.key, partition, timestamp=record.timestamp_ms)
+    producer.commit_transaction(10)
+    cluster.aborted(EVENTS, 0, 3)
+    settings = Settings(
+        kafka=KafkaSettings(kafka), topics=TopicsSettings(partitions=2), learning=LearningSettings(grace_sessions=3)
+    )
+    topic = topic_prefix + EVENTS
+    whole = trained(tmp_path / "whole", settings, topic=topic)
+    assert (whole.data.events, whole.data.sessions, whole.data.dead_letters, whole.data.files) == (80, 40, 0, [])
+    assert {part.partition: part.from_offset for part in whole.data.ranges} == {0: 0, 1: 0}
+    late = events[40].timestamp_ms
+    half = trained(tmp_path / "half", settings, topic=topic, from_time=late, to_time=events[60].timestamp_ms)
+    assert (half.data.first_event_ms, half.data.events) == (late, 20)
+    with pytest.raises(UsageError, match=r"must hold at least one benign event"):
+        run(settings, given(out=tmp_path / "r", topic=topic, from_offset=10_000))
+    with pytest.raises(EnvironmentFault, match=r"topic .*none does not exist"):
+        run(settings, given(out=tmp_path / "r", topic=topic_prefix + "none"))
