@@ -210,6 +210,10 @@ class DecisionSettings:
 
     def __post_init__(self) -> None:
         rules.one_of("decision.mode", self.mode, ("fpr", "budget"))
+        if self.mode == "budget":
+            # Shares of a budget come with a release, and no release has them yet: to score on would keep no budget.
+            rule = "fpr, until releases hold the tenants' shares of a budget"
+            raise rules.refused("decision.mode", rule, self.mode)
         rules.number("decision.session_fpr", self.session_fpr, above=0.0, at_most=1.0)
 
 

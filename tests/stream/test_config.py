@@ -138,3 +138,8 @@ def test_an_output_prefix_takes_the_place_of_the_prefix_for_outputs_only() -> No
     outputs = [topics.scores, topics.findings, topics.state, topics.journal]
     assert outputs == [f"green.genai.anomaly.{name}.v1" for name in ("scores", "findings", "state", "journal")]
     assert TopicsSettings(prefix="eu.").scores == "eu.genai.anomaly.scores.v1"
+
+
+def test_a_budget_that_would_not_be_kept_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"decision\.mode must be fpr, until releases hold the tenants' shares"):
+        DecisionSettings(mode="budget")
