@@ -13,6 +13,8 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 # One thread is what is measured; BLAS reads this when it is loaded.
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -33,7 +35,7 @@ from stream.runtime.release_store import load_release
 from stream.steps.content import ContentReader
 from stream.steps.score import ScoreStep
 
-_WATCHED = [
+_WATCHED: list[tuple[str, ModuleType | type, str]] = [
     ("decode", core_module, "decode"),
     ("time, duplicates", core_module, "timed"),
     ("sessions, new content", core_module, "find_runs"),
@@ -115,7 +117,8 @@ def _from_bytes(settings: Settings, release: Release, raw: list[Record]) -> None
 def _half_space_trees(events: list[Record]) -> None:
     from river.anomaly import HalfSpaceTrees
 
-    embedder, trees = StaticEmbedder.load(device="cpu"), HalfSpaceTrees(seed=7)
+    embedder = StaticEmbedder.load(device="cpu")
+    trees: Any = HalfSpaceTrees(seed=7)
     for event in events:
         body = orjson.loads(event.value or b"")
         texts = [part.get("text") or part.get("response") or "" for part in body["messages"][-1]["parts"]]

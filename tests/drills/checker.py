@@ -121,5 +121,7 @@ def _partition(message: Message) -> int:
 
 def _source(message: Message) -> tuple[str, int, int]:
     headers = dict(message.headers() or [])
-    topic, partition, offset = str(headers["tg-source"], "utf-8").rsplit("/", 2)
+    place = headers["tg-source"]
+    assert isinstance(place, bytes)
+    topic, partition, offset = place.decode().rsplit("/", 2)
     return topic, int(partition), int(offset)

@@ -6,6 +6,7 @@ from tidegate.demo.tally import Row, Tally, rows
 
 def _truth(session: str, label: str, family: str | None) -> Truth:
     return Truth(
+        event_id="00" * 32,
         call_id="c",
         tenant="t",
         session=session,
