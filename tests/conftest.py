@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from deploy.kafka.local import LocalKafka
+from sample.records import TRAIN
+from tidegate.demo.process import environment, run
 
 STARTED = time.monotonic()
 
@@ -42,6 +44,15 @@ def kafka() -> Iterator[str]:
 def topic_prefix() -> str:
     """A prefix that no other test has, for topics and groups."""
     return f"{uuid.uuid4().hex}."
+
+
+@pytest.fixture(scope="session")
+def sample_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release trained on the sample as `make demo` trains it, by the command itself, once for all tests."""
+    out = tmp_path_factory.mktemp("sample")
+    train = ["train", "--input", str(TRAIN), "--format", "corpus", "--seed", "7", "--out", str(out / "release")]
+    run(train, environment(), out / "train.log")
+    return out / "release"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

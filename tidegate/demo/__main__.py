@@ -25,7 +25,6 @@ from tidegate.demo.tally import Row, Tally, rows
 from tidegate.demo.watch import Watch
 
 ROOT = Path(__file__).resolve().parents[2]
-OUT = ROOT / "out" / "demo"
 RAW = "litellm.raw"
 PARTITIONS = 8
 SEED = "7"
@@ -37,14 +36,17 @@ def main() -> int:
     """Run the demo; 0 when every event that was sent has its score."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--seconds", type=float, default=25.0, help="how long to stream the four days (default: 25)")
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "demo", help="where everything goes")
+    parser.add_argument("--release", type=Path, help="score with this release (default: train one)")
     given = parser.parse_args()
+    out: Path = given.out
     console = Console(highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, _interrupt)
-    OUT.mkdir(parents=True, exist_ok=True)
-    for stale in OUT.glob("*.json*"):
+    out.mkdir(parents=True, exist_ok=True)
+    for stale in out.glob("*.json*"):
         stale.unlink()
     try:
-        return _demo(console, given.seconds)
+        return _demo(console, out, given.release, given.seconds)
     except KeyboardInterrupt:
         console.print("\nStopped; Kafka and the services are down.")
         return 130
@@ -53,12 +55,12 @@ def main() -> int:
         return 1
 
 
-def _demo(console: Console, seconds: float) -> int:
+def _demo(console: Console, out: Path, given: Path | None, seconds: float) -> int:
     started = time.monotonic()
     traffic = capture()
-    release = _release(console)
+    release = given or _release(console, out)
     console.print("Starting Kafka …")
-    with cluster(OUT / "kafka") as kafka:
+    with cluster(out / "kafka") as kafka:
         where = f"on {kafka.bootstrap_servers}"
         console.print(f"Kafka {where}{'' if kafka.ours else f', topics under {kafka.prefix}'}")
         setting = environment(
@@ -67,23 +69,23 @@ def _demo(console: Console, seconds: float) -> int:
             TIDEGATE_TOPICS__PARTITIONS=str(PARTITIONS),
         )
         raw = f"{kafka.prefix}{RAW}"
-        run(["topics", "create", "--source-topic", raw], setting, OUT / "topics.log")
+        run(["topics", "create", "--source-topic", raw], setting, out / "topics.log")
         ingest = ["ingest", "--source-topic", raw, "--format", "litellm", "--group-id", kafka.group("ingest")]
         score = ["score", "--release", str(release), "--group-id", kafka.group("score")]
         with (
-            Service(ingest, setting, OUT / "ingest.log") as ingesting,
-            Service(score, setting, OUT / "score.log") as scoring,
+            Service(ingest, setting, out / "ingest.log") as ingesting,
+            Service(score, setting, out / "score.log") as scoring,
         ):
             ready = [service.ready(_READY_S) for service in (ingesting, scoring)]
             for name, said in zip(("ingest", "score"), ready, strict=True):
                 console.print(f"{name} is ready: pid {said['pid']}, metrics on {said['http']}/metrics")
             tally, fed = _stream(console, kafka, traffic, seconds, [ingesting, scoring])
-    return _finish(console, tally, fed, len(traffic), release, time.monotonic() - started)
+    return _finish(console, out, tally, fed, len(traffic), release, time.monotonic() - started)
 
 
-def _release(console: Console) -> Path:
+def _release(console: Console, out: Path) -> Path:
     """A release trained on the benign part of the sample; the one of the last run while nothing it came of changed."""
-    release, stamp = OUT / "release", OUT / "release.stamp"
+    release, stamp = out / "release", out / "release.stamp"
     made_of = hashlib.sha256(TRAIN.read_bytes())
     for package in ("models", "schemas", "stream"):
         for source in sorted((ROOT / package).rglob("*.py")):
@@ -94,7 +96,7 @@ def _release(console: Console) -> Path:
     begun = time.monotonic()
     console.print("Training a release on ten benign days of the sample …")
     arguments = ["train", "--input", str(TRAIN), "--format", "corpus", "--seed", SEED, "--out", str(release)]
-    run(arguments, environment(), OUT / "train.log")
+    run(arguments, environment(), out / "train.log")
     stamp.write_text(made_of.hexdigest())
     console.print(f"Release {release}, {time.monotonic() - begun:.0f} s")
     return release
@@ -159,9 +161,9 @@ def _line(record: dict[str, Any]) -> str:
     return f"[{colour}]{severity:<8}[/{colour}] {escape(head)}\n         [dim]{escape(shown[:160])}[/dim]"
 
 
-def _finish(console: Console, tally: Tally, fed: Fed, expected: int, release: Path, seconds: float) -> int:
-    with (OUT / "findings.jsonl").open("wb") as out:
-        out.writelines(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in tally.findings)
+def _finish(console: Console, out: Path, tally: Tally, fed: Fed, expected: int, release: Path, seconds: float) -> int:
+    with (out / "findings.jsonl").open("wb") as file:
+        file.writelines(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in tally.findings)
     attacks, benign = rows(fed.sessions, tally.sessions)
     summary = {
         "events": tally.scored,
@@ -175,7 +177,7 @@ def _finish(console: Console, tally: Tally, fed: Fed, expected: int, release: Pa
         "release": orjson.loads((release / "manifest.json").read_bytes())["name"],
         "seconds": round(seconds, 1),
     }
-    (OUT / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+    (out / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
     console.print(_table("Attack sessions by family", "found", attacks))
     console.print(_table("Benign sessions by source", "flagged", benign))
     console.print(
@@ -184,7 +186,7 @@ def _finish(console: Console, tally: Tally, fed: Fed, expected: int, release: Pa
         f"{sum(row.sessions - row.flagged for row in attacks)} missed. "
         f"False positives: {summary['benign_sessions_flagged']} of {summary['benign_sessions']} benign sessions."
     )
-    console.print(f"Findings: {OUT / 'findings.jsonl'}   figures: {OUT / 'summary.json'}   logs: {OUT}/*.log")
+    console.print(f"Findings: {out / 'findings.jsonl'}   figures: {out / 'summary.json'}   logs: {out}/*.log")
     console.print(
         "Next: replay the same traffic without a broker, and compare a run with itself:\n"
         f"  .venv/bin/tidegate replay --input sample/live.jsonl.gz --format corpus "
@@ -192,9 +194,9 @@ def _finish(console: Console, tally: Tally, fed: Fed, expected: int, release: Pa
         "  or point it at your own cluster: KAFKA_BOOTSTRAP_SERVERS=host:9092 make demo"
     )
     if tally.scored != expected:
-        console.print(f"[red]{expected - tally.scored} events have no score: see {OUT / 'score.log'}[/red]")
+        console.print(f"[red]{expected - tally.scored} events have no score: see {out / 'score.log'}[/red]")
         return 1
-    shutil.rmtree(OUT / "kafka", ignore_errors=True)
+    shutil.rmtree(out / "kafka", ignore_errors=True)
     return 0
 
 
