@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
@@ -104,16 +105,14 @@ class TopicReader:
             (window.to_offset, window.to_time_ms, stops, min),
         ):
             if time_ms is not None:
-                spec = OffsetSpec.for_timestamp(time_ms)
-                for partition, at in self._offsets(topic, partitions, spec).items():
-                    # -1: nothing is as late.
-                    limits[partition] = nearer(limits[partition], at if at >= 0 else end[partition])
+                for partition, at in self._at_time(topic, time_ms, end).items():
+                    limits[partition] = nearer(limits[partition], at)
             if offset is not None:
                 for partition in partitions:
                     limits[partition] = nearer(limits[partition], offset)
         return {p: Bounds(starts[p], max(starts[p], stops[p]), first[p], end[p]) for p in partitions}
 
-    def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[Record]]:
+    def read(self, topic: str, partition: int, start: int, end: int) -> Generator[list[Record]]:
         """Committed records of one partition in batches; an open transaction before `end` is waited for."""
         remind = time.monotonic() + _REMIND_SECONDS
 
@@ -123,7 +122,7 @@ class TopicReader:
                 remind = time.monotonic() + 2 * _REMIND_SECONDS
                 _LOG.info("reading %s[%d] up to offset %d; an open transaction may delay it", topic, partition, end)
 
-        return self._reader.read((topic, partition), start, end, waiting=turn)
+        yield from self._reader.read((topic, partition), start, end, waiting=turn)
 
     def source(self, topic: str, bounds: Mapping[int, Bounds]) -> TopicSource:
         """Records of all partitions as they come; to be closed by the caller."""
@@ -137,6 +136,23 @@ class TopicReader:
     def close(self) -> None:
         """Let go of the connections."""
         self._reader.close()
+
+    def _at_time(self, topic: str, time_ms: int, ends: Mapping[int, int]) -> dict[int, int]:
+        """Partition -> offset of its first record that is as late, its end where there is none."""
+        found = self._offsets(topic, list(ends), OffsetSpec.for_timestamp(time_ms))
+        return {
+            partition: end if (at := found[partition]) < 0 else self._first_as_late(topic, partition, at, end, time_ms)
+            for partition, end in ends.items()
+        }
+
+    def _first_as_late(self, topic: str, partition: int, at: int, end: int, time_ms: int) -> int:
+        # What the broker finds may be a transaction's marker, whose time is that of the commit, not of any record.
+        with closing(self.read(topic, partition, at, end)) as batches:
+            for records in batches:
+                for record in records:
+                    if record.timestamp_ms >= time_ms:
+                        return record.offset
+        return end
 
     def _offsets(self, topic: str, partitions: Sequence[int], spec: OffsetSpec) -> dict[int, int]:
         asked = {TopicPartition(topic, partition): spec for partition in partitions}
