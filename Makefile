@@ -1,5 +1,5 @@
 # setup makes .venv and gets Kafka; every other target starts with it and takes seconds for it the second time.
-.PHONY: setup demo test bench lint
+.PHONY: setup demo test chaos bench lint
 .DEFAULT_GOAL := setup
 
 setup:
@@ -11,6 +11,10 @@ demo: setup
 test: setup
 	@mkdir -p out/test
 	@.venv/bin/python -m pytest --cov --cov-report=term --cov-report=xml:out/test/coverage.xml --summary=out/test/summary.json
+
+# CHAOS_SEED, CHAOS_KILLS and CHAOS_EVENTS set its size.
+chaos: setup
+	@.venv/bin/python -m tests.drills.kill_drill
 
 bench: setup
 	@.venv/bin/python -m benchmarks
