@@ -57,11 +57,13 @@ def rings(events: TrainingEvents, scores: NDArray[np.float64], calibration: Cali
     counts = np.zeros((t, k), np.int64)
     for kind in range(k):
         highest = session_maxima(scores[:, kind], events.session)
-        for row in range(t):
-            own = highest[(events.session_tenant == row) & np.isfinite(highest)]
-            counts[row, kind] = len(own)
-            latest = np.arange(max(0, len(own) - RING), len(own))
-            maxima[row, kind, latest % RING] = own[latest]
+        scored = np.flatnonzero(np.isfinite(highest))
+        scored = scored[np.argsort(events.session_tenant[scored], kind="stable")]
+        row = events.session_tenant[scored]
+        counts[:, kind] = np.bincount(row, minlength=t)
+        rank = np.arange(len(row)) - (np.cumsum(counts[:, kind]) - counts[:, kind])[row]
+        latest = rank >= counts[row, kind] - RING
+        maxima[row[latest], kind, rank[latest] % RING] = highest[scored[latest]]
     location, scale = np.zeros((t, k)), np.ones((t, k))
     for kind in range(k):
         location[:, kind], scale[:, kind] = location_scale(

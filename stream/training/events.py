@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from itertools import islice
@@ -66,7 +66,7 @@ class _Placed:
 
 
 def arrange(gathered: Iterable[Gathered], future_ms: int) -> TrainingEvents:
-    """Events in the order of time, the first of equal ones kept, tasks (where there is none, sessions) dealt to folds.
+    """Events in the order of time, the first of equal ones kept, sessions spread over the folds.
 
     Parameters
     ----------
@@ -91,15 +91,13 @@ def arrange(gathered: Iterable[Gathered], future_ms: int) -> TrainingEvents:
         raise UsageError("the input must hold at least one benign event; it holds none. Name another --input or range.")
     events = sorted(placed.values(), key=lambda event: event.time_ms)
     numbers: dict[tuple[str, str], int] = {}
-    tasks: list[tuple[str, str]] = []
+    tasks: list[str | None] = []
     for event in events:
         if event.session not in numbers:
             numbers[event.session] = len(numbers)
-            tenant, name = event.session
-            tasks.append((tenant, f"session {name}" if event.task is None else f"task {event.task}"))
+            tasks.append(event.task)
     tenants = sorted({tenant for tenant, _ in numbers})
     rows = {tenant: row for row, tenant in enumerate(tenants)}
-    fold_of = _dealt(set(tasks))
     digest = sha256()
     for event in events:
         digest.update("\n".join((*event.identity, "")).encode())
@@ -110,7 +108,7 @@ def arrange(gathered: Iterable[Gathered], future_ms: int) -> TrainingEvents:
         ],
         session=np.array([numbers[event.session] for event in events], np.int64),
         session_tenant=np.array([rows[tenant] for tenant, _ in numbers], np.int64),
-        session_fold=np.array([fold_of[task] for task in tasks], np.int64),
+        session_fold=_folds([tenant for tenant, _ in numbers], tasks),
         tenants=tenants,
         first_ms=events[0].time_ms,
         last_ms=events[-1].time_ms,
@@ -132,20 +130,37 @@ def _read(gathered: Iterable[Gathered], future_ms: int) -> Iterator[_Placed | No
         yield from (None for _ in dead)
 
 
-def _dealt(tasks: set[tuple[str, str]]) -> dict[tuple[str, str], int]:
-    """Folds of tasks: each tenant's are shuffled by their hash and dealt in turn, so that no fold lacks a tenant."""
+def _folds(tenants: Sequence[str], tasks: Sequence[str | None]) -> NDArray[np.int64]:
+    """Folds (s,) of sessions, each tenant's own spread over all of them.
 
-    def drawn(*names: str) -> bytes:
-        return blake2b("\x1f".join(names).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    A tenant's tasks are shuffled by their hash and dealt in turn. Sessions without a task are cut into spans of time:
+    those of one span resemble each other (the same job, run again), and a session whose twin was learned is not held
+    out. What comes after training is a span that nobody has seen either.
+    """
+    folds = np.zeros(len(tenants), np.int64)
+    sessions: dict[str, list[int]] = {}
+    for i, tenant in enumerate(tenants):
+        sessions.setdefault(tenant, []).append(i)
+    for tenant, mine in sessions.items():
+        # From another fold on for every tenant: those with few sessions would otherwise all lie in the first ones.
+        first = _drawn(tenant)[0]
+        named = {task for i in mine if (task := tasks[i]) is not None}
+        turns = {task: turn for turn, task in enumerate(sorted(named, key=lambda task: (_drawn(tenant, task), task)))}
+        alone = [i for i in mine if tasks[i] is None]
+        for place, i in enumerate(alone):
+            folds[i] = (first + place * FOLDS // len(alone)) % FOLDS
+        for i in mine:
+            if (task := tasks[i]) is not None:
+                folds[i] = (first + turns[task]) % FOLDS
+    if len(set(folds.tolist())) > 1:
+        return folds
+    # So few that they all came to lie in one: a task, or a session, is a fold.
+    names = [
+        (tenant, f"{i}" if task is None else task) for i, (tenant, task) in enumerate(zip(tenants, tasks, strict=True))
+    ]
+    dealt = {name: turn % FOLDS for turn, name in enumerate(sorted(set(names)))}
+    return np.array([dealt[name] for name in names], np.int64)
 
-    # From another fold on for every tenant: those with few tasks would otherwise all lie in the first ones.
-    dealt: dict[str, int] = {}
-    folds: dict[tuple[str, str], int] = {}
-    order = sorted(tasks, key=lambda task: (drawn(*task), task))
-    for tenant, task in order:
-        turn = dealt.setdefault(tenant, drawn(tenant)[0])
-        folds[tenant, task] = turn % FOLDS
-        dealt[tenant] = turn + 1
-    if len(set(folds.values())) < 2:
-        return {task: number % FOLDS for number, task in enumerate(order)}
-    return folds
+
+def _drawn(*names: str) -> bytes:
+    return blake2b("\x1f".join(names).encode("utf-8", "surrogatepass"), digest_size=8).digest()
