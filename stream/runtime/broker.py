@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from stream.config import Settings
-from stream.errors import EnvironmentFault
-from stream.runtime.kafka_client import CONNECT_SECONDS, connect_admin
+from stream.errors import EnvironmentFault, RetriableError
+from stream.runtime.kafka_client import CONNECT_SECONDS, client_config, connect_admin
 from stream.runtime.restore import ends_of
 from stream.sources.kafka import Place
 
@@ -32,6 +32,8 @@ class Broker:
     """
 
     def __init__(self, settings: Settings, role: str) -> None:
+        self._settings = settings
+        self._role = role
         self.admin, self._partitions = connect_admin(settings, role)
         self._limits: dict[str, int] = {}
 
@@ -72,8 +74,20 @@ class Broker:
                 )
 
     def ends(self, places: Sequence[Place]) -> Mapping[Place, int]:
-        """Ends of partitions, open transactions included."""
-        return ends_of(self.admin, places)
+        """Ends of partitions, open transactions included.
+
+        Raises
+        ------
+        RetriableError
+            When the broker does not say; the next call asks through a new client.
+        """
+        try:
+            return ends_of(self.admin, places)
+        except RetriableError:
+            # librdkafka's ListOffsets sends the leader epoch that the client first learned, and after a broker was away
+            # is refused with FENCED_LEADER_EPOCH for ever.
+            self.admin = AdminClient(client_config(self._settings, self._role))
+            raise
 
     def message_bytes_max(self, topic: str) -> int:
         """`max.message.bytes` of a topic."""

@@ -8,14 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
 
-from confluent_kafka.admin import AdminClient
-
 from stream.config import Settings
 from stream.runtime.committer import Committer
 from stream.runtime.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from stream.runtime.group import GroupSource
 from stream.runtime.metrics import Metrics
-from stream.runtime.restore import ends_of
 from stream.runtime.service import Pipeline, Service, ServiceOptions
 from stream.sources.kafka import Place
 
@@ -72,7 +69,7 @@ def transactional_properties(settings: Settings, common: Mapping[str, object], m
 def service(
     settings: Settings,
     common: Mapping[str, object],
-    admin: AdminClient,
+    ends: Callable[[Sequence[Place]], Mapping[Place, int]],
     member: Membership,
     inputs: Mapping[str, int],
     pipeline: Callable[[Metrics], Pipeline],
@@ -110,7 +107,7 @@ def service(
         pipeline(metrics),
         connect,
         Committer(delivery, metrics),
-        lambda: ends_of(admin, places),
+        lambda: ends(places),
         metrics,
         stopping,
     )

@@ -13,7 +13,7 @@ from enum import Enum
 
 from confluent_kafka import KafkaError
 
-from stream.errors import EnvironmentFault, FencedError, TidegateError
+from stream.errors import EnvironmentFault, FencedError, RetriableError, TidegateError
 
 
 class Fault(Enum):
@@ -38,7 +38,7 @@ _FENCED = (
     KafkaError.TRANSACTION_COORDINATOR_FENCED,
 )
 _TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
-_NO_TOPIC = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+_NO_TOPIC = (KafkaError.UNKNOWN_TOPIC_OR_PART,)
 _NOT_ALLOWED = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -101,6 +101,13 @@ def exit_of(error: KafkaError, what: str) -> TidegateError:
             f"{said}. Set this machine's clock, or the topic's message.timestamp.type back to CreateTime."
         )
     return EnvironmentFault(f"{said}. Check the broker and the settings under [kafka].")
+
+
+def retriable_or_exit(error: KafkaError, what: str) -> Exception:
+    """What a question to the broker that failed with `error` is raised as: worth asking again, or not."""
+    if fault_of(error) in (Fault.FENCED, Fault.ENVIRONMENT):
+        return exit_of(error, what)
+    return RetriableError(f"{what}: {error.str()} ({error.name()})")
 
 
 def backoffs(first_seconds: float = 0.05, most_seconds: float = 5.0) -> Iterator[float]:

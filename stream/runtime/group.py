@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from stream.errors import EnvironmentFault
+from stream.errors import RetriableError
 from stream.record import Record
+from stream.runtime.faults import backoffs
 from stream.sources.kafka import CONSUMER_PROPERTIES, Place, check_consumer_error, record_of
 
 _CALL_SECONDS = 1.0
@@ -101,14 +103,25 @@ class GroupSource:
         self._held |= gone
         self._forget(gone)
         for place in gone:
-            self._consumer.seek(TopicPartition(*place, OFFSET_END))
+            # Spares fetching what is dropped anyway; `start` seeks in any case.
+            with suppress(KafkaException):
+                self._consumer.seek(TopicPartition(*place, OFFSET_END))
 
     def start(self, starts: Mapping[Place, int]) -> None:
-        """Deliver these partitions' records from the given offsets on; places not assigned any more are passed over."""
+        """Deliver these partitions' records from the given offsets on; places not assigned any more are passed over.
+
+        Raises
+        ------
+        RetriableError
+            When one cannot be sought; it and those after it are still held.
+        """
         for place, offset in starts.items():
             if place not in self._held:
                 continue
-            self._consumer.seek(TopicPartition(*place, offset))
+            try:
+                self._consumer.seek(TopicPartition(*place, offset))
+            except KafkaException as error:
+                raise RetriableError(f"{place[0]}[{place[1]}] cannot be read: {error.args[0].str()}") from error
             # What came while it was parked, its end above all, would pass for what lies before it.
             self._forget({place})
             self._held.discard(place)
@@ -194,30 +207,36 @@ class GroupSource:
         check_consumer_error(error)
 
     def committed(
-        self, places: Iterable[Place], stopping: Callable[[], bool], seconds: float = 30.0
+        self, places: Iterable[Place], pause: Callable[[float], bool], seconds: float = 30.0
     ) -> dict[Place, int | None]:
         """Committed offsets, None where there is none; waits until no commit is pending.
 
+        Parameters
+        ----------
+        pause
+            Waits so many seconds between questions; True ends it, with nothing.
+
         Raises
         ------
-        EnvironmentFault
-            When there was no answer within `seconds`.
+        RetriableError
+            When there was no answer within `seconds`: another process has a transaction of this group open.
+        EnvironmentFault, FencedError
+            When there will be none.
         """
         wanted = [TopicPartition(*place) for place in sorted(places)]
         until = time.monotonic() + seconds
-        while wanted:
+        for wait_seconds in backoffs(0.1, 1.0):
+            if not wanted:
+                break
             try:
                 answer = self._consumer.committed(wanted, timeout=_CALL_SECONDS)
             except KafkaException as error:
                 fault: KafkaError = error.args[0]
                 check_consumer_error(fault)
-                if stopping():
-                    return {}
                 if time.monotonic() > until:
-                    raise EnvironmentFault(
-                        f"the group's committed offsets did not come within {seconds:.0f} s: {fault.str()}. "
-                        "Check that the broker is up and that no other process holds a transaction of this group open."
-                    ) from error
+                    raise RetriableError(f"the group's committed offsets did not come: {fault.str()}") from error
+                if pause(wait_seconds):
+                    return {}
                 continue
             for part in answer:
                 if part.error is not None:

@@ -10,7 +10,8 @@ from typing import Protocol
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from stream.errors import EnvironmentFault, StateError
+from stream.errors import StateError
+from stream.runtime.faults import retriable_or_exit
 from stream.runtime.metrics import Metrics
 from stream.sources.kafka import Place, RangeReader
 
@@ -45,8 +46,10 @@ def ends_of(admin: AdminClient, places: Sequence[Place], seconds: float = _ASK_S
 
     Raises
     ------
+    RetriableError
+        When the broker does not answer, or is still finding out who leads what.
     EnvironmentFault
-        When the broker does not answer.
+        When it refuses.
     """
     if not places:
         return {}
@@ -59,10 +62,7 @@ def ends_of(admin: AdminClient, places: Sequence[Place], seconds: float = _ASK_S
     try:
         return {(part.topic, part.partition): int(future.result().offset) for part, future in asked.items()}
     except KafkaException as error:
-        raise EnvironmentFault(
-            f"the ends of {places[0][0]} cannot be read: {error.args[0].str()}. "
-            "Check that the broker is up and the topic exists: `tidegate topics check`."
-        ) from error
+        raise retriable_or_exit(error.args[0], f"the ends of {places[0][0]} cannot be read") from error
 
 
 class Restorer:

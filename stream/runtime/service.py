@@ -16,7 +16,7 @@ from typing import Protocol
 
 import orjson
 
-from stream.errors import TidegateError
+from stream.errors import RetriableError, TidegateError
 from stream.runtime.committer import Committer
 from stream.runtime.delivery import Work
 from stream.runtime.faults import Aborted, backoffs
@@ -111,9 +111,9 @@ class Service:
         self._at_end: dict[Place, int] = {}
         self._behind: dict[Place, int | None] = {}
         self._stepping: set[Place] = set()
-        self._until: Mapping[Place, int] = {}
+        self._until: Mapping[Place, int] | None = None
         self._unready: str | None = "starting"
-        self._announced = self._failed = False
+        self._announced = self._failed = self._done = False
         self._housekeeping_at = self._tick_at = self._others_at = self._serve_at = 0.0
         self._waits = backoffs()
         self._source: GroupSource
@@ -135,11 +135,9 @@ class Service:
     def _serve(self) -> None:
         try:
             opened = self._committer.open()
-            if self._options.until_end:
-                self._until = self._list_ends()
             self._pipeline.load()
             opened.result()
-            while not self._stopping.is_set() and not self._complete():
+            while not self._stopping.is_set() and not self._done:
                 self._turn()
             self._finish()
         except Stopped:
@@ -193,6 +191,8 @@ class Service:
         try:
             if self._committer.settle():
                 self._waits = backoffs()
+            if self._options.until_end and self._until is None:
+                self._until = self._list_ends()
             if self._source.held:
                 self._restore()
             self._announce()
@@ -203,14 +203,17 @@ class Service:
                 self._take(polled)
             elif self._committer.idle:
                 self._tick()
+            self._done = self._complete()
         except TooLarge as error:
             _LOG.info("%s; restoring to take fewer", error)
             self._recover()
         except Aborted as error:
             _LOG.warning("%s; restoring", error)
             self._recover()
-            if self._stopping.wait(next(self._waits)):
-                return
+            self._stopping.wait(next(self._waits))
+        except RetriableError as error:
+            _LOG.warning("%s; trying again", error)
+            self._stopping.wait(next(self._waits))
         self._keep_house()
 
     def _take(self, polled: Polled) -> None:
@@ -282,7 +285,7 @@ class Service:
         self._unready = self._why_unready()
         began = time.perf_counter()
         held = self._source.held
-        committed = self._source.committed(held, self._stopping.is_set)
+        committed = self._source.committed(held, self._stopping.wait)
         self._wait()
         starts = self._pipeline.restore(committed, self._wait)
         for place, offset in committed.items():
@@ -341,7 +344,7 @@ class Service:
 
     def _complete(self) -> bool:
         """True when every partition is committed up to the end that it had at start, whoever did it."""
-        if not self._options.until_end or not self._source.joined or self._source.held:
+        if self._until is None or not self._source.joined or self._source.held:
             return False
         self._known.update(self._committer.committed)
         left = {place for place, end in self._until.items() if self._known.get(place, -1) < end}
@@ -351,7 +354,7 @@ class Service:
         if left & self._source.assigned or now < self._others_at:
             return False
         self._others_at = now + _HOUSEKEEPING_SECONDS
-        for place, offset in self._source.committed(left, self._stopping.is_set).items():
+        for place, offset in self._source.committed(left, self._stopping.wait).items():
             if offset is not None:
                 self._known[place] = offset
         return False

@@ -71,7 +71,7 @@ def score_service(
     return service(
         settings,
         common,
-        broker.admin,
+        broker.ends,
         member,
         {topics.events: topics.partitions},
         pipeline,
@@ -118,7 +118,7 @@ def ingest_service(
         events = OutputTopic(topics.events, "events.v1")
         return IngestPipeline(load, events, dead_letters, RangeReader(common), metrics, now_ms)
 
-    return service(settings, common, broker.admin, member, inputs, pipeline, until_end=until_end, stopping=stopping)
+    return service(settings, common, broker.ends, member, inputs, pipeline, until_end=until_end, stopping=stopping)
 
 
 def _dead_letters(settings: Settings, broker: Broker, source: str) -> DeadLetterTopic:

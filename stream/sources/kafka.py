@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from stream.errors import EnvironmentFault, FencedError
+from stream.errors import EnvironmentFault, FencedError, RetriableError
 from stream.record import Record
 
 Place = tuple[str, int]
@@ -63,7 +63,8 @@ def check_consumer_error(error: KafkaError) -> None:
             f"the consumer cannot go on: {error.str()}. "
             "Another process may run with the same --instance-id; stop one of them and start this one again."
         )
-    if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
+    # The client's own `_UNKNOWN_PARTITION` says only that it has not heard of it yet, after a restart of the broker.
+    if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         raise EnvironmentFault(f"a topic is missing: {error.str()}. Create it with `tidegate topics create`.")
     if error.code() in _NO_PERMISSION:
         raise EnvironmentFault(
@@ -99,11 +100,26 @@ class RangeReader:
     """
 
     def __init__(self, properties: Mapping[str, object]) -> None:
+        self._properties = properties
         self._consumer = _range_consumer(properties)
 
     def low(self, place: Place, seconds: float = 10.0) -> int:
-        """First offset of the partition that is still there."""
-        low, _ = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=seconds)
+        """First offset of the partition that is still there.
+
+        Raises
+        ------
+        RetriableError
+            When the broker does not say.
+        """
+        try:
+            low, _ = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=seconds)
+        except KafkaException as error:
+            fault: KafkaError = error.args[0]
+            check_consumer_error(fault)
+            # What the client believes of its broker may be the reason.
+            self._consumer.close()
+            self._consumer = _range_consumer(self._properties)
+            raise RetriableError(f"the first offset of {place[0]}[{place[1]}] cannot be read: {fault.str()}") from error
         return int(low)
 
     def read(
