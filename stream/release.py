@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from models.calibration import Calibration
 from numpy.typing import NDArray
 
 from models.autoencoder import SequenceBank
+from models.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True)

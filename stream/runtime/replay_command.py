@@ -130,9 +130,7 @@ def _sink(out: Path) -> FileSink:
         raise UsageError(f"--out {out} cannot be written: {error.strerror}. Name another folder.") from error
 
 
-def _files(
-    settings: Settings, arguments: argparse.Namespace, journal: str, state: ExportedState | None
-) -> _Input:
+def _files(settings: Settings, arguments: argparse.Namespace, journal: str, state: ExportedState | None) -> _Input:
     from stream.steps.ingest import IngestStep
     from stream.steps.route import Router
 
