@@ -45,9 +45,7 @@ class FindingWriter:
         body = self._render(entity, finding, 3, due_ms)
         return self._placed(finding.uid, body, source, finding.opening_event_id, traceparent)
 
-    def _placed(
-        self, uid: str, body: bytes, source: Source, event_id: str, traceparent: bytes | None
-    ) -> OutRecord:
+    def _placed(self, uid: str, body: bytes, source: Source, event_id: str, traceparent: bytes | None) -> OutRecord:
         key = uid.encode()
         return OutRecord(partition_of_key(key, self._partitions), key, body, source, event_id, traceparent)
 

@@ -24,11 +24,11 @@ QUIET_MS = 60_000
 SETTINGS = Settings(
     core=CoreSettings(lateness_ms=5_000, future_ms=300_000, session_quiet_ms=QUIET_MS),
     dedup=DedupSettings(events_max=40, window_ms=600_000),
-    learning=LearningSettings(grace_sessions=8),
+    learning=LearningSettings(grace_sessions=8, quarantine_days=2 * QUIET_MS / 86_400_000),
     findings=FindingsSettings(quiet_ms=2 * QUIET_MS),
     decision=DecisionSettings(session_fpr=0.02),
 )
-"""Everything happens early and often: short quiet, few events remembered."""
+"""Everything happens early and often: short quiet and quarantine, few events remembered."""
 
 What = Literal[
     "turn", "cut", "edit", "branch", "empty", "system", "strange",
@@ -202,9 +202,7 @@ def happenings(
     for _ in range(n):
         what = random.choice(WHATS) if random.random() < 0.4 else "turn"
         gap = random.choice(GAPS_MS) if random.random() < 0.3 else random.randrange(3_000)
-        yield Happening(
-            random.randrange(partitions), random.randrange(tenants), random.randrange(sessions), gap, what
-        )
+        yield Happening(random.randrange(partitions), random.randrange(tenants), random.randrange(sessions), gap, what)
 
 
 def stream(seed: int, n: int, **sizes: int) -> list[Record]:

@@ -239,6 +239,14 @@ def test_tick_behind_the_partition_s_time_changes_nothing_but_the_journal() -> N
     assert live.cursor(0).core_time_ms == START_MS + QUIET_MS  # type: ignore[union-attr]
 
 
+def test_tick_moves_the_partition_s_time_so_that_what_comes_after_it_is_late() -> None:
+    live = core()
+    step(live, record(0, said(1, 0)))
+    live.step(tick(0, START_MS + QUIET_MS // 2))
+    assert live.cursor(0).core_time_ms == START_MS + QUIET_MS // 2  # type: ignore[union-attr]
+    assert score_of(step(live, record(1, said(2, 1_000))))["late"] is True
+
+
 def test_tick_keeps_the_clock_that_the_next_one_is_measured_from() -> None:
     live = core()
     step(live, record(0, said(1, 0)))

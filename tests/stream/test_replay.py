@@ -318,9 +318,7 @@ def ingest(partitions: int = 8) -> IngestStep:
 
 def scores_of(records: Sequence[Record], records_max: int = 2_000) -> list[tuple[int, int, str, bool]]:
     sink = MemorySink()
-    replay = Replay(
-        core, JournalPlan(SETTINGS), sink, topic=TOPIC, ingest=ingest(), records_max=records_max
-    )
+    replay = Replay(core, JournalPlan(SETTINGS), sink, topic=TOPIC, ingest=ingest(), records_max=records_max)
     replay.run(MemorySource(records))
     scores = [orjson.loads(score.value) for score in sink.scores]
     return sorted((score["partition"], score["offset"], score["tenant"], score["clamped"]) for score in scores)
