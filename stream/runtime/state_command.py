@@ -34,7 +34,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
         if arguments.action == "export":
             _export(reader, settings.topics.state, arguments)
         else:
-            _inspect(reader, settings.topics.state, as_json=getattr(arguments, "json", False))
+            _inspect(reader, settings.topics.state, as_json=arguments.json)
     finally:
         reader.close()
     return 0

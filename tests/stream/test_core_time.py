@@ -329,4 +329,3 @@ def test_rows_of_forgotten_events_are_tombstoned() -> None:
 def test_same_event_in_two_partitions_is_no_duplicate() -> None:
     outcome = step(core(), record(0, said(1, 0)), record(0, said(1, 0), partition=1))
     assert [score_of(outcome, at)["decision"] for at in range(2)] == ["none", "none"]
-

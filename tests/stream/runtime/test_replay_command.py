@@ -135,9 +135,7 @@ def test_journal_of_a_file_is_repeated(tmp_path: Path, release: Path) -> None:
     assert [score["late"] for score in lines(without[SCORES])] == [False] * 4
 
 
-def test_report_names_what_was_found(
-    tmp_path: Path, release: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_report_names_what_was_found(tmp_path: Path, release: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = captured(tmp_path / "in.jsonl", [native(0)])
     replay(tmp_path / "out", release, "--input", path, "--report")
     assert capsys.readouterr().out == "Nothing was found.\n"
@@ -261,9 +259,7 @@ def compared(a: Path, b: Path) -> int:
     return run(Settings(), parse(["replay", "compare", str(a), str(b)]))
 
 
-def test_compare_answers_by_exit_code(
-    tmp_path: Path, release: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_compare_answers_by_exit_code(tmp_path: Path, release: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = captured(tmp_path / "in.jsonl", [native(n) for n in range(3)])
     for name in "ab":
         replay(tmp_path / name, release, "--input", path)

@@ -303,13 +303,11 @@ def test_aborted_records_are_not_read_and_do_not_hold_up_the_end(captured: Captu
 
 
 def test_inspect_tells_what_the_state_holds(captured: Captured, capsys: pytest.CaptureFixture[str]) -> None:
-    given = parse(["state", "inspect"])
-    assert state_command.run(captured.settings, given) == 0
+    assert state_command.run(captured.settings, parse(["state", "inspect"])) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0].split()[:3] == ["partition", "next", "offset"]
     assert len(told[1].split()) == len(told[2].split()) == 9
-    given.json = True
-    assert state_command.run(captured.settings, given) == 0
+    assert state_command.run(captured.settings, parse(["state", "inspect", "--json"])) == 0
     as_json = orjson.loads(capsys.readouterr().out)
     committed = captured.cluster.committed()
     assert {each["partition"]: each["cursor"]["next_offset"] for each in as_json["partitions"]} == committed
