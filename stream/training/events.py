@@ -66,7 +66,7 @@ class _Placed:
 
 
 def arrange(gathered: Iterable[Gathered], future_ms: int) -> TrainingEvents:
-    """Events in the order of time, the first of equal ones kept, sessions spread over the folds.
+    """Events in the order of time, the first of equal ones kept, tasks (where there is none, sessions) dealt to folds.
 
     Parameters
     ----------
@@ -91,11 +91,11 @@ def arrange(gathered: Iterable[Gathered], future_ms: int) -> TrainingEvents:
         raise UsageError("the input must hold at least one benign event; it holds none. Name another --input or range.")
     events = sorted(placed.values(), key=lambda event: event.time_ms)
     numbers: dict[tuple[str, str], int] = {}
-    tasks: list[str | None] = []
+    tasks: list[str] = []
     for event in events:
         if event.session not in numbers:
             numbers[event.session] = len(numbers)
-            tasks.append(event.task)
+            tasks.append(f"session {event.session[1]}" if event.task is None else f"task {event.task}")
     tenants = sorted({tenant for tenant, _ in numbers})
     rows = {tenant: row for row, tenant in enumerate(tenants)}
     digest = sha256()
@@ -130,36 +130,20 @@ def _read(gathered: Iterable[Gathered], future_ms: int) -> Iterator[_Placed | No
         yield from (None for _ in dead)
 
 
-def _folds(tenants: Sequence[str], tasks: Sequence[str | None]) -> NDArray[np.int64]:
-    """Folds (s,) of sessions, each tenant's own spread over all of them.
-
-    A tenant's tasks are shuffled by their hash and dealt in turn. Sessions without a task are cut into spans of time:
-    those of one span resemble each other (the same job, run again), and a session whose twin was learned is not held
-    out. What comes after training is a span that nobody has seen either.
-    """
-    folds = np.zeros(len(tenants), np.int64)
-    sessions: dict[str, list[int]] = {}
-    for i, tenant in enumerate(tenants):
-        sessions.setdefault(tenant, []).append(i)
-    for tenant, mine in sessions.items():
-        # From another fold on for every tenant: those with few sessions would otherwise all lie in the first ones.
+def _folds(tenants: Sequence[str], tasks: Sequence[str]) -> NDArray[np.int64]:
+    """Folds (s,) of sessions: each tenant's tasks, shuffled by their hash, are dealt in turn, so no fold lacks it."""
+    own: dict[str, set[str]] = {}
+    for tenant, task in zip(tenants, tasks, strict=True):
+        own.setdefault(tenant, set()).add(task)
+    fold_of: dict[tuple[str, str], int] = {}
+    for tenant, its in own.items():
+        # From another fold on for every tenant: those with few tasks would otherwise all lie in the first ones.
         first = _drawn(tenant)[0]
-        named = {task for i in mine if (task := tasks[i]) is not None}
-        turns = {task: turn for turn, task in enumerate(sorted(named, key=lambda task: (_drawn(tenant, task), task)))}
-        alone = [i for i in mine if tasks[i] is None]
-        for place, i in enumerate(alone):
-            folds[i] = (first + place * FOLDS // len(alone)) % FOLDS
-        for i in mine:
-            if (task := tasks[i]) is not None:
-                folds[i] = (first + turns[task]) % FOLDS
-    if len(set(folds.tolist())) > 1:
-        return folds
-    # So few that they all came to lie in one: a task, or a session, is a fold.
-    names = [
-        (tenant, f"{i}" if task is None else task) for i, (tenant, task) in enumerate(zip(tenants, tasks, strict=True))
-    ]
-    dealt = {name: turn % FOLDS for turn, name in enumerate(sorted(set(names)))}
-    return np.array([dealt[name] for name in names], np.int64)
+        for turn, task in enumerate(sorted(its, key=lambda task: (_drawn(tenant, task), task))):
+            fold_of[tenant, task] = (first + turn) % FOLDS
+    if len(set(fold_of.values())) < 2:
+        fold_of = {task: turn % FOLDS for turn, task in enumerate(sorted(fold_of))}
+    return np.array([fold_of[task] for task in zip(tenants, tasks, strict=True)], np.int64)
 
 
 def _drawn(*names: str) -> bytes:
