@@ -66,6 +66,7 @@ class Core:
             release.calibration,
             session_fpr=settings.decision.session_fpr,
             grace_sessions=settings.learning.grace_sessions,
+            quarantine_days=settings.learning.quarantine_days,
             learning=learning,
         )
 
@@ -96,7 +97,10 @@ class Core:
             best[name] = max(best.get(name, (0, 0, -1)), (ordinal, -partition, row))
         names = sorted(best)
         chosen = np.array([best[name][2] for name in names], np.int64)
-        return names, {column: table[column][chosen] for column in table.columns}
+        warm = {column: table[column][chosen] for column in table.columns}
+        # Time starts anew where a warm row is taken, and so does what was learned when.
+        warm["learned_core_ms"][:] = 0
+        return names, warm
 
     def drop(self, partition: int) -> None:
         """Forget a partition: it was revoked, or its state ran ahead of a commit that failed."""
@@ -193,16 +197,19 @@ class Core:
         seen, lengths, tail, tail_lengths = windows(x, runs, state.sessions)
         tenant, names = tenant_rows(keys, state, self._release)
         adapter = np.fromiter((self._release.adapters.get(name, -1) for name in names), np.int64, len(names))
-        given = score_input(runs, new, contents, seen, lengths, tenant, adapter, state, self._novelty.dim)
+        given = score_input(runs, new, contents, seen, lengths, core_time, tenant, adapter, state, self._novelty.dim)
         ending = closing(placed, runs, state, quiet_ms)
         maxima = carried_maxima(runs, state)
-        scores, segments, closings = self._score_step.score(given, ending, maxima, state.tenants, state.pending)
+        scores, segments, closings = self._score_step.score(
+            given, ending, maxima, state.tenants, state.pending, state.quarantine
+        )
         # The last of several writes to one row stays, which is the latest event's.
         state.tenants["ordinal"][tenant] = given.ordinal
         state.tenants["sessions"][tenant] = given.opened
         state.tenants.mark("tenant", np.unique(tenant))
         self._store_sessions(live, core_time, runs, heads, given, maxima, tail, tail_lengths)
         outcome.changes += state.pending.store(segments, closings, state.tenants)
+        outcome.changes += state.quarantine.store(state.tenants)
         self._report(placed, given, scores, new, contents, outcome)
 
     def _contents(self, live: EventBatch, new: NewContent) -> list[Content]:

@@ -1,6 +1,5 @@
 """What events will teach at their tenant's next learn point."""
 
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,10 +10,12 @@ from numpy.typing import NDArray
 from models.novelty import Lesson
 from stream.errors import StateError
 from stream.record import StateChange
+from stream.state.by_tenant import ByTenant, decode_arrays, encode_arrays, latest
 from stream.state.table import Table, TenantKey
 
-SEGMENTS_MAX = 48
-"""Segments of a tenant that wait for its next learn point, the latest; with a full memory they fill its 32 KiB."""
+SEGMENTS_MAX = 36
+"""Segments of a tenant that wait for its next learn point, the latest; with a full memory and quarantine they fill its
+32 KiB."""
 CLOSINGS_MAX = 64
 """Closed sessions that wait: as many as its ring of session maxima holds."""
 _VERSION = 1
@@ -22,11 +23,9 @@ _SEGMENT = np.dtype([("role", "i1"), ("slot", "<i2"), ("owner", "<u8")])
 
 
 @dataclass(slots=True)
-class Segments:
+class Segments(ByTenant):
     """Segments (n) heard and not yet learned, in order within each tenant."""
 
-    row: NDArray[np.int64]
-    """(n,) the tenant's state row."""
     role: NDArray[np.int8]
     slot: NDArray[np.int16]
     owner: NDArray[np.uint64]
@@ -44,28 +43,9 @@ class Segments:
             np.zeros((0, dim), np.int8),
         )
 
-    def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> "Segments":
-        """Some of them."""
-        return Segments(self.row[index], self.role[index], self.slot[index], self.owner[index], self.vector[index])
-
-    def joined(self, other: "Segments") -> "Segments":
-        """These, then the others."""
-        return Segments.concatenated([self, other])
-
-    @classmethod
-    def concatenated(cls, parts: Sequence["Segments"]) -> "Segments":
-        """All parts, one after another."""
-        return cls(
-            np.concatenate([part.row for part in parts]),
-            np.concatenate([part.role for part in parts]),
-            np.concatenate([part.slot for part in parts]),
-            np.concatenate([part.owner for part in parts]),
-            np.concatenate([part.vector for part in parts]),
-        )
-
     def latest(self) -> "Segments":
         """Each tenant's last `SEGMENTS_MAX`."""
-        kept = _latest(self.row, SEGMENTS_MAX)
+        kept = latest(self.row, SEGMENTS_MAX)
         return self if kept.all() else self.take(kept)
 
     def lesson(self, rows: NDArray[np.int64]) -> Lesson:
@@ -74,11 +54,9 @@ class Segments:
 
 
 @dataclass(slots=True)
-class Closings:
+class Closings(ByTenant):
     """Sessions (n) that closed since their tenant's last learn point."""
 
-    row: NDArray[np.int64]
-    """(n,) the tenant's state row."""
     maxima: NDArray[np.float64]
     """(n, kinds), each signal's largest value in the session, NaN where it never had one."""
 
@@ -87,22 +65,9 @@ class Closings:
         """No sessions."""
         return cls(np.zeros(0, np.int64), np.zeros((0, kinds)))
 
-    def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> "Closings":
-        """Some of them."""
-        return Closings(self.row[index], self.maxima[index])
-
-    def joined(self, other: "Closings") -> "Closings":
-        """These, then the others."""
-        return Closings.concatenated([self, other])
-
-    @classmethod
-    def concatenated(cls, parts: Sequence["Closings"]) -> "Closings":
-        """All parts, one after another."""
-        return cls(np.concatenate([part.row for part in parts]), np.concatenate([part.maxima for part in parts]))
-
     def latest(self) -> "Closings":
         """Each tenant's last `CLOSINGS_MAX`."""
-        kept = _latest(self.row, CLOSINGS_MAX)
+        kept = latest(self.row, CLOSINGS_MAX)
         return self if kept.all() else self.take(kept)
 
 
@@ -210,53 +175,23 @@ def _outdated(rows: list[_Row]) -> list[_Row]:
     return out
 
 
-def _latest(row: NDArray[np.int64], most: int) -> NDArray[np.bool_]:
-    """Of elements (n) in order, those that are among the last `most` of their row.
-
-    >>> _latest(np.array([4, 7, 4, 4]), 2)
-    array([False,  True,  True,  True])
-    """
-    if len(row) == 0:
-        return np.zeros(0, np.bool_)
-    order = np.argsort(row, kind="stable")
-    grouped = row[order]
-    ends = np.r_[np.flatnonzero(grouped[1:] != grouped[:-1]) + 1, len(row)]
-    after = np.repeat(ends, np.diff(np.r_[0, ends])) - np.arange(len(row))
-    kept = np.empty(len(row), np.bool_)
-    kept[order] = after <= most
-    return kept
-
-
 def _encode(segments: Segments, closings: Closings) -> bytes:
     heads = np.empty(len(segments.row), _SEGMENT)
     heads["role"], heads["slot"], heads["owner"] = segments.role, segments.slot, segments.owner
-    return orjson.dumps(
-        {
-            "maxima": _b64(closings.maxima.astype("<f8").tobytes()),
-            "segments": _b64(heads.tobytes()),
-            # A repetition only strengthens its slot: its vector is not needed again.
-            "vectors": _b64(segments.vector[segments.slot < 0].tobytes()),
-            "v": _VERSION,
-        },
-        option=orjson.OPT_SORT_KEYS,
-    )
+    # A repetition only strengthens its slot: its vector is not needed again.
+    vectors = segments.vector[segments.slot < 0]
+    return encode_arrays(_VERSION, maxima=closings.maxima.astype("<f8"), segments=heads, vectors=vectors)
 
 
 def _decode(value: bytes, dim: int, kinds: int, where: str) -> tuple[Segments, Closings]:
-    try:
-        stored = orjson.loads(value)
-        heads = np.frombuffer(binascii.a2b_base64(stored["segments"]), _SEGMENT)
-        vectors = np.frombuffer(binascii.a2b_base64(stored["vectors"]), np.int8).reshape(-1, dim)
-        maxima = np.frombuffer(binascii.a2b_base64(stored["maxima"]), "<f8").reshape(-1, kinds)
-        version = stored["v"]
-    except (ValueError, KeyError, TypeError) as error:
+    stored = decode_arrays(
+        value, _VERSION, where, segments=(_SEGMENT, (-1,)), vectors=(np.int8, (-1, dim)), maxima=("<f8", (-1, kinds))
+    )
+    heads, vectors, maxima = stored["segments"], stored["vectors"], stored["maxima"]
+    if len(vectors) != int((heads["slot"] < 0).sum()):
         raise StateError(
-            f"{where} cannot be read: {error}. Rebuild the partition's state, see docs/runbook.md."
-        ) from error
-    if version != _VERSION or len(vectors) != int((heads["slot"] < 0).sum()):
-        raise StateError(
-            f"{where} must have version {_VERSION} and a vector for each new segment; got version {version!r}, "
-            f"{len(vectors)} vectors. Rebuild the partition's state, see docs/runbook.md."
+            f"{where} must have a vector for each new segment; got {len(vectors)} vectors of "
+            f"{int((heads['slot'] < 0).sum())}. Rebuild the partition's state, see docs/runbook.md."
         )
     every = np.zeros((len(heads), dim), np.int8)
     every[heads["slot"] < 0] = vectors
@@ -268,7 +203,3 @@ def _decode(value: bytes, dim: int, kinds: int, where: str) -> tuple[Segments, C
         every,
     )
     return segments, Closings(np.zeros(len(maxima), np.int64), maxima.astype(np.float64))
-
-
-def _b64(raw: bytes) -> str:
-    return binascii.b2a_base64(raw, newline=False).decode("ascii")

@@ -40,7 +40,7 @@ FEATURES = (
 FEATURE_SCHEMA = "1." + str(len(FEATURES)) + "x" + str(WINDOW)
 """What a release's bank must have been trained on."""
 
-STATE_SCHEMA = f"1.{len(KINDS)}.{len(FEATURES)}x{WINDOW}"
+STATE_SCHEMA = f"2.{len(KINDS)}.{len(FEATURES)}x{WINDOW}"
 """What stored rows look like; a release that differs cannot take over."""
 
 
@@ -53,9 +53,10 @@ def tenant_table(novelty: Novelty) -> Table[TenantKey]:
             Family("tenant", 1, (Column("ordinal", "<i8"), Column("sessions", "<i8"))),
             Family(
                 "learned",
-                1,
+                2,
                 (
                     Column("learned_at", "<i8"),
+                    Column("learned_core_ms", "<i8"),
                     Column("location", "<f8", (kinds,)),
                     Column("scale", "<f8", (kinds,), 1),
                     Column("maxima_count", "<i8", (kinds,)),

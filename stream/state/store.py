@@ -12,20 +12,21 @@ from stream.state.dedup import Dedup
 from stream.state.open_findings import OpenFindings
 from stream.state.partition import CURSOR_KEY, Cursor, Partition
 from stream.state.pending import Pending
+from stream.state.quarantine import Quarantine
 from stream.state.schema import KINDS, session_table, tenant_table
 
 _REBUILD = "Rebuild the partition's state, see docs/runbook.md."
-_LOAD_ORDER = {"tenant": 0, "learned": 0, "session": 1, "finding": 1, "pending": 2, "dedup": 2}
-"""Tenants before what waits for them."""
-_IDS = {"tenant": 1, "learned": 1, "session": 2, "finding": 3, "pending": 2, "dedup": 1}
+_LOAD_ORDER = {"tenant": 0, "learned": 0, "session": 1, "finding": 1, "pending": 2, "quarantine": 2, "dedup": 2}
+"""Tenants before what waits for them, or is held back from them."""
+_IDS = {"tenant": 1, "learned": 1, "session": 2, "finding": 3, "pending": 2, "quarantine": 2, "dedup": 1}
 """How many strings name a row of a kind."""
-_NUMBERED = ("pending", "dedup")
+_NUMBERED = ("pending", "quarantine", "dedup")
 """Kinds whose last id is a number."""
 _KEYS = msgspec.json.Decoder(list[str])
 
 
 class State:
-    """Tenants, sessions, what waits to be learned, open findings and cursors, of every partition held.
+    """Tenants, sessions, what waits to be learned or is held back, open findings and cursors, of every partition held.
 
     Parameters
     ----------
@@ -43,6 +44,7 @@ class State:
         self.tenants = tenant_table(novelty)
         self.sessions = session_table()
         self.pending = Pending(novelty.dim, len(KINDS))
+        self.quarantine = Quarantine(novelty.dim)
         self.findings = OpenFindings(settings.findings.quiet_ms)
         self.partitions: dict[int, Partition] = {}
         self._touched: set[int] = set()
@@ -83,7 +85,9 @@ class State:
 
     def drop(self, partition: int) -> None:
         """Forget a partition: it was revoked, or its state ran ahead of a commit that failed."""
-        self.pending.drop(partition, self.tenants.find(self.tenants.keys(partition)))
+        rows = self.tenants.find(self.tenants.keys(partition))
+        self.pending.drop(partition, rows)
+        self.quarantine.drop(partition, rows)
         self.tenants.drop(partition)
         self.sessions.drop(partition)
         self.findings.drop(partition)
@@ -113,7 +117,7 @@ class State:
         held = self.held(partition)
         held.take(_cursor(cursor, partition))
         named = [(*_named(key, partition), value) for key, value in latest.items()]
-        # Numbered rows (dedup, pending) come in the order of their numbers.
+        # Numbered rows (dedup, pending, quarantine) come in the order of their numbers.
         for kind, ids, value in sorted(named, key=lambda row: (_LOAD_ORDER.get(row[0], -1), row[0], row[1])):
             self._load(held, kind, ids, value)
         self._touched.discard(partition)
@@ -127,11 +131,14 @@ class State:
             held.watch(due, (held.number, ids[0], ids[1]))
         elif kind == "finding":
             self.findings.load(held.number, ids, value)
-        elif kind == "pending":
+        elif kind in ("pending", "quarantine"):
             row = int(self.tenants.find([(held.number, ids[0])])[0])
             if row < 0:
-                raise StateError(f"pending row {ids!r} in partition {held.number} has no tenant. {_REBUILD}")
-            self.pending.load(held.number, row, ids, value)
+                raise StateError(f"{kind} row {ids!r} in partition {held.number} has no tenant. {_REBUILD}")
+            if kind == "pending":
+                self.pending.load(held.number, row, ids, value)
+            else:
+                self.quarantine.load(held.number, row, ids, value, int(self.tenants["learned_core_ms"][row]))
         elif kind == "dedup":
             held.dedup.load(ids, value)
         else:

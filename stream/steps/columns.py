@@ -41,6 +41,7 @@ def score_input(
     contents: Sequence[Content],
     windows: NDArray[np.int8],
     lengths: NDArray[np.int64],
+    core_time_ms: NDArray[np.int64],
     tenant: NDArray[np.int64],
     adapter: NDArray[np.int64],
     state: State,
@@ -55,6 +56,7 @@ def score_input(
     owner = np.fromiter((_owner(key[2]) for key in runs.keys), np.uint64, len(runs.keys))
     return ScoreInput(
         tenant=tenant,
+        core_time_ms=core_time_ms,
         ordinal=ordinal,
         ordinal_before=state.tenants["ordinal"][tenant],
         opened=opened,

@@ -49,7 +49,7 @@ def score_record(
         x, p = scores.x[at].tolist(), scores.p[at].tolist()
         anomalous, young = bool(scores.anomalous[at]), bool(scores.young[at])
         body["decision"] = ("warmup" if young else "finding") if anomalous else "none"
-        body["learned"] = "quarantined" if anomalous and not young else "yes"
+        body["learned"] = "quarantined" if scores.quarantined[at] else "yes"
         present = [(kind, value, q) for kind, value, q in zip(KINDS, x, p, strict=True) if not isnan(value)]
         body["signals"] = {kind: round(value, 6) for kind, value, _ in present}
         body["p"] = {kind: significant(q) for kind, _, q in present}

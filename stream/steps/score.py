@@ -9,6 +9,7 @@ from models.autoencoder import SequenceBank
 from models.calibration import Calibration, location_scale
 from models.novelty import Memory, Novelty
 from stream.state.pending import Closings, Pending, Segments
+from stream.state.quarantine import Flagged, Quarantine
 from stream.state.schema import KINDS, RING
 from stream.state.table import Table, TenantKey
 from stream.steps.content import ROLES, TOOL, USER
@@ -25,6 +26,8 @@ STRANGEST = (1.0, 0.5, 0.25, 0.125)
 """Weights of an event's strangest segments: one strange sentence counts, several count more."""
 PRIOR_SESSIONS = 20.0
 """Sessions of a tenant's own that weigh as much as the release's population."""
+_DAY_MS = 86_400_000
+_LONGEST_MS = 1 << 61
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class ScoreInput:
 
     tenant: NDArray[np.int64]
     """(n,) state rows."""
+    core_time_ms: NDArray[np.int64]
+    """(n,) their partitions' time."""
     ordinal: NDArray[np.int64]
     """(n,) of each event in its tenant."""
     ordinal_before: NDArray[np.int64]
@@ -80,6 +85,8 @@ class Scores:
     """(n,) at or beyond the operating point."""
     young: NDArray[np.bool_]
     """(n,) in a tenant's first sessions, which decide nothing."""
+    quarantined: NDArray[np.bool_]
+    """(n,) held back from the memory."""
     location: NDArray[np.float64]
     """(n, kinds), what was normal for the tenant when the event was scored."""
     observations: NDArray[np.int64]
@@ -88,6 +95,20 @@ class Scores:
     """(n, F), the sequence signal by feature."""
     distance: NDArray[np.float32]
     """(s,), the novelty signal by segment."""
+
+
+@dataclass(slots=True)
+class _Left:
+    """What of a batch no learn point has taken yet."""
+
+    slot: NDArray[np.int16]
+    """(s,) of its tenant's memory that a segment was close to when scored, or -1."""
+    waiting: NDArray[np.bool_]
+    """(s,) segments to be learned."""
+    flagged: NDArray[np.bool_]
+    """(s,) segments to be held back first."""
+    unclosed: NDArray[np.bool_]
+    """(c,) closed sessions."""
 
 
 class ScoreStep:
@@ -101,6 +122,8 @@ class ScoreStep:
         Operating point: the share of a tenant's benign sessions that may be found anomalous.
     grace_sessions
         Sessions of a tenant before its own past decides.
+    quarantine_days
+        Core time that flagged segments are held back from the memory; with 0 they are learned like any others.
     learning
         False while a release is calibrated: memories stay as they are.
     """
@@ -113,6 +136,7 @@ class ScoreStep:
         *,
         session_fpr: float,
         grace_sessions: int,
+        quarantine_days: float,
         learning: bool = True,
     ) -> None:
         self.novelty = novelty
@@ -120,6 +144,7 @@ class ScoreStep:
         self.calibration = calibration
         self._session_fpr = session_fpr
         self._grace_sessions = grace_sessions
+        self._quarantine_ms = max(round(min(quarantine_days * _DAY_MS, _LONGEST_MS)), quarantine_days > 0)
         self._learning = learning
 
     def score(
@@ -129,8 +154,9 @@ class ScoreStep:
         run_maxima: NDArray[np.float64],
         tenants: Table[TenantKey],
         pending: Pending,
+        quarantine: Quarantine,
     ) -> tuple[Scores, Segments, Closings]:
-        """Score a batch; `run_maxima` (k, kinds) and the tenants' learned columns change in place.
+        """Score a batch; `run_maxima` (k, kinds), the tenants' learned columns and the quarantine change in place.
 
         Returns
         -------
@@ -148,35 +174,38 @@ class ScoreStep:
             p_combined=np.ones(n),
             anomalous=np.zeros(n, bool),
             young=given.session_ordinal <= self._grace_sessions,
+            quarantined=np.zeros(n, bool),
             location=np.zeros((n, kinds)),
             observations=np.zeros((n, kinds), np.int64),
             feature_error=feature_error,
             distance=np.zeros(len(given.segment_event), np.float32),
         )
         scores.x[:, SEQUENCE] = sequence
-        slot = np.full(len(given.segment_event), -1, np.int16)
+        segments = len(given.segment_event)
         wave = waves(given.ordinal, given.ordinal_before)
         learns = is_learn_point(given.ordinal)
         audible = _SIGNAL_OF_ROLE[given.segment_role] >= 0
-        waiting = audible.copy()
-        unclosed = np.ones(len(closing.tenant), bool)
+        left = _Left(
+            slot=np.full(segments, -1, np.int16),
+            waiting=audible.copy(),
+            flagged=np.zeros(segments, bool),
+            unclosed=np.ones(len(closing.tenant), bool),
+        )
         for number in range(int(wave.max(initial=-1)) + 1):
             here = np.flatnonzero(wave == number)
             heard = np.flatnonzero(audible & (wave[given.segment_event] == number))
-            self._novelty(given, tenants, heard, scores, slot)
+            self._novelty(given, tenants, heard, scores, left.slot)
             self._decide(given, tenants, here, scores)
             np.fmax.at(run_maxima, given.run[here], scores.x[here])
-            # What was flagged is held back from the memory, not from the calibration (design.md, "Learning").
-            held_back = scores.anomalous & ~scores.young
-            waiting[heard] &= ~held_back[given.segment_event[heard]]
+            self._hold_back(given, here, heard, scores, left)
             due = here[learns[here]]
             if len(due) and self._learning:
-                self._learn(given, closing, run_maxima, tenants, pending, due, slot, waiting, unclosed)
-        left = np.flatnonzero(waiting)
-        ended = np.flatnonzero(unclosed)
+                self._learn(given, closing, run_maxima, tenants, pending, quarantine, due, left)
+        quarantine.add(self._flagged(given, np.flatnonzero(left.flagged), left.slot))
+        ended = np.flatnonzero(left.unclosed)
         return (
             scores,
-            _segments(given, left, slot),
+            _segments(given, np.flatnonzero(left.waiting), left.slot),
             Closings(closing.tenant[ended], _maxima(closing, ended, run_maxima)),
         )
 
@@ -225,6 +254,27 @@ class ScoreStep:
         scores.p_combined[here] = self.calibration.combine(p, np.ones(p.shape, np.bool_))[1]
         scores.anomalous[here] = scores.p_combined[here] <= self._session_fpr
 
+    def _hold_back(
+        self, given: ScoreInput, here: NDArray[np.int64], heard: NDArray[np.int64], scores: Scores, left: _Left
+    ) -> None:
+        """What was flagged is held back from the memory, not from the calibration (design.md, "Learning")."""
+        if self._quarantine_ms == 0:
+            return
+        scores.quarantined[here] = scores.anomalous[here] & ~scores.young[here]
+        mine = heard[scores.quarantined[given.segment_event[heard]]]
+        left.waiting[mine] = False
+        # What the tenant knows already, and what is empty, would take the room of what is to be learned.
+        left.flagged[mine] = (left.slot[mine] < 0) & given.segment_vector[mine].any(axis=1)
+
+    def _flagged(self, given: ScoreInput, index: NDArray[np.int64], slot: NDArray[np.int16]) -> Flagged:
+        due_ms = given.core_time_ms[given.segment_event[index]] + self._quarantine_ms
+        return Flagged.of(_segments(given, index, slot), due_ms)
+
+    def _released(self, flagged: Flagged, memory: Memory, rows: NDArray[np.int64]) -> Segments:
+        """Flagged segments as the memories of `rows` (sorted) hear them now: some have become known meanwhile."""
+        _, slot = self.novelty.score(memory, np.searchsorted(rows, flagged.row), flagged.role, flagged.vector)
+        return Segments(flagged.row, flagged.role, slot, flagged.owner, flagged.vector)
+
     def _learn(
         self,
         given: ScoreInput,
@@ -232,23 +282,26 @@ class ScoreStep:
         run_maxima: NDArray[np.float64],
         tenants: Table[TenantKey],
         pending: Pending,
+        quarantine: Quarantine,
         due: NDArray[np.int64],
-        slot: NDArray[np.int16],
-        waiting: NDArray[np.bool_],
-        unclosed: NDArray[np.bool_],
+        left: _Left,
     ) -> None:
-        """Let the tenants of the events `due` learn what they have heard up to them."""
+        """Let the tenants of the events `due` learn what they have heard up to them, and what was held back enough."""
         due = due[np.argsort(given.tenant[due], kind="stable")]
         rows = given.tenant[due]
         until = np.full(int(max(rows.max(), given.tenant.max(), closing.tenant.max(initial=0))) + 1, -1, np.int64)
         until[rows] = due
-        now = np.flatnonzero(waiting & (given.segment_event <= until[given.tenant[given.segment_event]]))
-        ended = np.flatnonzero(unclosed & (closing.before_event <= until[closing.tenant]))
-        waiting[now] = False
-        unclosed[ended] = False
-        earlier, closed = pending.take(rows)
-        lesson = earlier.joined(_segments(given, now, slot)).latest()
+        heard = given.segment_event <= until[given.tenant[given.segment_event]]
+        now, held_back = np.flatnonzero(left.waiting & heard), np.flatnonzero(left.flagged & heard)
+        ended = np.flatnonzero(left.unclosed & (closing.before_event <= until[closing.tenant]))
+        left.waiting[now] = False
+        left.flagged[held_back] = False
+        left.unclosed[ended] = False
         memory = memory_of(tenants, rows)
+        quarantine.add(self._flagged(given, held_back, left.slot))
+        released = self._released(quarantine.release(rows, given.core_time_ms[due]), memory, rows)
+        earlier, closed = pending.take(rows)
+        lesson = released.joined(earlier.joined(_segments(given, now, left.slot)).latest())
         self.novelty.learn(
             memory,
             lesson.lesson(rows),
@@ -259,6 +312,7 @@ class ScoreStep:
         closed = closed.joined(Closings(closing.tenant[ended], _maxima(closing, ended, run_maxima))).latest()
         self._calibrate(tenants, rows, closed)
         tenants["learned_at"][rows] = given.ordinal[due]
+        tenants["learned_core_ms"][rows] = given.core_time_ms[due]
         tenants.mark("learned", rows)
 
     def _calibrate(self, tenants: Table[TenantKey], rows: NDArray[np.int64], closed: Closings) -> None:

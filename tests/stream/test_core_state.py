@@ -99,7 +99,9 @@ def damaged(said: Said, kind: str, value: bytes) -> list[tuple[bytes, bytes | No
     return [*rows[:at], (rows[at][0], value), *rows[at + 1 :]]
 
 
-@pytest.mark.parametrize("kind", ["tenant", "learned", "session", "finding", "pending", "dedup", "cursor"])
+@pytest.mark.parametrize(
+    "kind", ["tenant", "learned", "session", "finding", "pending", "quarantine", "dedup", "cursor"]
+)
 @pytest.mark.parametrize("value", [b"", b"{", b"{}", b"[]", b'{"v":1,"row":"AAAA"}', b'{"v":99,"row":""}', b"null"])
 def test_damaged_row_is_told_with_its_remedy(whole: Said, kind: str, value: bytes) -> None:
     with pytest.raises(StateError, match=r"partition 0|in 0|dedup row") as told:
@@ -118,7 +120,10 @@ def test_key_that_is_no_array_is_refused(whole: Said) -> None:
             core().restore(0, [*whole.rows[0], (key, b"{}")])
 
 
-@pytest.mark.parametrize("key", [b'["session","a"]', b'["tenant"]', b'["dedup","x"]', b'["pending","team-1","x"]'])
+@pytest.mark.parametrize(
+    "key",
+    [b'["session","a"]', b'["tenant"]', b'["dedup","x"]', b'["pending","team-1","x"]', b'["quarantine","team-1","x"]'],
+)
 def test_key_that_names_no_row_of_its_kind_is_refused(whole: Said, key: bytes) -> None:
     with pytest.raises(StateError, match="must name a row of its kind"):
         core().restore(0, [*whole.rows[0], (key, b"{}")])
@@ -130,8 +135,9 @@ def test_rows_without_a_cursor_are_refused(whole: Said) -> None:
         core().restore(0, rows)
 
 
-def test_pending_row_without_its_tenant_is_refused(whole: Said) -> None:
-    rows = [(key, value) for key, value in whole.rows[0] if orjson.loads(key)[0] in ("pending", "cursor")]
+@pytest.mark.parametrize("kind", ["pending", "quarantine"])
+def test_row_that_waits_without_its_tenant_is_refused(whole: Said, kind: str) -> None:
+    rows = [(key, value) for key, value in whole.rows[0] if orjson.loads(key)[0] in (kind, "cursor")]
     with pytest.raises(StateError, match="has no tenant"):
         core().restore(0, rows)
 
