@@ -58,10 +58,10 @@ _NO_PERMISSION = (
 
 def check_consumer_error(error: KafkaError) -> None:
     """Raise for what no waiting mends; anything else is librdkafka's to retry, and is logged."""
-    if error.fatal() or error.code() == KafkaError.FENCED_INSTANCE_ID:
+    if error.fatal() or error.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
         raise FencedError(
-            f"the consumer cannot go on: {error.str()}. "
-            "Another process may run with the same --instance-id; stop one of them and start this one again."
+            f"the consumer cannot go on: {error.str()}. Start this process again. Where it happens again, another one runs "
+            "with the same --instance-id; otherwise the broker was away for longer than kafka.session_timeout_ms."
         )
     # The client's own `_UNKNOWN_PARTITION` says only that it has not heard of it yet, after a restart of the broker.
     if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:

@@ -235,3 +235,8 @@ def get(url: str) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def headers_of(message: Message) -> dict[str, Any]:
+    """A record's headers by name."""
+    return dict(message.headers() or [])

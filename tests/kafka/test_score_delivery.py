@@ -18,6 +18,7 @@ from tests.kafka.harness import (
     STATE,
     Cluster,
     get,
+    headers_of,
     run_to_end,
     scorer,
 )
@@ -49,7 +50,7 @@ def test_outputs_carry_their_headers(cluster: Cluster) -> None:
     producer.flush()
     run_to_end(cluster)
     (score,) = cluster.read(SCORES)
-    assert dict(score.headers() or []) == {
+    assert headers_of(score) == {
         "tg-schema": b"scores.v1",
         "tg-release": b"r1",
         "tg-event-id": b"e" * 64,
@@ -244,7 +245,7 @@ def test_what_is_no_event_becomes_a_dead_letter_and_the_stream_goes_on(cluster: 
     assert run_to_end(cluster)[0] == 0
     first, second = cluster.read(f"{EVENTS}.dlq")
     assert (first.partition(), first.key(), first.value()) == (1, b"k", b"not json")
-    headers = dict(first.headers() or [])
+    headers = headers_of(first)
     assert headers["h"] == b"1"
     assert headers["tg-reason"] == b"schema"
     assert headers["__connect.errors.offset"] == b"0"
