@@ -122,8 +122,9 @@ class Service:
 
     def run(self) -> None:
         """Serve."""
-        self._catch_signals()
         with ExitStack() as closing:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                closing.callback(signal.signal, number, signal.signal(number, self._stop))
             http = StatusServer(self._options.http_listen, self._metrics.registry, lambda: self._unready)
             closing.callback(http.close)
             self._url = http.url
@@ -150,19 +151,16 @@ class Service:
             self._failed = True
             raise
 
-    def _catch_signals(self) -> None:
-        def stop(number: int, frame: FrameType | None) -> None:
-            if self._stopping.is_set():
-                return
-            self._stopping.set()
-            # Nothing is lost by it: what is not committed is aborted, and restored by the next start.
-            seconds = self._options.deadline_ms / 1000 - _LAST_RESORT_SECONDS
-            guard = Timer(max(seconds, 0.05), os._exit, (0,))
-            guard.daemon = True
-            guard.start()
-
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal: finish what is under way, and end the process by the deadline whatever hangs."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        # Nothing is lost by it: what is not committed is aborted, and done again by the next start.
+        seconds = self._options.deadline_ms / 1000 - _LAST_RESORT_SECONDS
+        guard = Timer(max(seconds, 0.05), os._exit, (0,))
+        guard.daemon = True
+        guard.start()
 
     def _finish(self) -> None:
         self._unready = "stopping"

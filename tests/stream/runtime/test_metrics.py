@@ -1,0 +1,33 @@
+"""The names that dashboards and alerts rely on."""
+
+from prometheus_client import generate_latest
+
+from stream.runtime.metrics import Metrics
+
+NAMES = """tidegate_records_total{topic,result} tidegate_lag_records{topic,partition} tidegate_stage_seconds{stage}
+tidegate_latency_seconds{origin} tidegate_transactions_total{result} tidegate_transaction_seconds{phase}
+tidegate_restore_seconds tidegate_state_bytes tidegate_embedding_cache_total{result} tidegate_decisions_total{decision}
+tidegate_findings_total{activity,severity} tidegate_dead_letters_total{reason} tidegate_release_info{release,space_id}
+tidegate_budget_used_ratio"""
+
+
+def test_every_metric_has_its_name_its_labels_and_a_sentence_and_no_tenant() -> None:
+    metrics = Metrics()
+    declared = {}
+    for name, metric in vars(metrics).items():
+        if name == "registry":
+            continue
+        family = metric.describe()[0]
+        exported = family.name + ("_total" if family.type == "counter" else "")
+        labels = "{" + ",".join(metric._labelnames) + "}" if metric._labelnames else ""
+        declared[exported + labels] = family.documentation
+    assert set(declared) == set(NAMES.split())
+    assert all(sentence.endswith(".") for sentence in declared.values())
+    assert not any("tenant" in name for name in declared)
+
+
+def test_two_services_of_one_process_do_not_meet() -> None:
+    first, second = Metrics(), Metrics()
+    first.state_bytes.set(7)
+    assert b"tidegate_state_bytes 7.0" in generate_latest(first.registry)
+    assert b"tidegate_state_bytes 0.0" in generate_latest(second.registry)

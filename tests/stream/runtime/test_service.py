@@ -1,0 +1,202 @@
+"""The loop of every service, over a source and a pipeline in memory."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import Event
+from typing import cast
+
+import pytest
+
+from stream.errors import FencedError, RetriableError
+from stream.record import Record
+from stream.runtime.committer import Committer
+from stream.runtime.delivery import Work
+from stream.runtime.faults import Aborted
+from stream.runtime.group import GroupSource, Polled
+from stream.runtime.metrics import Metrics
+from stream.runtime.plan import TRANSACTION_BYTES_MAX
+from stream.runtime.service import Service, ServiceOptions
+from stream.sources.kafka import Place
+
+HERE: Place = ("t", 0)
+
+
+class Source:
+    """One partition with the given offsets; its end lies at `end`, behind markers."""
+
+    def __init__(self, offsets: Sequence[int], end: int) -> None:
+        self._offsets = offsets
+        self._end = end
+        self._at = -1
+        self._told = False
+        self.group: dict[Place, int | None] = {HERE: None}
+        self.held = {HERE}
+        self.joined = True
+        self.starts: list[int] = []
+        self.closed = False
+
+    @property
+    def assigned(self) -> set[Place]:
+        return {HERE}
+
+    def hold(self, places: Iterable[Place]) -> None:
+        self.held |= set(places)
+
+    def start(self, starts: Mapping[Place, int]) -> None:
+        self.held -= set(starts)
+        self._at, self._told = starts[HERE], False
+        self.starts.append(starts[HERE])
+
+    def committed(self, places: Iterable[Place], pause: Callable[[float], bool]) -> dict[Place, int | None]:
+        return dict(self.group)
+
+    def poll(self, records_max: int, bytes_max: int, wait_seconds: float) -> Polled:
+        offsets = [offset for offset in self._offsets if offset >= self._at][:records_max]
+        if offsets:
+            self._at = offsets[-1] + 1
+            return Polled([Record("t", 0, offset, 0, None, b"x") for offset in offsets], {}, len(offsets))
+        told, self._told = self._told, True
+        return Polled([], {} if told else {HERE: self._end})
+
+    def high(self, place: Place) -> int:
+        return self._end
+
+    def serve(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Counting:
+    """Writes the offsets it is given; state is how many they were."""
+
+    release = "r"
+
+    def __init__(self, source: Source, bytes_per_record: int = 1) -> None:
+        self._source = source
+        self._bytes = bytes_per_record
+        self.state = 0
+        self.kept = 0
+        self.written: list[int] = []
+        self.refused: deque[Exception] = deque()
+        self.restores = 0
+
+    def load(self) -> None:
+        pass
+
+    def restore(self, committed: Mapping[Place, int | None], waiting: Callable[[], None]) -> Mapping[Place, int]:
+        self.restores += 1
+        if self.refused:
+            raise self.refused.popleft()
+        waiting()
+        self.state = self.kept
+        return {place: offset or 0 for place, offset in committed.items()}
+
+    def drop(self, places: Iterable[Place]) -> None:
+        if set(places):
+            self.state = -(10**9)
+
+    def step(self, polled: Polled, offsets: Mapping[Place, int]) -> Work:
+        self.state += len(polled.records)
+        state, seen = self.state, [record.offset for record in polled.records]
+
+        def committed() -> None:
+            self.written += seen
+            self.kept = state
+            self._source.group.update(offsets)
+
+        size = self._bytes * len(seen)
+        return Work(offsets, lambda _: None, lambda _: None, committed, len(seen), len(seen), size)
+
+    def tick(self, place: Place) -> Work | None:
+        return None
+
+
+class Deliveries:
+    """Commits, except where told otherwise."""
+
+    def __init__(self, *failures: Exception | None) -> None:
+        self._failures = deque(failures)
+
+    def open(self) -> None:
+        pass
+
+    def deliver(self, work: Work) -> None:
+        failure = self._failures.popleft() if self._failures else None
+        if failure is not None:
+            raise failure
+        work.committed()
+
+    def settle(self, work: Work) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def served(source: Source, pipeline: Counting, deliveries: Deliveries, records_max: int = 7) -> Service:
+    """A service that has run until the end."""
+    metrics = Metrics()
+    options = ServiceOptions(1, records_max, 10_000, "127.0.0.1:0", until_end=True)
+    committer = Committer(deliveries, metrics)
+    made = cast(GroupSource, source)
+    service = Service(options, pipeline, lambda _: made, committer, lambda: {HERE: source._end}, metrics, Event())
+    service.run()
+    return service
+
+
+def test_it_commits_every_record_once_and_then_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    source = Source([*range(10), *range(15, 40)], end=45)
+    pipeline = Counting(source)
+    served(source, pipeline, Deliveries())
+    assert pipeline.written == [*range(10), *range(15, 40)]
+    assert source.group == {HERE: 45}
+    assert source.closed
+    out = capsys.readouterr().out
+    assert out.startswith('READY {"http":"http://127.0.0.1:')
+    assert '"partitions":[0],"release":"r"}' in out
+
+
+def test_an_aborted_batch_is_done_again_from_restored_state() -> None:
+    source = Source(range(50), end=50)
+    pipeline = Counting(source)
+    served(source, pipeline, Deliveries(None, None, Aborted("aborted"), None, Aborted("again")))
+    assert pipeline.written == list(range(50))
+    assert pipeline.kept == 50
+    assert pipeline.restores == 3
+    assert source.starts[:2] == [0, 14]
+
+
+def test_a_restore_that_the_broker_cannot_serve_yet_is_tried_again() -> None:
+    source = Source(range(5), end=5)
+    pipeline = Counting(source)
+    pipeline.refused.extend([RetriableError("away"), RetriableError("still away")])
+    served(source, pipeline, Deliveries())
+    assert pipeline.written == list(range(5))
+    assert pipeline.restores == 3
+
+
+def test_an_outcome_that_is_too_large_is_done_again_in_smaller_parts() -> None:
+    source = Source(range(20), end=20)
+    pipeline = Counting(source, bytes_per_record=TRANSACTION_BYTES_MAX // 3)
+    served(source, pipeline, Deliveries(), records_max=16)
+    assert pipeline.written == list(range(20))
+    assert pipeline.restores >= 3
+
+
+def test_a_fenced_producer_ends_the_service_and_closes_everything() -> None:
+    source = Source(range(20), end=20)
+    with pytest.raises(FencedError):
+        served(source, Counting(source), Deliveries(None, FencedError("fenced")))
+    assert source.closed
+
+
+def test_revoked_partitions_are_given_up_with_nothing_pending() -> None:
+    source = Source(range(20), end=20)
+    pipeline = Counting(source)
+    service = served(source, pipeline, Deliveries())
+    service.revoked([HERE])
+    assert pipeline.state < 0
+    service.lost([HERE])
+    assert pipeline.written == list(range(20))
