@@ -69,6 +69,8 @@ class FindingView:
     activity: Literal[1, 2, 3]
     """1 Create, 2 Update, 3 Close."""
     time_ms: int
+    created_ms: int
+    """Event time of the opening event; a late event may bring an earlier `first_seen_ms`, never this."""
     first_seen_ms: int
     last_seen_ms: int
     count: int
@@ -208,7 +210,7 @@ def _finding_info(view: FindingView, title: str) -> ocsf.FindingInfo:
         analytic=ocsf.Analytic(
             type_id=4, type="Learning (ML/DL)", name="tidegate", uid=view.release, version=view.release
         ),
-        created_time=view.first_seen_ms,
+        created_time=view.created_ms,
         first_seen_time=view.first_seen_ms,
         last_seen_time=view.last_seen_ms,
         modified_time=view.time_ms,

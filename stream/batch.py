@@ -32,6 +32,8 @@ class EventBatch:
     heads: list[EventHead]
     digests: list[bytes]
     """Of all request and then response messages of each event, joined."""
+    keys: list[bytes | None]
+    """Of the records, which the scores take over."""
     traceparent: list[bytes | None]
     topic: str
 
@@ -53,6 +55,7 @@ class EventBatch:
             self.clamped[index],
             [self.heads[i] for i in at],
             [self.digests[i] for i in at],
+            [self.keys[i] for i in at],
             [self.traceparent[i] for i in at],
             self.topic,
         )

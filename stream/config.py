@@ -204,7 +204,7 @@ class DecisionSettings:
     """When a score becomes a finding."""
 
     mode: str = "fpr"
-    """`fpr`, a session false-positive rate, or `budget`, a number of findings a day."""
+    """`fpr`, a session false-positive rate; `budget` is refused until releases hold the tenants' shares of one."""
     session_fpr: float = 0.01
     """Share of benign sessions that may be flagged, in mode `fpr`."""
 
@@ -222,9 +222,9 @@ class BudgetSettings:
     """How many findings a SOC wants, in mode `budget`."""
 
     findings_per_day: float = 50.0
-    """New findings a day, over all tenants."""
+    """New findings a day, over all tenants; of mode `budget`."""
     critical_reserve: float = 0.2
-    """Share of them kept for severity critical."""
+    """Share of them kept for severity critical; of mode `budget`."""
 
     def __post_init__(self) -> None:
         rules.number("budget.findings_per_day", self.findings_per_day, above=0.0)

@@ -197,8 +197,8 @@ def _train(
 ) -> None:
     n, steps, features = x.shape
     generator = torch.Generator().manual_seed(seed + 1)
-    epochs = max(how.epochs, ceil(how.steps_min * how.batch / n))
     batches = ceil(n / how.batch)
+    epochs = max(how.epochs, ceil(how.steps_min / batches))
     optimiser = _Adam(list(network.parameters()))
     position = torch.ones(steps, 1)
     position[-1] = how.last_event

@@ -10,7 +10,7 @@ import orjson
 from stream.errors import StateError
 
 _ID_BYTES = 16
-_CONTENT_BYTES = 8
+_CONTENT_BYTES = 16
 _ENTRY_BYTES = _ID_BYTES + _CONTENT_BYTES
 _VERSION = 1
 
@@ -56,7 +56,7 @@ class Dedup:
         ids
             First 16 bytes of each event id.
         contents
-            First 8 bytes of the hash of each event's raw bytes.
+            First 16 bytes of the hash of each event's raw bytes.
         core_time_ms
             The partition's time at each.
         """

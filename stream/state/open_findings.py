@@ -15,6 +15,9 @@ from stream.record import StateChange
 EVENT_IDS_MAX = 100
 """Events a finding names; its count goes on."""
 EVIDENCE_MAX = 5
+NAMES_MAX = 32
+"""Tools, and models, that a finding lists: a caller chooses how many there are."""
+NAME_CHARS_MAX = 128
 
 Entity = tuple[int, str, str]
 """Partition, tenant, session."""
@@ -48,6 +51,7 @@ class OpenFinding(msgspec.Struct):
     opening_event_id: str
     revision: int
     count: int
+    created_ms: int
     first_ms: int
     last_ms: int
     last_core_ms: int
@@ -85,7 +89,7 @@ class OpenFindings:
     def due(self, partition: int, core_time_ms: int) -> list[tuple[int, Entity]]:
         """Findings of a partition that close at or before this time: (due, entity), in that order."""
         heap = self._timers.get(partition, [])
-        out: list[tuple[int, Entity]] = []
+        out: set[tuple[int, Entity]] = set()
         while heap and heap[0][0] <= core_time_ms:
             _, entity = heapq.heappop(heap)
             finding = self._open.get(entity)
@@ -93,8 +97,7 @@ class OpenFindings:
                 continue
             actual = finding.last_core_ms + self.quiet_ms
             if actual <= core_time_ms:
-                if (actual, entity) not in out:
-                    out.append((actual, entity))
+                out.add((actual, entity))
             else:
                 heapq.heappush(heap, (actual, entity))
         return sorted(out)
@@ -175,6 +178,7 @@ def _opened(anomaly: Anomaly) -> OpenFinding:
         opening_event_id=anomaly.event_id,
         revision=1,
         count=1,
+        created_ms=anomaly.event_time_ms,
         first_ms=anomaly.event_time_ms,
         last_ms=anomaly.event_time_ms,
         last_core_ms=anomaly.core_time_ms,
@@ -187,8 +191,8 @@ def _opened(anomaly: Anomaly) -> OpenFinding:
         key_hash=anomaly.key_hash,
         user=anomaly.user,
         ip=anomaly.ip,
-        models=[anomaly.model] if anomaly.model else [],
-        tools=list(anomaly.tools),
+        models=_names([], [anomaly.model] if anomaly.model else []),
+        tools=_names([], anomaly.tools),
         traceparent=anomaly.traceparent.decode("latin-1") if anomaly.traceparent else None,
     )
 
@@ -208,8 +212,18 @@ def _updated(finding: OpenFinding, anomaly: Anomaly) -> None:
     else:
         finding.evidence = [*finding.evidence, *anomaly.evidence][:EVIDENCE_MAX]
     finding.techniques += [uid for uid in anomaly.techniques if uid not in finding.techniques]
-    if len(finding.event_ids) < EVENT_IDS_MAX:
-        finding.event_ids.append(anomaly.event_id)
-    if anomaly.model and anomaly.model not in finding.models:
-        finding.models.append(anomaly.model)
-    finding.tools += [tool for tool in anomaly.tools if tool not in finding.tools]
+    # The opening event stays, since the uid is derived from it, and so does the one that this revision is about.
+    if len(finding.event_ids) == EVENT_IDS_MAX:
+        del finding.event_ids[1]
+    finding.event_ids.append(anomaly.event_id)
+    finding.models = _names(finding.models, [anomaly.model] if anomaly.model else [])
+    finding.tools = _names(finding.tools, anomaly.tools)
+
+
+def _names(known: Sequence[str], more: Sequence[str]) -> list[str]:
+    """Distinct names in the order they came, so many and so long that a finding stays small.
+
+    >>> _names(["search"], ["pay", "search"])
+    ['search', 'pay']
+    """
+    return list(dict.fromkeys([*known, *(name[:NAME_CHARS_MAX] for name in more)]))[:NAMES_MAX]

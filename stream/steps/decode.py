@@ -53,6 +53,7 @@ def decode(records: Sequence[Record], future_ms: int) -> tuple[EventBatch, list[
         failed=np.fromiter((h.status == "failure" for h in heads), np.bool_, n),
         heads=heads,
         digests=digests,
+        keys=[record.key for record in kept],
         traceparent=[_traceparent(r) for r in kept],
         topic=kept[0].topic if kept else "",
     )

@@ -60,6 +60,7 @@ class FindingWriter:
             revision=finding.revision,
             activity=activity,
             time_ms=time_ms,
+            created_ms=finding.created_ms,
             first_seen_ms=finding.first_ms,
             last_seen_ms=finding.last_ms,
             count=finding.count,

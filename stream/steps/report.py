@@ -56,7 +56,7 @@ def score_record(
         body["p_combined"] = significant(float(scores.p_combined[at]))
     record = OutRecord(
         partition,
-        event_key(head.tenant, None),
+        batch.keys[event] or event_key(head.tenant, None),
         orjson.dumps(body, option=orjson.OPT_SORT_KEYS),
         (batch.topic, partition, offset),
         head.event_id,

@@ -52,7 +52,7 @@ def timed(batch: EventBatch, state: State, settings: Settings, outcome: Outcome)
         late[mine] = times < core[mine] - settings.core.lateness_ms
         held.core_time_ms = int(core[mine[-1]])
         ids = [bytes.fromhex(batch.heads[i].event_id[:32]) for i in mine.tolist()]
-        contents = [bytes.fromhex(batch.heads[i].source.raw_sha256[:16]) for i in mine.tolist()]
+        contents = [bytes.fromhex(batch.heads[i].source.raw_sha256[:32]) for i in mine.tolist()]
         times_list = core[mine].tolist()
         duplicate[mine], conflicting = held.dedup.check(ids, contents, times_list)
         rows = held.dedup.commit(ids, contents, times_list)

@@ -34,6 +34,7 @@ VIEW = FindingView(
     revision=1,
     activity=1,
     time_ms=1795304824372,
+    created_ms=1795303924372,
     first_seen_ms=1795303924372,
     last_seen_ms=1795304824372,
     count=1,

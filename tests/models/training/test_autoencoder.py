@@ -166,3 +166,12 @@ def test_the_number_of_threads_is_given_back() -> None:
 def test_input_that_is_no_windows_is_refused(windows: np.ndarray, lengths: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit(windows, lengths, seed=1)
+
+
+def test_little_traffic_takes_the_least_number_of_steps_and_no_more() -> None:
+    # An epoch of 4 windows is one step, so 40 steps are 40 epochs.
+    windows, lengths = cycling_windows(0, 4)
+    told: list[int] = []
+    how = Fit(hidden=4, bottleneck=2, epochs=1, steps_min=40)
+    fit(windows, lengths, seed=1, how=how, progress=lambda epoch, epochs, loss: told.append(epochs))
+    assert set(told) == {40}
