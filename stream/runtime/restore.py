@@ -152,8 +152,7 @@ class Restorer:
         where = f"{self._inputs}[{partition}]"
         remedy = (
             f"Another group may have written {self._state}, or somebody moved the group's offsets. Set them to the "
-            "state's, or give this scorer its own --group-id and --output-prefix: docs/runbook.md, "
-            "'State and offsets differ'."
+            "state's, or give this scorer its own --group-id and --output-prefix: docs/runbook.md, 'State'."
         )
         if cursor is None:
             if committed is None or not self._exact:

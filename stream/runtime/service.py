@@ -323,7 +323,7 @@ class Service:
         """Commit what is under way, then forget the partitions."""
         if self._failed:
             return
-        _LOG.info("revoked: %s", places)
+        _LOG.info("revoked: %s", _named(places))
         try:
             if not self._committer.drain(self._options.deadline_ms / 1000):
                 raise Aborted("what was under way did not commit in time")
@@ -334,7 +334,7 @@ class Service:
 
     def lost(self, places: Sequence[Place]) -> None:
         """Somebody else has the partitions: forget what is not committed."""
-        _LOG.warning("lost: %s", places)
+        _LOG.warning("lost: %s", _named(places))
         self._recover()
         self._forget(places)
 
@@ -356,3 +356,7 @@ class Service:
             if offset is not None:
                 self._known[place] = offset
         return False
+
+
+def _named(places: Iterable[Place]) -> str:
+    return ", ".join(f"{topic}[{partition}]" for topic, partition in sorted(places)) or "nothing"
