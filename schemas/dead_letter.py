@@ -55,12 +55,25 @@ def headers(
     offset: int,
     reason: str,
     message: str,
+    connector: str,
+    step: str,
     stage: str,
     exception_class: str,
+    event_id: str | None = None,
 ) -> RawHeaders:
     """Headers of a dead letter: those of its source unchanged, then what went wrong, where.
 
-    >>> dict(headers((), topic="t", partition=0, offset=7, reason="schema", message="…", stage="VALUE_CONVERTER",
+    A source that is an output of ours has `tg-` headers of its own; of two with one name the last one is the letter's.
+
+    Parameters
+    ----------
+    connector, step
+        Service, and qualified name of the class, that could not read the record.
+    event_id
+        Of the event in the record, where that much could be read.
+
+    >>> dict(headers((), topic="t", partition=0, offset=7, reason="schema", message="…", connector="tidegate.ingest",
+    ...              step="stream.steps.ingest.IngestStep", stage="VALUE_CONVERTER",
     ...              exception_class="stream.errors.DecodeError"))["tg-source"]
     b't/0/7'
     """
@@ -68,15 +81,18 @@ def headers(
         "__connect.errors.topic": topic,
         "__connect.errors.partition": str(partition),
         "__connect.errors.offset": str(offset),
-        "__connect.errors.connector.name": "tidegate.ingest",
+        "__connect.errors.connector.name": connector,
         "__connect.errors.task.id": "0",
         "__connect.errors.stage": stage,
-        "__connect.errors.class.name": "stream.steps.ingest.IngestStep",
+        "__connect.errors.class.name": step,
         "__connect.errors.exception.class.name": exception_class,
         "__connect.errors.exception.message": message[:MESSAGE_MAX],
+        "tg-schema": "dead_letters.v1",
         "tg-reason": reason,
         "tg-source": f"{topic}/{partition}/{offset}",
     }
+    if event_id is not None:
+        added["tg-event-id"] = event_id
     return (*source, *((name, value.encode("utf-8", "replace")) for name, value in added.items()))
 
 

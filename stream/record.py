@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 Headers = tuple[tuple[str, bytes | None], ...]
+
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context, version 00. Whoever writes the header must not decide how large what we write gets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,16 @@ class Record:
             if key == name:
                 return value
         return None
+
+    @property
+    def traceparent(self) -> bytes | None:
+        """The trace that the record belongs to: None when its header is absent or not in W3C's form.
+
+        >>> Record("t", 0, 7, 0, None, b"{}", (("traceparent", b"x" * 2_000_000),)).traceparent is None
+        True
+        """
+        value = self.header("traceparent") if self.headers else None
+        return value if value is not None and _TRACEPARENT.fullmatch(value) else None
 
     @property
     def position(self) -> str:
@@ -64,7 +78,10 @@ class DeadLetter:
     """One of `schemas.dead_letter.REASONS`."""
     message: str
     stage: str
+    """In Kafka Connect's words."""
     exception_class: str
+    event_id: str | None = None
+    """Of the event in it, where that much could be read."""
 
 
 @dataclass(frozen=True, slots=True)

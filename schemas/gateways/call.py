@@ -11,6 +11,7 @@ from schemas.event import ContentState, Role, SessionSource, Status
 
 _MAX_COUNT = 1 << 53
 _MAX_TIME_MS = 253_402_300_800_000  # the year 10000
+_KINDS = {str: "a text", bool: "a boolean", list: "a list", dict: "an object", type(None): "null"}
 
 
 class Unreadable(ValueError):
@@ -145,6 +146,17 @@ def amount_of(value: Any) -> float | None:
 def flag_of(value: Any) -> bool | None:
     """A boolean, else None."""
     return value if isinstance(value, bool) else None
+
+
+def kind_of(value: Any) -> str:
+    """What came, for a message: the kind in JSON's words, and a number itself, but never a text.
+
+    >>> kind_of(-5), kind_of("hidden"), kind_of({}), kind_of(None)
+    ('the number -5', 'a text', 'an object', 'null')
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"the number {value:.15g}" if isinstance(value, float) else f"the number {value!r:.40}"
+    return _KINDS.get(type(value), type(value).__name__)
 
 
 def is_time_ms(value: float) -> bool:

@@ -15,6 +15,7 @@ from schemas.gateways.call import (
     count_of,
     flag_of,
     is_time_ms,
+    kind_of,
     text_of,
 )
 from schemas.gateways.openai_chat import REDACTED, parse_message
@@ -222,15 +223,18 @@ def _seconds(value: Any, field: str) -> float | None:
     """Epoch seconds of a time field: a number, or ISO text as some loggers write it, UTC unless it says otherwise."""
     if value is None:
         return None
+    seconds = value
     if isinstance(value, str):
         try:
             when = datetime.fromisoformat(value)
         except ValueError:
             when = None
-        value = None if when is None else (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and is_time_ms(value * 1000):
-        return value
-    raise Unreadable("schema", f"$.{field} must be epoch seconds; got {type(value).__name__} outside of 1970 to 9999")
+        seconds = None if when is None else (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and is_time_ms(seconds * 1000):
+        return seconds
+    raise Unreadable(
+        "schema", f"$.{field} must be epoch seconds or an ISO 8601 text, from 1970 to 9999; got {kind_of(value)}"
+    )
 
 
 def _milliseconds(start: float | None, end: float | None) -> float | None:
@@ -251,7 +255,7 @@ def _messages(messages: Any) -> tuple[list[bytes], ContentState]:
     elif messages is None:
         raws = []
     else:
-        raise Unreadable("schema", f"$.messages must be a list, a text or null; got {type(messages).__name__}")
+        raise Unreadable("schema", f"$.messages must be a list, a text or null; got {kind_of(messages)}")
     return raws, "full" if raws else "redacted"
 
 

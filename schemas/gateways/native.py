@@ -18,6 +18,7 @@ from schemas.gateways.call import (
     count_of,
     flag_of,
     is_time_ms,
+    kind_of,
     text_of,
 )
 from schemas.gateways.repair import loads, repair
@@ -30,7 +31,7 @@ _TEXT_FIELDS = ("text", "id", "name", "mime_type", "uri")
 
 class _Record(msgspec.Struct, gc=False):
     event_time_ms: Any = msgspec.UNSET
-    messages: list[msgspec.Raw] | dict[str, Any] | str | float | bool | msgspec.UnsetType | None = msgspec.UNSET
+    messages: list[msgspec.Raw] | dict[str, Any] | str | float | bool | None = None
     output: list[msgspec.Raw] | dict[str, Any] | str | float | bool | None = None
     event_id: Any = None
     tenant: Any = None
@@ -92,7 +93,7 @@ class Native:
             raise Unreadable("unknown_format", "$.event_time_ms is absent: not a native record")
         time_ms = record.event_time_ms
         if not isinstance(time_ms, (int, float)) or isinstance(time_ms, bool) or not is_time_ms(time_ms):
-            raise Unreadable("schema", f"$.event_time_ms must be ms since the epoch; got {type(time_ms).__name__}")
+            raise Unreadable("schema", f"$.event_time_ms must be ms since the epoch; got {kind_of(time_ms)}")
         event_id, trace_id, span_id = text_of(record.event_id), text_of(record.trace_id), text_of(record.span_id)
         session = text_of(record.session)
         return [
@@ -187,8 +188,7 @@ def _raws(value: Any, field: str) -> list[bytes]:
     if value is None:
         return []
     if not isinstance(value, list):
-        got = "nothing" if value is msgspec.UNSET else type(value).__name__
-        raise Unreadable("schema", f"$.{field} must be a list of messages; got {got}")
+        raise Unreadable("schema", f"$.{field} must be a list of messages; got {kind_of(value)}")
     return [bytes(raw) for raw in value]
 
 

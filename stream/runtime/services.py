@@ -47,7 +47,7 @@ def score_service(
     broker = Broker(settings, "score")
     topics, common = settings.topics, client_config(settings, "score")
     broker.require([topics.events, topics.scores, topics.findings, topics.state, topics.journal], topics.partitions)
-    dead_letters = _dead_letters(settings, broker, topics.events)
+    dead_letters = _dead_letters(settings, broker, topics.events, "tidegate.score", "stream.core.Core")
 
     def outputs(release: str) -> ScoreTopics:
         return ScoreTopics(
@@ -112,7 +112,8 @@ def ingest_service(
     topics, common = settings.topics, client_config(settings, "ingest")
     inputs = {source: broker.partitions(source) for source in sources}
     broker.require([topics.events], topics.partitions)
-    dead_letters = {source: _dead_letters(settings, broker, source) for source in sources}
+    step = "stream.steps.ingest.IngestStep"
+    dead_letters = {source: _dead_letters(settings, broker, source, "tidegate.ingest", step) for source in sources}
 
     def pipeline(metrics: Metrics) -> IngestPipeline:
         events = OutputTopic(topics.events, "events.v1")
@@ -121,8 +122,10 @@ def ingest_service(
     return service(settings, common, broker.ends, member, inputs, pipeline, until_end=until_end, stopping=stopping)
 
 
-def _dead_letters(settings: Settings, broker: Broker, source: str) -> DeadLetterTopic:
+def _dead_letters(settings: Settings, broker: Broker, source: str, connector: str, step: str) -> DeadLetterTopic:
     name = f"{source}.dlq"
     broker.ensure_dead_letters(name, source)
     mode: PayloadMode = "reference" if settings.dlq.payload == "reference" else "raw"
-    return DeadLetterTopic(name, broker.partitions(name), broker.message_bytes_max(name), mode)
+    return DeadLetterTopic(
+        name, broker.partitions(name), broker.message_bytes_max(name), mode, connector=connector, step=step
+    )

@@ -138,13 +138,26 @@ class DeadLetterTopic:
         Its `max.message.bytes`.
     mode
         `dlq.payload`.
+    connector, step
+        As in `schemas.dead_letter.headers`.
     """
 
-    def __init__(self, name: str, partitions: int, message_bytes_max: int, mode: dead_letter.PayloadMode) -> None:
+    def __init__(
+        self,
+        name: str,
+        partitions: int,
+        message_bytes_max: int,
+        mode: dead_letter.PayloadMode,
+        *,
+        connector: str,
+        step: str,
+    ) -> None:
         self.name = name
         self._partitions = partitions
         self._message_bytes_max = message_bytes_max
         self._mode = mode
+        self._connector = connector
+        self._step = step
 
     def write(self, writer: KafkaWriter, letter: DeadLetter) -> None:
         """Produce one dead letter."""
@@ -156,8 +169,11 @@ class DeadLetterTopic:
             offset=record.offset,
             reason=letter.reason,
             message=letter.message,
+            connector=self._connector,
+            step=self._step,
             stage=letter.stage,
             exception_class=letter.exception_class,
+            event_id=letter.event_id,
         )
         value = dead_letter.payload(
             record.value,

@@ -1,5 +1,6 @@
 """Records of the events topic -> columns, and dead letters for what is not an event."""
 
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -12,6 +13,10 @@ from stream.record import DeadLetter, Record
 
 _DECODER = msgspec.json.Decoder(EventHead)
 _HEX_CHARS = 64
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
+_IDENTIFIERS = ("tenant", "session", "key_hash", "user", "ip", "model_requested", "model_served")
+_ID_CHARS = 1_024
+"""Of an identifier; ingest writes half of it at most. Scores and findings repeat them and must fit their topics."""
 
 
 def decode(records: Sequence[Record], future_ms: int) -> tuple[EventBatch, list[DeadLetter]]:
@@ -29,11 +34,12 @@ def decode(records: Sequence[Record], future_ms: int) -> tuple[EventBatch, list[
     kept: list[Record] = []
     dead: list[DeadLetter] = []
     for record in records:
+        head = None
         try:
             head = _DECODER.decode(record.value or b"")
             digest = _checked_digests(head)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            dead.append(_dead_letter(record, error))
+            dead.append(_dead_letter(record, error, head))
             continue
         heads.append(head)
         digests.append(digest)
@@ -54,7 +60,7 @@ def decode(records: Sequence[Record], future_ms: int) -> tuple[EventBatch, list[
         heads=heads,
         digests=digests,
         keys=[record.key for record in kept],
-        traceparent=[_traceparent(r) for r in kept],
+        traceparent=[r.traceparent for r in kept],
         topic=kept[0].topic if kept else "",
     )
     return batch, dead
@@ -66,12 +72,20 @@ def _checked_digests(head: EventHead) -> bytes:
     _check_sha256("source.raw_sha256", head.source.raw_sha256)
     if not 0 <= head.event_time_ms < 1 << 53:
         raise ValueError(f"$.event_time_ms must be ms since 1970; got {head.event_time_ms}")
+    _check_identifiers(head)
     texts = [message.digest for message in head.messages]
     texts += [message.digest for message in head.output]
     digests = bytes.fromhex("".join(texts))
     if len(digests) != DIGEST_BYTES * len(texts) or any(len(text) != 2 * DIGEST_BYTES for text in texts):
         raise ValueError(f"$.messages[].digest must be {2 * DIGEST_BYTES} hex characters each")
     return digests
+
+
+def _check_identifiers(head: EventHead) -> None:
+    for field in _IDENTIFIERS:
+        text = getattr(head, field)
+        if text is not None and len(text) > _ID_CHARS:
+            raise ValueError(f"$.{field} must be at most {_ID_CHARS} characters; got {len(text)}")
 
 
 def _check_sha256(field: str, text: str) -> None:
@@ -86,21 +100,16 @@ def _numbers(values: list[int | None] | list[float | None]) -> NDArray[np.float6
     return np.where((column >= 0) & (column < 2.0**53), column, np.nan)
 
 
-def _traceparent(record: Record) -> bytes | None:
-    for name, value in record.headers:
-        if name == "traceparent":
-            return value
-    return None
-
-
-def _dead_letter(record: Record, error: Exception) -> DeadLetter:
+def _dead_letter(record: Record, error: Exception, head: EventHead | None) -> DeadLetter:
     reason = "schema" if isinstance(error, msgspec.ValidationError | ValueError) else "undecodable"
     if isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError):
         reason = "undecodable"
+    kind = type(error)
     return DeadLetter(
         record,
         reason,
-        f"{record.topic}[{record.partition}]@{record.offset}: {error}. See schemas/examples/events/.",
-        "score",
-        type(error).__name__,
+        f"{record.position}: {error}. See schemas/examples/events.v1/.",
+        "VALUE_CONVERTER",
+        f"{kind.__module__}.{kind.__qualname__}",
+        head.event_id if head is not None and _SHA256.fullmatch(head.event_id) else None,
     )

@@ -169,7 +169,7 @@ def decode_calls(value: bytes, format: GatewayFormat) -> list[tuple[bytes, Gatew
     Raises
     ------
     DecodeError
-        With the reason of `Unreadable`.
+        With the reason of `Unreadable`; `schema` for an array of nothing, since no record goes without a trace.
     """
     try:
         # Decoders skip what they do not need without looking at its encoding.
@@ -181,6 +181,8 @@ def decode_calls(value: bytes, format: GatewayFormat) -> list[tuple[bytes, Gatew
         if trimmed[:1] != b"[":
             return [(value, call) for call in format.decode(value)]
         items = [bytes(item) for item in _RAWS.decode(trimmed)]
+        if not items:
+            raise DecodeError("schema", "the record's array must hold at least one record; got none")
         return [(item, call) for item in items for call in format.decode(item)]
     except Unreadable as error:
         raise DecodeError(error.reason, str(error)) from error

@@ -25,6 +25,13 @@ _DECODING = "VALUE_CONVERTER"
 _IDENTIFYING = "TRANSFORMATION"
 """Stages in Kafka Connect's words."""
 
+_ID_BYTES = 512
+_NAME_BYTES = 256
+_NAMES_MAX = 128
+"""Limits of identifiers, and of names in a list: what is derived from an event (keys, scores, findings) repeats them
+and has to fit topics whose records are far smaller than a gateway's."""
+_HASH_CHARS = 32
+
 _WORST: dict[ContentState, int] = {"full": 0, "truncated": 1, "redacted": 2, "external": 3}
 
 
@@ -104,7 +111,7 @@ class IngestStep:
         events += [self._event(record, raw, call) for raw, call in decode_calls(value, self._format)]
 
     def _event(self, record: Record, raw: bytes, call: GatewayCall) -> OutRecord:
-        tenant = self._tenants.tenant_of(call, raw)
+        tenant = _clipped(self._tenants.tenant_of(call, raw))
         raw_sha256 = sha256(raw).hexdigest()
         identity = event_id(call, raw_sha256)
         try:
@@ -139,20 +146,21 @@ class IngestStep:
             )
         key, partition = self._router.route(tenant, session)
         source = (record.topic, record.partition, record.offset)
-        traceparent = record.header("traceparent") if record.headers else None
-        return OutRecord(partition, key, value, source, identity, traceparent)
+        return OutRecord(partition, key, value, source, identity, record.traceparent)
 
     def _id(self, text: str | None, counts: dict[str, int]) -> str | None:
         if text is None:
             return None
-        redacted, kind = self._identifier(text)
+        # Long ones are not remembered: there is room for many identifiers, not for many megabytes.
+        redacted, kind = self._identifier(text) if len(text) <= _ID_BYTES else self._redact_identifier(text)
         if kind:
             counts[kind] = counts.get(kind, 0) + 1
         return redacted
 
     def _redact_identifier(self, text: str) -> tuple[str, str]:
         counts: dict[str, int] = {}
-        return self._redactor.identifier(text, counts), next(iter(counts), "")
+        # Redacted first: an address cut in two would no longer be found.
+        return _clipped(self._redactor.identifier(text, counts)), next(iter(counts), "")
 
 
 def _encode(
@@ -187,21 +195,21 @@ def _encode(
         "cost_usd": call.cost_usd,
         "duration_ms": call.duration_ms,
         "end_user": end_user,
-        "error_class": call.error_class,
-        "error_code": call.error_code,
+        "error_class": _clip(call.error_class),
+        "error_code": _clip(call.error_code),
         "event_id": event_id,
         "event_time_ms": call.event_time_ms,
-        "finish_reason": call.finish_reason,
-        "guardrails": call.guardrails or None,
+        "finish_reason": _clip(call.finish_reason),
+        "guardrails": _names(call.guardrails) or None,
         "history_complete": (call.history_complete and state == "full" and bool(messages)) or None,
-        "ip": _address(call.ip),
+        "ip": _address(call.ip[:_ID_BYTES]) if call.ip else None,
         "messages": orjson.Fragment(b"[%b]" % b",".join([message.json for message in messages])),
-        "model_requested": call.model_requested,
-        "model_served": call.model_served,
-        "operation": call.operation,
+        "model_requested": _clip(call.model_requested),
+        "model_served": _clip(call.model_served),
+        "operation": _clip(call.operation),
         "output": orjson.Fragment(b"[%b]" % b",".join(answered)) if answered else None,
         "prompt_tokens": call.prompt_tokens,
-        "provider": call.provider,
+        "provider": _clip(call.provider),
         "redaction": {"counts": counts, "policy": policy},
         "session": session,
         "session_source": session_source,
@@ -215,7 +223,7 @@ def _encode(
         "status": call.status,
         "stream": call.stream,
         "tenant": tenant,
-        "tools": call.tools or None,
+        "tools": _names(call.tools) or None,
         "total_tokens": call.total_tokens,
         "trace_id": trace_id,
         "ttft_ms": call.ttft_ms,
@@ -223,16 +231,30 @@ def _encode(
         "user_agent": user_agent,
     }
     event = {name: value for name, value in event.items() if value is not None}
-    event["key_hash"] = call.key_hash
+    event["key_hash"] = _clip(call.key_hash)
     return orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
 
 
+def _clipped(text: str, bytes_max: int = _ID_BYTES) -> str:
+    """`text`, or when it is longer than `bytes_max` its beginning and a hash, so that different ones stay different."""
+    if len(text) * 4 <= bytes_max or len(data := text.encode()) <= bytes_max:
+        return text
+    kept = data[: bytes_max - _HASH_CHARS - len("…".encode())].decode(errors="ignore")
+    return f"{kept}…{sha256(data).hexdigest()[:_HASH_CHARS]}"
+
+
+def _clip(text: str | None) -> str | None:
+    return None if text is None else _clipped(text)
+
+
+def _names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_clipped(name, _NAME_BYTES) for name in names[:_NAMES_MAX])
+
+
 @lru_cache(maxsize=65_536)
-def _address(text: str | None) -> str | None:
+def _address(text: str) -> str | None:
     """The client's address: the first of those that proxies passed on; None when it is none."""
-    if text is None:
-        return None
-    first = text.split(",")[0].strip()
+    first = text.split(",", maxsplit=1)[0].strip()
     try:
         return str(ip_address(first))
     except ValueError:

@@ -79,7 +79,7 @@ def test_output_topics_are_a_sink(kafka: str, topic_prefix: str, tmp_path: Path)
         topics = ScoreTopics(
             OutputTopic(name(SCORES), "scores.v1", "r"),
             OutputTopic(name(FINDINGS), "findings.v1", "r"),
-            DeadLetterTopic(name("dlq"), 2, 1_000_000, "raw"),
+            DeadLetterTopic(name("dlq"), 2, 1_000_000, "raw", connector="tidegate.score", step="stream.core.Core"),
             Changelog(name(STATE)),
             JournalTopic(name(JOURNAL)),
         )

@@ -69,9 +69,12 @@ def send(
     assert producer.flush(10) == 0
 
 
+TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
 def test_every_record_becomes_one_event_on_its_tenants_partition_with_the_ingest_time(cluster: Cluster) -> None:
     before_ms = int(time.time() * 1000)
-    send(cluster, [json.dumps(call(i, f"team-{i % 5}")) for i in range(60)], [("traceparent", b"00-1-2-01")])
+    send(cluster, [json.dumps(call(i, f"team-{i % 5}")) for i in range(60)], [("traceparent", TRACE)])
     code, errors = ingest(cluster)
     assert code == 0, errors
     events = cluster.read(EVENTS)
@@ -86,7 +89,7 @@ def test_every_record_becomes_one_event_on_its_tenants_partition_with_the_ingest
         assert headers["tg-event-id"].decode() == body["event_id"]
         source = body["source"]
         assert headers["tg-source"].decode() == f"{source['topic']}/{source['partition']}/{source['offset']}"
-        assert headers["traceparent"] == b"00-1-2-01"
+        assert headers["traceparent"] == TRACE
     assert cluster.committed("raw") == cluster.ends("raw")
 
 

@@ -6,7 +6,7 @@ import json
 from schemas.dead_letter import MESSAGE_MAX, REASONS, RawHeaders, headers, payload
 
 
-def of(source: RawHeaders = (), message: str = "no") -> RawHeaders:
+def of(source: RawHeaders = (), message: str = "no", event_id: str | None = None) -> RawHeaders:
     return headers(
         source,
         topic="raw",
@@ -14,8 +14,11 @@ def of(source: RawHeaders = (), message: str = "no") -> RawHeaders:
         offset=9,
         reason="schema",
         message=message,
+        connector="tidegate.score",
+        step="stream.core.Core",
         stage="VALUE_CONVERTER",
         exception_class="stream.errors.DecodeError",
+        event_id=event_id,
     )
 
 
@@ -42,11 +45,21 @@ def test_connects_error_headers_say_where_and_why() -> None:
     assert added["__connect.errors.topic"] == b"raw"
     assert added["__connect.errors.partition"] == b"3"
     assert added["__connect.errors.offset"] == b"9"
+    assert added["__connect.errors.connector.name"] == b"tidegate.score"
+    assert added["__connect.errors.class.name"] == b"stream.core.Core"
     assert added["__connect.errors.stage"] == b"VALUE_CONVERTER"
     assert added["__connect.errors.exception.class.name"] == b"stream.errors.DecodeError"
     assert added["__connect.errors.exception.message"] == b"no"
     assert added["tg-reason"] == b"schema"
     assert added["tg-source"] == b"raw/3/9"
+
+
+def test_a_dead_letter_says_what_it_is_even_where_its_source_was_an_event() -> None:
+    source: RawHeaders = (("tg-schema", b"events.v1"), ("tg-event-id", b"ab"), ("tg-source", b"gateway/0/1"))
+    added = dict(of(source))
+    assert (added["tg-schema"], added["tg-event-id"], added["tg-source"]) == (b"dead_letters.v1", b"ab", b"raw/3/9")
+    assert dict(of(event_id="cd"))["tg-event-id"] == b"cd"
+    assert "tg-event-id" not in dict(of())
 
 
 def test_a_message_of_any_length_and_content_fits_a_header() -> None:

@@ -41,7 +41,7 @@ def test_a_marker_in_content_or_in_a_nested_field_does_not_mislead() -> None:
         (b"", "undecodable"),
         (b"{", "undecodable"),
         (b"hello", "undecodable"),
-        (b'{"event_time_ms": 5}', "schema"),
+        (b'{"event_time_ms": "5"}', "schema"),
         (b'{"litellm_call_id": "x"}', "schema"),
     ],
 )

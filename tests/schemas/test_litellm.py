@@ -43,11 +43,24 @@ def test_without_a_start_the_end_counts_and_no_duration_is_known() -> None:
     assert (call.event_time_ms, call.duration_ms, call.ttft_ms) == (1795304824328, None, None)
 
 
-@pytest.mark.parametrize("start", ["yesterday", -5, 1e30, True, [], {}, 1795304819828039])
-def test_a_start_that_is_no_time_is_refused(start: Any) -> None:
-    with pytest.raises(Unreadable, match=r"\$\.startTime must be epoch seconds") as caught:
+@pytest.mark.parametrize(
+    ("start", "got"),
+    [
+        ("yesterday", "a text"),
+        ("0001-01-01", "a text"),
+        (-5, "the number -5"),
+        (1e30, "the number 1e+30"),
+        (True, "a boolean"),
+        ([], "a list"),
+        ({}, "an object"),
+        (1795304819828039, "the number 1795304819828039"),
+    ],
+)
+def test_a_start_that_is_no_time_is_refused(start: Any, got: str) -> None:
+    with pytest.raises(Unreadable) as caught:
         decoded(startTime=start)
-    assert caught.value.reason == "schema"
+    required = "$.startTime must be epoch seconds or an ISO 8601 text, from 1970 to 9999"
+    assert (caught.value.reason, str(caught.value)) == ("schema", f"{required}; got {got}")
 
 
 def test_a_record_without_any_time_is_refused() -> None:
@@ -206,9 +219,9 @@ def test_a_text_that_only_looks_like_a_list_stays_a_text() -> None:
     assert texts(call.messages, call) == ["[1] see the footnote"]
 
 
-@pytest.mark.parametrize("messages", [5, True])
-def test_messages_that_are_no_messages_are_refused(messages: Any) -> None:
-    with pytest.raises(Unreadable, match=r"\$\.messages must be a list") as caught:
+@pytest.mark.parametrize(("messages", "got"), [(5, "the number 5"), (True, "a boolean")])
+def test_messages_that_are_no_messages_are_refused(messages: Any, got: str) -> None:
+    with pytest.raises(Unreadable, match=rf"\$\.messages must be a list, a text or null; got {got}$") as caught:
         decoded(messages=messages)
     assert caught.value.reason == "schema"
 

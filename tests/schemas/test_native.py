@@ -96,10 +96,9 @@ def test_empty_parts_are_no_parts() -> None:
         ({"event_time_ms": None}, r"\$\.event_time_ms must be ms"),
         ({"event_time_ms": -1}, r"\$\.event_time_ms must be ms"),
         ({"event_time_ms": 1e20}, r"\$\.event_time_ms must be ms"),
-        ({"messages": ...}, r"\$\.messages must be a list of messages; got nothing"),
-        ({"messages": "hi"}, r"\$\.messages must be a list of messages; got str"),
-        ({"messages": {}}, r"\$\.messages must be a list of messages; got dict"),
-        ({"output": 5}, r"\$\.output must be a list of messages"),
+        ({"messages": "hi"}, r"\$\.messages must be a list of messages; got a text"),
+        ({"messages": {}}, r"\$\.messages must be a list of messages; got an object"),
+        ({"output": 5}, r"\$\.output must be a list of messages; got the number 5$"),
     ],
 )
 def test_a_wrong_field_is_named(changes: dict[str, Any], message: str) -> None:
@@ -124,6 +123,12 @@ def test_a_wrong_message_is_told(wrong: Any, message: str) -> None:
     call = decoded(messages=[wrong])
     with pytest.raises(Unreadable, match=message):
         call.parse(call.messages[0])
+
+
+@pytest.mark.parametrize("absent", [..., None])
+def test_absent_messages_are_no_error(absent: Any) -> None:
+    call = decoded(messages=absent)
+    assert (call.messages, call.content_state) == ([], "redacted")
 
 
 def test_no_event_time_means_another_format() -> None:

@@ -207,6 +207,8 @@ def test_dead_letter_says_where_and_what() -> None:
     value = orjson.dumps(event(1, START_MS) | {"event_time_ms": "soon"})
     outcome = core().step(InputBatch([Record(TOPIC, 3, 77, START_MS, b"k", value)], topic=TOPIC))
     (letter,) = outcome.dead_letters
-    assert (letter.reason, letter.stage) == ("schema", "score")
+    assert (letter.reason, letter.stage) == ("schema", "VALUE_CONVERTER")
+    assert letter.exception_class == "msgspec.ValidationError"
+    assert letter.message.endswith(". See schemas/examples/events.v1/.")
     assert letter.message.startswith(f"{TOPIC}[3]@77: ") and "$.event_time_ms" in letter.message
     assert letter.record.value == value

@@ -198,12 +198,15 @@ def test_finding_is_created_updated_and_closed_with_gapless_revisions() -> None:
     assert revisions == [(1, 1), (2, 2), (2, 3), (3, 4)]
 
 
+TRACES = [b"00-%032x-%016x-01" % (trace, trace) for trace in (1, 2)]
+
+
 def test_update_carries_its_own_trace_and_close_the_opening_one() -> None:
     live = core(EVERYTHING_FOUND)
-    traced = [replace(record(i, said(i, i)), headers=(("traceparent", b"00-%d" % i),)) for i in range(2)]
+    traced = [replace(record(i, said(i, i)), headers=(("traceparent", TRACES[i]),)) for i in range(2)]
     outcome = step(live, *traced, record(5, said(5, 9 * FINDING_QUIET_MS, "x")))
     mine = [finding for finding in outcome.findings if finding.key == outcome.findings[0].key]
-    assert [finding.traceparent for finding in mine] == [b"00-0", b"00-1", b"00-0"]
+    assert [finding.traceparent for finding in mine] == [TRACES[0], TRACES[1], TRACES[0]]
     ids = [event(i, 0)["event_id"] for i in range(2)]
     assert [finding.event_id for finding in mine] == [ids[0], ids[1], ids[0]]
 

@@ -351,18 +351,20 @@ def test_dead_letters_of_ingest_and_of_the_core_end_up_together() -> None:
 
 
 def test_trace_of_a_file_s_record_reaches_its_score() -> None:
+    trace = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
     class Traced:
         """Ingest whose events carry a trace."""
 
         def step(self, records: Sequence[Record]) -> object:
             done = ingest().step(records)
-            done.events = [replace(each, traceparent=b"00-1") for each in done.events]
+            done.events = [replace(each, traceparent=trace) for each in done.events]
             return done
 
     sink = MemorySink()
     replay = Replay(core, JournalPlan(SETTINGS), sink, topic=TOPIC, ingest=Traced())  # type: ignore[arg-type]
     replay.run(MemorySource([raw(0, "a", 0)]))
-    assert [score.traceparent for score in sink.scores] == [b"00-1"]
+    assert [score.traceparent for score in sink.scores] == [trace]
 
 
 # -- batches ---------------------------------------------------------------------------------------------------------

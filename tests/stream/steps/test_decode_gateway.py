@@ -147,7 +147,13 @@ def test_an_array_holds_several_records_each_with_its_own_bytes() -> None:
     calls = decode_calls(b" [" + one + b", " + two + b"]\n", Auto())
     assert [raw for raw, _ in calls] == [one, two]
     assert [call.identity for _, call in calls] == [("93567992-478b-43f4-9540-4e23fd20be15",), ("other",)]
-    assert decode_calls(b"[]", Auto()) == []
+
+
+@pytest.mark.parametrize("value", [b"[]", b" [ ]\n"])
+def test_an_array_of_nothing_is_refused_so_that_no_record_vanishes(value: bytes) -> None:
+    with pytest.raises(DecodeError, match="the record's array must hold at least one record; got none") as caught:
+        decode_calls(value, Auto())
+    assert caught.value.reason == "schema"
 
 
 @pytest.mark.parametrize(

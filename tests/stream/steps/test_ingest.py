@@ -17,6 +17,7 @@ from stream.steps.ingest import IngestStep
 from stream.steps.route import Router, partition_of
 from tests.schemas.litellm_payload import payload, written
 
+TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 EXAMPLES = Path(__file__).parents[3] / "schemas/examples/events.v1"
 
 
@@ -55,9 +56,9 @@ def test_a_record_becomes_an_event_with_its_source() -> None:
 
 
 def test_an_event_lies_where_its_tenant_does() -> None:
-    (out,) = step().step([record(written(), headers=(("traceparent", b"00-ab"),))]).events
+    (out,) = step().step([record(written(), headers=(("traceparent", TRACE),))]).events
     assert (out.key, out.partition) == (b'["team-42"]', partition_of("team-42", None, 8))
-    assert (out.source, out.traceparent) == (("gateway.raw", 2, 5), b"00-ab")
+    assert (out.source, out.traceparent) == (("gateway.raw", 2, 5), TRACE)
     assert out.event_id == decode_event(out.value).event_id
 
 
@@ -185,6 +186,7 @@ def test_events_do_not_depend_on_batches_or_on_what_was_seen_before(batch: int) 
         (written(startTime="soon"), "schema"),
         (written(startTime=None, endTime=None), "schema"),
         (written(messages=5), "schema"),
+        (b"[]", "schema"),
         (b'{"event_time_ms": "x", "messages": []}', "schema"),
         (b'{"event_time_ms": 1, "messages": [{"role": "robot", "parts": []}]}', "schema"),
         (b"[" * 65 + b"]" * 65, "too_deep"),
@@ -203,7 +205,8 @@ def test_a_wrong_format_is_a_matter_of_schema_only_when_it_is_that_format() -> N
 def test_a_dead_letter_says_where_and_what_without_quoting_content() -> None:
     reason, message = refused(written(startTime="the user's secret"))
     assert reason == "schema"
-    assert message == "gateway.raw[2]@5: $.startTime must be epoch seconds; got NoneType outside of 1970 to 9999"
+    required = "$.startTime must be epoch seconds or an ISO 8601 text, from 1970 to 9999"
+    assert message == f"gateway.raw[2]@5: {required}; got a text"
     assert "secret" not in refused(b'{"litellm_call_id": secret}')[1]
 
 
@@ -230,6 +233,11 @@ def test_a_record_of_eight_mebibytes_passes() -> None:
     value = written(messages="x " * ((8 << 20) // 2 - 2_000))
     assert len(value) < 8 << 20
     assert len(one(value).messages) == 1
+
+
+def test_a_native_record_without_messages_is_an_event() -> None:
+    event = one(b'{"event_time_ms": 1, "prompt_tokens": 76}')
+    assert (event.messages, event.content_state, event.prompt_tokens) == ([], "redacted", 76)
 
 
 @pytest.mark.parametrize(
@@ -298,11 +306,57 @@ def test_an_address_is_the_clients_or_none() -> None:
 
 
 def test_tenants_of_any_name_are_kept_apart() -> None:
-    names = ['a","b', "a", "münchen", "\u202e", " ", "a/b", "x" * 1_000]
+    names = ['a","b', "a", "münchen", "\u202e", " ", "a/b", "x" * 512]
     records = [record(written(metadata={"user_api_key_team_id": name})) for name in names]
     outs = step().step(records).events
     assert [decode_event(out.value).tenant for out in outs] == names
     assert len({out.key for out in outs}) == len(names)
+
+
+def test_identifiers_of_any_length_stay_short_and_apart() -> None:
+    def out(end: str) -> OutRecord:
+        long = "ü" * 1_000_000 + end
+        native = {
+            **dict.fromkeys(("tenant", "session", "key_hash", "trace_id", "user", "end_user", "user_agent"), long),
+            **dict.fromkeys(("provider", "model_requested", "model_served", "operation", "finish_reason"), long),
+            **dict.fromkeys(("error_code", "error_class", "ip"), long),
+            "tools": [long] * 2,
+            "guardrails": ["g"] * 500,
+            "event_time_ms": 1,
+            "messages": [],
+        }
+        (event,) = step(format="native", bytes_max=1 << 26).step([record(orjson.dumps(native))]).events
+        return event
+
+    one, other = (orjson.loads(out(end).value) for end in "ab")
+    same = {name for name, value in one.items() if value == other[name]}
+    assert same == {
+        *("content_state", "event_time_ms", "guardrails", "messages", "redaction", "session_source", "status")
+    }
+    for name in set(one) - same - {"source"}:
+        for text in one[name] if name == "tools" else [one[name]]:
+            assert len(text.encode()) <= (256 if name == "tools" else 512)
+    assert one["session"].startswith("üü") and one["session"][-33] == "…"
+    assert (len(one["guardrails"]), "ip" in one) == (128, False)
+    assert len(out("a").key) < 600
+
+
+def test_an_address_that_clipping_would_cut_is_still_redacted() -> None:
+    event = one(written(end_user="x " * 250 + "ann.secret@example.org", session_id="s" * 2_000_000))
+    assert event.end_user is not None and event.end_user.startswith("[EMAIL:")
+    assert len(event.session.encode()) == 512
+
+
+def test_what_was_clipped_stays_as_it_is_when_it_comes_again() -> None:
+    (first,) = step().step([record(written(session_id="sess-" * 200))]).events
+    (again,) = step(format="native").step([record(first.value)]).events
+    assert decode_event(again.value).session == decode_event(first.value).session
+
+
+@pytest.mark.parametrize("trace", [b"", b"00-ab", TRACE + b"-" + b"x" * 2_000_000, TRACE.upper(), b"ff" + TRACE[2:]])
+def test_a_trace_that_is_not_in_w3cs_form_is_dropped(trace: bytes) -> None:
+    (out,) = step().step([record(written(), headers=(("traceparent", trace),))]).events
+    assert out.traceparent is None
 
 
 def test_a_normalised_event_fed_as_native_keeps_id_tenant_session_and_content() -> None:
