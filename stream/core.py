@@ -184,6 +184,9 @@ class Core:
     def _score(self, batch: EventBatch, outcome: Outcome) -> None:
         state, quiet_ms = self._state, self._settings.core.session_quiet_ms
         placed = timed(batch, state, self._settings, outcome)
+        outcome.counts["clamped"] = int(batch.clamped.sum())
+        outcome.counts["late"] = int(placed.late.sum())
+        outcome.counts["no_content"] = sum(not (head.messages or head.output) for head in batch.heads)
         live = batch.take(placed.live)
         core_time = placed.core_time_ms[placed.live]
         core_end = np.fromiter((state.partitions[p].core_time_ms for p in live.partition.tolist()), np.int64, len(live))

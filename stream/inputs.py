@@ -6,6 +6,10 @@ from typing import Any
 
 from stream.record import DeadLetter, JournalEntry, OutRecord, Record, StateChange
 
+FLAGS = ("clamped", "conflicting_ids", "late", "no_content")
+"""Counts of what is odd about events, whatever their decision: dated too far ahead, an id seen with other content,
+behind the partition's time, neither messages nor output."""
+
 
 @dataclass(frozen=True, slots=True)
 class Applied:
@@ -40,4 +44,4 @@ class Outcome:
     changes: list[StateChange] = field(default_factory=list)
     journal: list[JournalEntry] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    """For metrics: decisions by name, `conflicting_ids`, `embedding_cache_hits`, `embedding_cache_misses`."""
+    """For metrics: decisions by name, `FLAGS`, `embedding_cache_hits`, `embedding_cache_misses`."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from stream.config import Settings
-from stream.inputs import InputBatch, Outcome
+from stream.inputs import FLAGS, InputBatch, Outcome
 from stream.journal import JournalPlan
 from stream.record import DeadLetter, OutRecord, Record
 from stream.sinks.sink import Sink
@@ -61,11 +61,11 @@ class Told:
     """Finding records: Creates, Updates and Closes."""
     dead_letters: int = 0
     counts: dict[str, int] = field(default_factory=dict)
-    """Events by decision, and `conflicting_ids`."""
+    """Events by decision, and `FLAGS`."""
 
     def summary(self) -> dict[str, object]:
         """For `summary.json`: nothing in it depends on how the records fell into batches."""
-        decisions = {name: count for name, count in sorted(self.counts.items()) if name != "conflicting_ids"}
+        decisions = {name: count for name, count in sorted(self.counts.items()) if name not in FLAGS}
         return {
             "records": self.records,
             "events": self.events,

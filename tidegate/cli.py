@@ -6,10 +6,12 @@ A command's module is imported when that command runs, so that `--help` and `ver
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from types import FrameType
 
 from stream.errors import EnvironmentFault, TidegateError
 from tidegate.commands import parse, version
@@ -26,6 +28,7 @@ MODULES = {
 """Command -> the module whose `run(settings, arguments)` does it and returns the exit code."""
 
 _OWN_PACKAGES = {"tidegate", "schemas", "models", "stream"}
+_SERVICES = {"ingest", "score"}
 _NUMERIC = {"score", "replay", "train"}
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -36,13 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 done, 1 a bug, 2 usage or configuration, 3 environment, 4 a check failed, 5 state or release, 6 fenced.
+        0 done, 1 a bug, 2 usage or configuration, 3 environment, 4 a check failed, 5 state or release, 6 fenced,
+        130 interrupted.
     """
     given = parse(arguments)
     if given.command == "version":
         print(f"tidegate {version()}")
         return 0
     sys.excepthook = _log_crash
+    if given.command in _SERVICES:
+        # A service sets handlers of its own once it runs; imports and the broker's checks come before that.
+        signal.signal(signal.SIGTERM, _stop_before_start)
+        signal.signal(signal.SIGINT, _stop_before_start)
     try:
         return _run(given)
     except TidegateError as error:
@@ -77,6 +85,12 @@ def _run(given: Namespace) -> int:
             "Install it with: pip install 'tidegate[stream]'"
         ) from error
     return run(values, given)
+
+
+def _stop_before_start(number: int, frame: FrameType | None) -> None:
+    """Nothing has been done: end at once."""
+    # An exception could be lost in a callback of the import system or of librdkafka.
+    os._exit(0)
 
 
 def _log_crash(kind: type[BaseException], error: BaseException, trace: object) -> None:

@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 from stream.config import Settings
 from stream.errors import EnvironmentFault, RetriableError
 from stream.runtime.kafka_client import CONNECT_SECONDS, client_config, connect_admin
+from stream.runtime.own_topics import create_command
 from stream.runtime.restore import ends_of
 from stream.sources.kafka import Place
 
@@ -62,7 +63,8 @@ class Broker:
         """
         if missing := [topic for topic in topics if topic not in self._partitions]:
             raise EnvironmentFault(
-                f"missing topics: {', '.join(missing)}. Create them with 'tidegate topics create', "
+                f"missing topics: {', '.join(missing)}. "
+                f"Create them with '{create_command(self._settings.topics, missing)}', "
                 "or set topics.prefix (--topic-prefix) to that of topics that exist."
             )
         for topic in topics:
@@ -99,7 +101,7 @@ class Broker:
         except KafkaException as error:
             raise EnvironmentFault(
                 f"the configuration of topic {topic} cannot be read: {error.args[0].str()}. "
-                "Grant DescribeConfigs, as 'tidegate topics acls' lists."
+                "Grant DescribeConfigs: see the table of permissions in docs/runbook.md."
             ) from error
         return int(config["max.message.bytes"].value)
 

@@ -9,8 +9,6 @@ import orjson
 from stream.record import JournalEntry, StateChange
 from stream.sinks.kafka import HeaderList, KafkaWriter
 
-_JOURNAL_HEADERS: HeaderList = [("tg-schema", b"journal.v1")]
-
 
 class Changelog:
     """The state topic.
@@ -28,15 +26,31 @@ class Changelog:
 
 
 class JournalTopic:
-    """The journal topic."""
+    """The journal topic.
 
-    def __init__(self, topic: str) -> None:
+    Parameters
+    ----------
+    release
+        For `tg-release`; None leaves the header out.
+    events
+        Topic of the inputs, for `tg-source`: the place before which an entry took effect. None leaves it out.
+    """
+
+    def __init__(self, topic: str, release: str | None = None, events: str | None = None) -> None:
         self.topic = topic
+        self._events = events
+        self._constant: HeaderList = [("tg-schema", b"journal.v1")]
+        if release is not None:
+            self._constant.append(("tg-release", release.encode()))
 
     def write(self, writer: KafkaWriter, entries: Sequence[JournalEntry]) -> None:
         """Produce what took effect, each entry to its partition."""
         for entry in entries:
-            writer.produce(self.topic, entry.partition, None, entry.value, _JOURNAL_HEADERS)
+            headers = self._constant
+            if self._events is not None:
+                offset = orjson.loads(entry.value)["before_offset"]
+                headers = [*headers, ("tg-source", f"{self._events}/{entry.partition}/{offset}".encode())]
+            writer.produce(self.topic, entry.partition, None, entry.value, headers)
 
 
 def journalled_ids(value: bytes) -> tuple[str, tuple[str, str, str]] | None:

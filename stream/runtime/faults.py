@@ -93,7 +93,9 @@ def exit_of(error: KafkaError, what: str) -> TidegateError:
             f"{said}. Create the topic, with topics.partitions partitions: `tidegate topics create`."
         )
     if code in _NOT_ALLOWED:
-        return EnvironmentFault(f"{said}. Grant what `tidegate topics acls` lists to this client's principal.")
+        return EnvironmentFault(
+            f"{said}. Grant this client's principal what it needs: see the table of permissions in docs/runbook.md."
+        )
     if code in _NO_CREDENTIALS:
         return EnvironmentFault(f"{said}. Check the SASL settings under [kafka.properties].")
     if code == KafkaError.INVALID_TIMESTAMP:

@@ -85,6 +85,12 @@ class Metrics:
             ("decision",),
             registry=self.registry,
         )
+        self.flagged_events = Counter(
+            "tidegate_flagged_events",
+            "Odd events: clamped (dated ahead), late, no_content, conflicting_ids (an id with new content).",
+            ("flag",),
+            registry=self.registry,
+        )
         self.findings = Counter(
             "tidegate_findings",
             "Finding records by OCSF activity (create, update, close) and severity_id.",

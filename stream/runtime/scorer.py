@@ -10,7 +10,7 @@ import orjson
 
 from stream.config import Settings
 from stream.errors import StateError
-from stream.inputs import Applied, InputBatch, Outcome
+from stream.inputs import FLAGS, Applied, InputBatch, Outcome
 from stream.runtime.changelog import Changelog, JournalTopic, journalled_ids
 from stream.runtime.delivery import Work
 from stream.runtime.group import Polled
@@ -293,6 +293,8 @@ class ScorePipeline:
         for decision in _DECISIONS:
             if count := outcome.counts.get(decision):
                 metrics.decisions.labels(decision).inc(count)
+        for flag in FLAGS:
+            metrics.flagged_events.labels(flag).inc(outcome.counts.get(flag, 0))
         metrics.embedding_cache.labels("hit").inc(outcome.counts.get("embedding_cache_hits", 0))
         metrics.embedding_cache.labels("miss").inc(outcome.counts.get("embedding_cache_misses", 0))
         metrics.state_bytes.set(self._core.state_bytes())

@@ -14,6 +14,7 @@ from stream.runtime.clients import Membership, now_ms, service
 from stream.runtime.ingest import IngestPipeline, Normaliser
 from stream.runtime.kafka_client import client_config
 from stream.runtime.metrics import Metrics
+from stream.runtime.own_topics import check_sources
 from stream.runtime.restore import Restorer
 from stream.runtime.scorer import InService, ScorePipeline, ScoreTopics, ScoringCore
 from stream.runtime.service import Service
@@ -55,7 +56,7 @@ def score_service(
             OutputTopic(topics.findings, "findings.v1", release),
             dead_letters,
             Changelog(topics.state),
-            JournalTopic(topics.journal),
+            JournalTopic(topics.journal, release, topics.events),
         )
 
     def pipeline(metrics: Metrics) -> ScorePipeline:
@@ -102,12 +103,13 @@ def ingest_service(
     Raises
     ------
     UsageError
-        When there is no source.
+        When there is no source, or it is one of Tidegate's own topics.
     EnvironmentFault
         When the broker or a topic is not as it must be.
     """
     if not sources:
         raise UsageError("--source-topic must name at least one topic. Set --source-topic TOPIC[,TOPIC].")
+    check_sources(settings.topics, sources)
     broker = Broker(settings, "ingest")
     topics, common = settings.topics, client_config(settings, "ingest")
     inputs = {source: broker.partitions(source) for source in sources}

@@ -119,11 +119,13 @@ def _cells(told: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _time(ms: int) -> str:
-    """ISO 8601, to the second; what no calendar holds as it is.
+    """ISO 8601, to the second; `-` before the first event, and what no calendar holds as it is.
 
-    >>> _time(1793491200000), _time(-(1 << 62))
-    ('2026-11-01T00:00:00Z', '-4611686018427387904')
+    >>> _time(1793491200000), _time(-(1 << 62)), _time(1 << 52)
+    ('2026-11-01T00:00:00Z', '-', '4503599627370496')
     """
-    if not 0 <= ms < _YEAR_10000_MS:
+    if ms < 0:
+        return "-"
+    if ms >= _YEAR_10000_MS:
         return str(ms)
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -18,6 +18,7 @@ import schemas
 from stream.config import Settings, TopicsSettings
 from stream.errors import EnvironmentFault, StateError
 from stream.runtime.kafka_client import CONNECT_SECONDS, connect_admin, explain_kafka_error
+from stream.runtime.own_topics import check_sources, create_command
 
 SPECIFICATIONS = Path(schemas.__path__[0]) / "topics"
 SOURCE = "{source}"
@@ -46,20 +47,22 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
 
     Raises
     ------
+    UsageError
+        When a source is one of Tidegate's own topics.
     EnvironmentFault
         When the broker cannot be reached, a topic cannot be created, or one is not as it has to be.
     """
-    admin, present = connect_admin(settings, "topics")
     sources = _names(arguments.source_topic)
+    check_sources(settings.topics, sources)
+    admin, present = connect_admin(settings, "topics")
     if arguments.action == "create":
         present |= _create(admin, settings, [_source(name) for name in sources], present)
         ours = wanted(settings.topics, _sizes(admin, settings, sources, present))
         present |= _create(admin, settings, ours, present)
     topics = wanted(settings.topics, _sizes(admin, settings, sources, present))
     found = {topic.name: present[topic.name] for topic in topics if topic.name in present}
-    problems = differences(
-        topics, found, _configs(admin, settings, list(found)), [s for s in sources if s not in present]
-    )
+    configs = _configs(admin, settings, list(found))
+    problems = differences(settings.topics, topics, found, configs, [s for s in sources if s not in present])
     if problems:
         raise EnvironmentFault("\n".join(problems))
     if arguments.action == "check":
@@ -102,12 +105,13 @@ def wanted(topics: TopicsSettings, sources: Mapping[str, tuple[int, int]], files
 
 
 def differences(
+    settings: TopicsSettings,
     topics: Sequence[Topic],
     partitions: Mapping[str, int],
     configs: Mapping[str, Mapping[str, str]],
     missing_sources: Sequence[str] = (),
 ) -> list[str]:
-    """What is not as it has to be, each with its remedy.
+    """What is not as it has to be, a line a topic; then how to mend it, each remedy once.
 
     Parameters
     ----------
@@ -116,35 +120,38 @@ def differences(
     missing_sources
         Topics named with `--source-topic` that are not there.
     """
-    problems = [
-        f"topic {name} does not exist. Create it with 'tidegate topics create --source-topic {name}', "
-        "or correct --source-topic."
-        for name in missing_sources
-    ]
-    if missing := [topic.name for topic in topics if topic.name not in partitions]:
-        sources = sorted(name.removesuffix(".dlq") for name in missing if name.endswith(".dlq"))
-        extra = f" --source-topic {','.join(sources)}" if sources else ""
-        problems.append(
-            f"missing topics: {', '.join(missing)}. Create them with 'tidegate topics create{extra}', "
-            "or set topics.prefix (--topic-prefix) to that of topics that exist."
-        )
+    lines = [f"topic {name} does not exist" for name in missing_sources]
+    missing = [f"{name}.dlq" for name in missing_sources]
+    other_count = other_config = False
     for topic in topics:
         if topic.name not in partitions:
+            missing.append(topic.name)
+            lines.append(f"topic {topic.name} does not exist")
             continue
+        wrong = []
         if partitions[topic.name] != topic.partitions:
-            problems.append(
-                f"topic {topic.name} must have {_count(topic.partitions)}; it has {partitions[topic.name]}. "
-                "Set topics.partitions to the broker's number, or create the topics anew under another topics.prefix: "
-                "the partition of a tenant follows from it."
-            )
+            other_count = True
+            wrong.append(f"must have {_count(topic.partitions)}, has {partitions[topic.name]}")
         for key, required in sorted(topic.config.items()):
             came = configs[topic.name].get(key, "")
             if rule := _broken(key, required, came):
-                problems.append(
-                    f"topic {topic.name}: {key} must be {rule}; got {came or 'nothing'}. "
-                    f"Set it with 'kafka-configs.sh --alter --topic {topic.name} --add-config {key}={required}'."
-                )
-    return problems
+                other_config = True
+                wrong.append(f"{key} must be {rule}, got {came or 'nothing'}")
+        if wrong:
+            lines.append(f"topic {topic.name}: {'; '.join(wrong)}")
+    if missing:
+        other = "set topics.prefix (--topic-prefix) to that of topics that exist"
+        if missing_sources:
+            other = "correct --source-topic"
+        lines.append(f"Create what is missing with '{create_command(settings, missing)}', or {other}.")
+    if other_count:
+        lines.append(
+            "Set topics.partitions to the broker's number, or create the topics anew under another topics.prefix: "
+            "the partition of a tenant follows from it."
+        )
+    if other_config:
+        lines.append("Set what differs with 'kafka-configs.sh --alter --topic TOPIC --add-config KEY=VALUE'.")
+    return lines
 
 
 def _broken(key: str, required: str, came: str) -> str:

@@ -60,15 +60,16 @@ def check_consumer_error(error: KafkaError) -> None:
     """Raise for what no waiting mends; anything else is librdkafka's to retry, and is logged."""
     if error.fatal() or error.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
         raise FencedError(
-            f"the consumer cannot go on: {error.str()}. Start this process again. Where it happens again, another one runs "
-            "with the same --instance-id; otherwise the broker was away for longer than kafka.session_timeout_ms."
+            f"the consumer cannot go on: {error.str()}. Start this process again. Where it happens again, another one "
+            "runs with the same --instance-id; otherwise the broker was away for longer than kafka.session_timeout_ms."
         )
     # The client's own `_UNKNOWN_PARTITION` says only that it has not heard of it yet, after a restart of the broker.
     if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         raise EnvironmentFault(f"a topic is missing: {error.str()}. Create it with `tidegate topics create`.")
     if error.code() in _NO_PERMISSION:
         raise EnvironmentFault(
-            f"the broker refuses: {error.str()}. Grant what `tidegate topics acls` lists to this client's principal."
+            f"the broker refuses: {error.str()}. Grant this client's principal what it needs: "
+            "see the table of permissions in docs/runbook.md."
         )
     if error.code() in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
         raise EnvironmentFault(

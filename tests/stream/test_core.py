@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from stream.core import Core
-from stream.inputs import InputBatch
+from stream.inputs import FLAGS, InputBatch
 from tests.doubles import WordEmbedder
 from tests.stream.releases import release
 from tests.stream.streams import SETTINGS, TOPIC, Said, cut, run, stream
@@ -37,7 +37,7 @@ def whole() -> Said:
 
 def test_the_large_stream_holds_every_decision_that_tests_look_for(whole: Said) -> None:
     decisions = {"none", "finding", "warmup", "duplicate"}
-    assert {name for name, count in whole.counts.items() if count} == {*decisions, "conflicting_ids"}
+    assert {name for name, count in whole.counts.items() if count} == {*decisions, *FLAGS}
     assert {finding["activity_id"] for finding in whole.found()} == {1, 2, 3}
     for flag in ("late", "clamped"):
         assert {score[flag] for score in whole.scored()} == {True, False}

@@ -1,6 +1,8 @@
 import json
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -147,6 +149,27 @@ def test_interrupted_commands_end_without_a_traceback(command: ModuleType, capsy
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("arguments", [["ingest", "--source-topic", "raw"], ["score", "--release", "r"]], ids=" ".join)
+def test_a_service_that_is_stopped_while_it_still_imports_ends_with_0(arguments: list[str], number: int) -> None:
+    program = (
+        "import sys, time\n"
+        "from tidegate import cli\n"
+        "def slow(name):\n"
+        "    print('importing', flush=True)\n"
+        "    time.sleep(60)\n"
+        "cli.import_module = slow\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", program, *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (0, "")
+
+
 def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
     shell = f"{sys.executable} -m tidegate.cli config show | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -154,6 +177,17 @@ def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
     assert done.stderr == ""
 
 
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """What a service sets is taken back."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
 def test_numeric_commands_take_one_blas_thread_unless_told_otherwise(
     command: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,7 +40,7 @@ def test_fault_of_an_error(error: KafkaError, fault: Fault) -> None:
         (KafkaError._FENCED, FencedError, "--instance-id"),
         (KafkaError.MSG_SIZE_TOO_LARGE, EnvironmentFault, "max.message.bytes"),
         (KafkaError.UNKNOWN_TOPIC_OR_PART, EnvironmentFault, "tidegate topics create"),
-        (KafkaError.TOPIC_AUTHORIZATION_FAILED, EnvironmentFault, "tidegate topics acls"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, EnvironmentFault, "docs/runbook.md"),
         (KafkaError.SASL_AUTHENTICATION_FAILED, EnvironmentFault, "SASL"),
         (KafkaError.INVALID_TIMESTAMP, EnvironmentFault, "clock"),
         (KafkaError.INVALID_TRANSACTION_TIMEOUT, EnvironmentFault, "settings under"),

@@ -5,7 +5,9 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from stream.config import KafkaSettings, Settings, TopicsSettings
-from stream.errors import EnvironmentFault, StateError
+from stream.errors import EnvironmentFault, StateError, UsageError
+from stream.runtime.clients import Membership
+from stream.runtime.services import ingest_service
 from stream.runtime.topics import SOURCE_BYTES_MAX, Topic, differences, run, wanted
 
 HOT = "events scores findings state controls journal releases".split()
@@ -62,43 +64,82 @@ AS_IT_SHOULD_BE = {"cleanup.policy": "compact", "max.message.bytes": "100", "seg
     ids=["as in the file", "shorter retention", "larger records", "smaller segments"],
 )
 def test_what_an_operator_may_choose_is_no_problem(choice: dict[str, str]) -> None:
-    assert differences([TOPIC], {"t": 8}, {"t": AS_IT_SHOULD_BE | choice}) == []
+    assert differences(TopicsSettings(), [TOPIC], {"t": 8}, {"t": AS_IT_SHOULD_BE | choice}) == []
 
 
 @pytest.mark.parametrize(
     ("came", "said"),
     [
-        ({"max.message.bytes": "99"}, "topic t: max.message.bytes must be at least 100; got 99. Set it with"),
-        ({"segment.bytes": "51"}, "topic t: segment.bytes must be at most 50; got 51."),
-        ({"cleanup.policy": "delete"}, "topic t: cleanup.policy must be compact; got delete."),
+        ({"max.message.bytes": "99"}, "topic t: max.message.bytes must be at least 100, got 99"),
+        ({"segment.bytes": "51"}, "topic t: segment.bytes must be at most 50, got 51"),
+        ({"cleanup.policy": "delete"}, "topic t: cleanup.policy must be compact, got delete"),
     ],
 )
 def test_another_setting_is_named_with_its_remedy(came: dict[str, str], said: str) -> None:
-    (problem,) = differences([TOPIC], {"t": 8}, {"t": AS_IT_SHOULD_BE | came})
-    assert problem.startswith(said)
-    assert "--add-config" in problem
+    problem, remedy = differences(TopicsSettings(), [TOPIC], {"t": 8}, {"t": AS_IT_SHOULD_BE | came})
+    assert problem == said
+    assert "--add-config" in remedy
 
 
 def test_what_must_be_kept_for_ever_must_be_kept_for_ever() -> None:
     topic = Topic("journal", 1, {"retention.ms": "-1"})
-    (problem,) = differences([topic], {"journal": 1}, {"journal": {"retention.ms": "604800000"}})
-    assert "retention.ms must be -1; got 604800000" in problem
+    problem, _ = differences(TopicsSettings(), [topic], {"journal": 1}, {"journal": {"retention.ms": "604800000"}})
+    assert "retention.ms must be -1, got 604800000" in problem
 
 
-def test_missing_topics_and_other_partition_counts_have_their_remedies() -> None:
-    problems = differences([TOPIC, Topic("u.dlq", 1, {})], {"t": 4}, {"t": AS_IT_SHOULD_BE}, ["u"])
-    unknown, missing, other = problems
-    assert unknown == (
-        "topic u does not exist. Create it with 'tidegate topics create --source-topic u', or correct --source-topic."
-    )
-    assert missing == (
-        "missing topics: u.dlq. Create them with 'tidegate topics create --source-topic u', "
-        "or set topics.prefix (--topic-prefix) to that of topics that exist."
-    )
-    assert other == (
-        "topic t must have 8 partitions; it has 4. Set topics.partitions to the broker's number, or create the topics "
-        "anew under another topics.prefix: the partition of a tenant follows from it."
-    )
+def test_each_topic_has_one_line_and_each_remedy_comes_once_at_the_end() -> None:
+    topics = [TOPIC, Topic("v", 8, {"segment.bytes": "50"}), Topic("w", 1, {}), Topic("x", 1, {})]
+    configs = {"t": AS_IT_SHOULD_BE | {"cleanup.policy": "delete"}, "v": {"segment.bytes": "51"}}
+    assert differences(TopicsSettings(), topics, {"t": 4, "v": 4}, configs, ["u"]) == [
+        "topic u does not exist",
+        "topic t: must have 8 partitions, has 4; cleanup.policy must be compact, got delete",
+        "topic v: must have 8 partitions, has 4; segment.bytes must be at most 50, got 51",
+        "topic w does not exist",
+        "topic x does not exist",
+        "Create what is missing with 'tidegate topics create --source-topic u', or correct --source-topic.",
+        (
+            "Set topics.partitions to the broker's number, or create the topics anew under another topics.prefix: "
+            "the partition of a tenant follows from it."
+        ),
+        "Set what differs with 'kafka-configs.sh --alter --topic TOPIC --add-config KEY=VALUE'.",
+    ]
+
+
+def test_a_fresh_cluster_is_not_told_to_create_the_events_topic_as_a_source() -> None:
+    settings = TopicsSettings(prefix="eu.")
+    said = differences(settings, wanted(settings, {"raw": (1, 1_000_000)}), {}, {})
+    assert "topic eu.genai.gateway.events.v1.dlq does not exist" in said
+    assert "'tidegate topics create --source-topic raw'" in said[-1]
+
+
+def test_missing_outputs_are_created_under_their_prefix() -> None:
+    settings = TopicsSettings(output_prefix="green.")
+    said = differences(settings, wanted(settings, {}), {}, {})
+    assert "'tidegate topics create --output-prefix green.'" in said[-1]
+
+
+@pytest.mark.parametrize("action", ["create", "check"])
+@pytest.mark.parametrize(
+    "own",
+    [
+        "eu.genai.gateway.events.v1",
+        "eu.genai.gateway.events.v1.dlq",
+        "eu.genai.anomaly.state.v1",
+        "green.genai.anomaly.scores.v1",
+        "eu.genai.anomaly.controls.v1",
+    ],
+)
+def test_tidegates_own_topics_are_no_source(action: str, own: str) -> None:
+    settings = Settings(topics=TopicsSettings(prefix="eu.", output_prefix="green."))
+    with pytest.raises(UsageError, match=f"--source-topic must name topics that gateways write to; got {own}") as told:
+        run(settings, arguments(action, f"raw,{own}"))
+    assert told.value.exit_code == 2
+
+
+def test_ingest_reads_none_of_tidegates_own_topics() -> None:
+    settings = Settings()
+    with pytest.raises(UsageError, match=f"got {settings.topics.events}, which Tidegate writes"):
+        ingest_service(settings, ["raw", settings.topics.events], lambda: None, Membership("g"))  # type: ignore[arg-type, return-value]
 
 
 def arguments(action: str, source: str | None = None) -> argparse.Namespace:
@@ -143,8 +184,8 @@ def test_a_check_says_which_topic_differs_and_changes_nothing(kafka: str, topic_
     with pytest.raises(EnvironmentFault) as caught:
         run(settings, arguments("check"))
     said = str(caught.value)
-    assert f"topic {settings.topics.events} must have 2 partitions; it has 5" in said
-    assert "max.message.bytes must be at least 8454144; got 1000" in said
-    assert f"missing topics: {settings.topics.controls}" in said
+    assert f"topic {settings.topics.events}: must have 2 partitions, has 5; " in said
+    assert "max.message.bytes must be at least 8454144, got 1000" in said
+    assert f"topic {settings.topics.controls} does not exist" in said
     assert settings.topics.controls not in admin.list_topics(timeout=10).topics
     assert caught.value.exit_code == 3
