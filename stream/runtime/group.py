@@ -14,7 +14,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Me
 from stream.errors import RetriableError
 from stream.record import Record
 from stream.runtime.faults import backoffs
-from stream.sources.kafka import CONSUMER_PROPERTIES, Place, check_consumer_error, record_of
+from stream.sources.kafka import CONSUMER_DEFAULTS, CONSUMER_PROPERTIES, Place, check_consumer_error, record_of
 
 _CALL_SECONDS = 1.0
 """One blocking call. A signal's handler runs only between calls, so none may take longer than a shutdown can wait."""
@@ -73,13 +73,14 @@ class GroupSource:
     def __init__(self, properties: Mapping[str, object], topics: Sequence[str], listener: Rebalanced) -> None:
         self._listener = listener
         self._backlog: deque[Message] = deque()
-        self._held: set[Place] = set()
+        self._held: dict[Place, int] = {}
+        self._turns = 0
         self._serving: set[Place] = set()
         self.joined = False
         """True from the first assignment on, which may be empty."""
         self.metadata: object = None
         """The member's generation as of the last poll: whoever commits with an old one is refused."""
-        self._consumer = Consumer({**properties, **CONSUMER_PROPERTIES})
+        self._consumer = Consumer({**CONSUMER_DEFAULTS, **properties, **CONSUMER_PROPERTIES})
         self._consumer.subscribe(
             list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -89,34 +90,41 @@ class GroupSource:
     @property
     def assigned(self) -> set[Place]:
         """Partitions of this member."""
-        return self._held | self._serving
+        return self._held.keys() | self._serving
 
     @property
-    def held(self) -> set[Place]:
-        """Assigned partitions that deliver nothing before `start`."""
-        return set(self._held)
+    def held(self) -> dict[Place, int]:
+        """Assigned partitions that deliver nothing before `start`, each with the number of its assignment."""
+        return dict(self._held)
 
     def hold(self, places: Iterable[Place]) -> None:
         """Deliver nothing of these partitions until they are started again."""
         gone = set(places) & self._serving
         self._serving -= gone
-        self._held |= gone
+        self._park(gone)
         self._forget(gone)
         for place in gone:
             # Spares fetching what is dropped anyway; `start` seeks in any case.
             with suppress(KafkaException):
                 self._consumer.seek(TopicPartition(*place, OFFSET_END))
 
-    def start(self, starts: Mapping[Place, int]) -> None:
-        """Deliver these partitions' records from the given offsets on; places not assigned any more are passed over.
+    def start(self, starts: Mapping[Place, int], held: Mapping[Place, int]) -> set[Place]:
+        """Deliver these partitions' records from the given offsets on; the partitions that are delivered now.
+
+        Parameters
+        ----------
+        held
+            As it was before the offsets were asked for. A partition that was given up since then is passed over, even
+            if it has come back: somebody else may have moved its offset.
 
         Raises
         ------
         RetriableError
             When one cannot be sought; it and those after it are still held.
         """
+        started = set()
         for place, offset in starts.items():
-            if place not in self._held:
+            if place not in self._held or self._held[place] != held.get(place):
                 continue
             try:
                 self._consumer.seek(TopicPartition(*place, offset))
@@ -124,14 +132,20 @@ class GroupSource:
                 raise RetriableError(f"{place[0]}[{place[1]}] cannot be read: {error.args[0].str()}") from error
             # What came while it was parked, its end above all, would pass for what lies before it.
             self._forget({place})
-            self._held.discard(place)
+            del self._held[place]
             self._serving.add(place)
+            started.add(place)
+        return started
+
+    def _park(self, places: Iterable[Place]) -> None:
+        self._turns += 1
+        self._held.update((place, self._turns) for place in places)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # Parked at the end until `start` names the real offset. Not paused: a broker's thread notices a resume only
         # when it wakes by itself, up to a second later; a seek wakes it.
         consumer.incremental_assign([TopicPartition(p.topic, p.partition, OFFSET_END) for p in partitions])
-        self._held |= {(p.topic, p.partition) for p in partitions}
+        self._park((p.topic, p.partition) for p in partitions)
         self.joined = True
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -146,7 +160,8 @@ class GroupSource:
 
     def _give_up(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         places = {(p.topic, p.partition) for p in partitions}
-        self._held -= places
+        for place in places:
+            self._held.pop(place, None)
         self._serving -= places
         self._forget(places)
         consumer.incremental_unassign(partitions)

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import orjson
 
-from stream.errors import RetriableError, TidegateError
+from stream.errors import RetriableError, StateError, TidegateError
 from stream.runtime.committer import Committer
 from stream.runtime.delivery import Work
 from stream.runtime.faults import Aborted, backoffs
@@ -285,15 +285,22 @@ class Service:
         held = self._source.held
         committed = self._source.committed(held, self._stopping.wait)
         self._wait()
-        starts = self._pipeline.restore(committed, self._wait)
-        for place, offset in committed.items():
+        try:
+            starts = self._pipeline.restore(committed, self._wait)
+        except StateError as error:
+            # Rebalances go on meanwhile: a partition's next owner may have committed since the offsets were asked for.
+            if self._source.committed(held, self._stopping.wait) == committed:
+                raise
+            raise RetriableError(f"offsets moved while state was read ({error})") from error
+        started = self._source.start(starts, held)
+        self._pipeline.drop(set(starts) - started)
+        for place in started:
+            offset = committed[place]
             self._next[place] = offset
             self._behind[place] = None
             if offset is not None:
                 self._known[place] = offset
-        _LOG.info("restored %d partitions in %.2f s", len(starts), time.perf_counter() - began)
-        self._source.start(starts)
-        self._pipeline.drop(set(starts) - self._source.assigned)
+        _LOG.info("restored %d partitions in %.2f s", len(started), time.perf_counter() - began)
 
     def _wait(self) -> None:
         if self._stopping.is_set():

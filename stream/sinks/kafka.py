@@ -13,14 +13,19 @@ from stream.record import DeadLetter, Headers, OutRecord
 PRODUCER_PROPERTIES: Mapping[str, object] = {
     "acks": "all",
     "enable.idempotence": True,
+    "delivery.report.only.error": True,
+}
+"""What delivery rests on; it wins over `[kafka.properties]`."""
+
+PRODUCER_DEFAULTS: Mapping[str, object] = {
     "linger.ms": 5,
     "compression.type": "lz4",
     "queue.buffering.max.messages": 100_000,
     "queue.buffering.max.kbytes": 65_536,
     # A dead letter is as large as its source's topic allows, and 64 KiB more; the broker's own limits decide.
     "message.max.bytes": 64 * 1024 * 1024,
-    "delivery.report.only.error": True,
 }
+"""What `[kafka.properties]` may set otherwise."""
 HeaderList = list[tuple[str, str | bytes | None]]
 """As the producer's stubs have it."""
 _QUEUE_FULL_SECONDS = 0.1
@@ -41,7 +46,9 @@ class KafkaWriter:
         self._patience_seconds = patience_seconds
         self.failures: list[tuple[str, int, KafkaError]] = []
         """Topic, partition and error of records that were not delivered since `forget`."""
-        self.producer = Producer({**properties, **PRODUCER_PROPERTIES, "on_delivery": self._failed})
+        self.producer = Producer(
+            {**PRODUCER_DEFAULTS, **properties, **PRODUCER_PROPERTIES, "on_delivery": self._failed}
+        )
 
     def _failed(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:

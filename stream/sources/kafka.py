@@ -23,6 +23,10 @@ CONSUMER_PROPERTIES: Mapping[str, object] = {
     "enable.partition.eof": True,
     "auto.offset.reset": "earliest",
     "isolation.level": "read_committed",
+}
+"""What delivery rests on; it wins over `[kafka.properties]`."""
+
+CONSUMER_DEFAULTS: Mapping[str, object] = {
     # EOF is told by the fetch after the last record, which waits this long for more.
     "fetch.wait.max.ms": 100,
     # What is prefetched is the only buffer between the broker and the core.
@@ -31,7 +35,7 @@ CONSUMER_PROPERTIES: Mapping[str, object] = {
     # The default of one second, met whenever the core is slower than the broker, cost three quarters of the rate.
     "fetch.queue.backoff.ms": 20,
 }
-"""What delivery rests on; it wins over `[kafka.properties]`."""
+"""What `[kafka.properties]` may set otherwise."""
 
 
 def record_of(message: Any) -> Record:
@@ -82,11 +86,12 @@ def check_consumer_error(error: KafkaError) -> None:
 def _range_consumer(properties: Mapping[str, object]) -> Consumer:
     return Consumer(
         {
+            **CONSUMER_DEFAULTS,
+            "fetch.wait.max.ms": 10,
             **properties,
             **CONSUMER_PROPERTIES,
             # A consumer cannot be made without one; nothing is ever committed to it.
             "group.id": "tidegate.range-reader",
-            "fetch.wait.max.ms": 10,
         }
     )
 

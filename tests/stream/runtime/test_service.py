@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from stream.errors import FencedError, RetriableError
+from stream.errors import FencedError, RetriableError, StateError
 from stream.record import Record
 from stream.runtime.committer import Committer
 from stream.runtime.delivery import Work
@@ -30,7 +30,7 @@ class Source:
         self._at = -1
         self._told = False
         self.group: dict[Place, int | None] = {HERE: None}
-        self.held = {HERE}
+        self.held = {HERE: 0}
         self.joined = True
         self.starts: list[int] = []
         self.closed = False
@@ -40,12 +40,14 @@ class Source:
         return {HERE}
 
     def hold(self, places: Iterable[Place]) -> None:
-        self.held |= set(places)
+        self.held.update(dict.fromkeys(places, len(self.starts)))
 
-    def start(self, starts: Mapping[Place, int]) -> None:
-        self.held -= set(starts)
+    def start(self, starts: Mapping[Place, int], held: Mapping[Place, int]) -> set[Place]:
+        assert held == self.held
+        self.held.clear()
         self._at, self._told = starts[HERE], False
         self.starts.append(starts[HERE])
+        return {HERE}
 
     def committed(self, places: Iterable[Place], pause: Callable[[float], bool]) -> dict[Place, int | None]:
         return dict(self.group)
@@ -175,6 +177,28 @@ def test_a_restore_that_the_broker_cannot_serve_yet_is_tried_again() -> None:
     served(source, pipeline, Deliveries())
     assert pipeline.written == list(range(5))
     assert pipeline.restores == 3
+
+
+def test_state_that_differs_ends_the_service_unless_offsets_moved_while_it_was_read() -> None:
+    source = Source(range(5), end=5)
+    pipeline = Counting(source)
+    pipeline.refused.append(StateError("differs"))
+    with pytest.raises(StateError):
+        served(source, pipeline, Deliveries())
+    source = Source(range(5), end=5)
+    pipeline = Counting(source)
+    source.group[HERE] = 0
+
+    def moved(places: Iterable[Place], pause: Callable[[float], bool]) -> dict[Place, int | None]:
+        asked.append(1)
+        return {HERE: min(len(asked) - 1, 1)}
+
+    asked: list[int] = []
+    source.committed = moved  # type: ignore[method-assign]
+    pipeline.refused.append(StateError("differs"))
+    served(source, pipeline, Deliveries())
+    assert pipeline.restores == 2
+    assert pipeline.written == list(range(1, 5))
 
 
 def test_an_outcome_that_is_too_large_is_done_again_in_smaller_parts() -> None:
