@@ -8,10 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
 
+from confluent_kafka import KafkaException
+
 from stream.config import Settings
 from stream.runtime.committer import Committer
 from stream.runtime.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from stream.runtime.group import GroupSource
+from stream.runtime.kafka_client import explain_kafka_error
 from stream.runtime.metrics import Metrics
 from stream.runtime.service import Pipeline, Service, ServiceOptions
 from stream.sources.kafka import Place
@@ -85,7 +88,10 @@ def service(
     connected: list[GroupSource] = []
 
     def connect(listener: Service) -> GroupSource:
-        connected.append(GroupSource(group_properties(settings, common, member), list(inputs), listener))
+        try:
+            connected.append(GroupSource(group_properties(settings, common, member), list(inputs), listener))
+        except KafkaException as error:
+            raise explain_kafka_error(error, settings) from error
         return connected[0]
 
     delivery: Delivery

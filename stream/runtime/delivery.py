@@ -95,7 +95,10 @@ class ExactlyOnce:
         Aborted
             When the service is told to stop meanwhile.
         """
-        writer = KafkaWriter(self._properties, self._seconds)
+        try:
+            writer = KafkaWriter(self._properties, self._seconds)
+        except KafkaException as error:
+            raise exit_of(error.args[0], "the transactional producer cannot be made") from error
         for wait_seconds in backoffs():
             try:
                 writer.producer.init_transactions(_INIT_CALL_SECONDS)

@@ -79,6 +79,12 @@ def check_consumer_error(error: KafkaError) -> None:
         raise EnvironmentFault(
             f"the broker refuses the credentials: {error.str()}. Check the SASL settings under [kafka.properties]."
         )
+    if error.code() in (KafkaError.INVALID_SESSION_TIMEOUT, KafkaError.INCONSISTENT_GROUP_PROTOCOL):
+        raise EnvironmentFault(
+            f"the consumer group does not take this member: {error.str()}. Set kafka.session_timeout_ms between the "
+            "broker's group.min.session.timeout.ms and group.max.session.timeout.ms, and kafka.group_protocol as the "
+            "group's other members have it, or name another --group-id."
+        )
     if error.code() != KafkaError._TIMED_OUT:
         _LOG.warning("consumer: %s", error.str())
 

@@ -328,6 +328,12 @@ def test_a_missing_topic_and_another_partition_count_are_exit_3(kafka: str, topi
     assert f"topic {topic_prefix}{JOURNAL} must have 2 partitions (topics.partitions); it has 3" in errors
 
 
+def test_a_session_timeout_that_the_client_does_not_take_is_exit_2(cluster: Cluster) -> None:
+    code, errors = run_to_end(cluster, "--session-timeout-ms", "3600000")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "session.timeout.ms" in errors
+
+
 def test_a_topic_that_takes_no_record_of_this_size_is_exit_3(kafka: str, topic_prefix: str) -> None:
     cluster = Cluster(kafka, topic_prefix)
     cluster.create(EVENTS, SCORES, FINDINGS, JOURNAL)
