@@ -133,8 +133,7 @@ def test_partitions_move_between_two_scorers_without_loss_or_repetition(cluster:
 
 
 @pytest.mark.xfail(
-    reason="in some runs the scorer that took over reads its state while the sleeper wakes, and stops with exit 5; nothing "
-    "is lost or doubled, and its restart goes on",
+    reason="the scorer that takes over while the sleeper wakes may stop with exit 5; its restart goes on, nothing is lost",
     strict=False,
 )
 def test_a_scorer_that_slept_through_its_session_writes_nothing_that_counts(cluster: Cluster) -> None:
