@@ -133,7 +133,7 @@ def test_partitions_move_between_two_scorers_without_loss_or_repetition(cluster:
 
 
 @pytest.mark.xfail(
-    reason="a scorer that takes over while the sleeper wakes may stop with exit 5; a restart goes on, none is lost",
+    reason="a scorer that takes over while the sleeper wakes may stop with exit 5; the cause is not found yet",
     strict=False,
 )
 def test_a_scorer_that_slept_through_its_session_writes_nothing_that_counts(cluster: Cluster) -> None:
