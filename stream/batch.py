@@ -25,6 +25,7 @@ class EventBatch:
     event_time_ms: NDArray[np.int64]
     prompt_tokens: NDArray[np.float64]
     completion_tokens: NDArray[np.float64]
+    cost_usd: NDArray[np.float64]
     duration_ms: NDArray[np.float64]
     failed: NDArray[np.bool_]
     clamped: NDArray[np.bool_]
@@ -50,6 +51,7 @@ class EventBatch:
             self.event_time_ms[index],
             self.prompt_tokens[index],
             self.completion_tokens[index],
+            self.cost_usd[index],
             self.duration_ms[index],
             self.failed[index],
             self.clamped[index],

@@ -54,6 +54,7 @@ def decode(records: Sequence[Record], future_ms: int) -> tuple[EventBatch, list[
         event_time_ms=np.minimum(event, ingest + future_ms),
         prompt_tokens=_numbers([h.prompt_tokens for h in heads]),
         completion_tokens=_numbers([h.completion_tokens for h in heads]),
+        cost_usd=_numbers([h.cost_usd for h in heads]),
         duration_ms=_numbers([h.duration_ms for h in heads]),
         clamped=event > ingest + future_ms,
         failed=np.fromiter((h.status == "failure" for h in heads), np.bool_, n),
