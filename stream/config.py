@@ -159,9 +159,12 @@ class FindingsSettings:
 
     quiet_ms: int = 3_600_000
     """A finding without an anomaly for this long is closed."""
+    test_tenant: str = "tidegate-canary"
+    """Findings of this tenant are marked as a test; `tidegate canary` sends in its name. Empty: none is."""
 
     def __post_init__(self) -> None:
         rules.integer("findings.quiet_ms", self.quiet_ms, at_least=1_000)
+        rules.text("findings.test_tenant", self.test_tenant, empty=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,9 @@ class Core:
         self._release = release
         self._novelty = Novelty(dim=embedder.dim)
         self._state = State(settings, self._novelty, release.name)
-        self._findings = FindingWriter(self._state.findings, release.name, settings.topics.partitions)
+        self._findings = FindingWriter(
+            self._state.findings, release.name, settings.topics.partitions, settings.findings.test_tenant
+        )
         self._reader = ContentReader(embedder)
         self._score_step = ScoreStep(
             self._novelty,

@@ -24,12 +24,15 @@ class FindingWriter:
         That scores.
     partitions
         Of the findings topic.
+    test_tenant
+        Whose findings are marked as a test; empty where nobody's are.
     """
 
-    def __init__(self, findings: OpenFindings, release: str, partitions: int) -> None:
+    def __init__(self, findings: OpenFindings, release: str, partitions: int, test_tenant: str = "") -> None:
         self._findings = findings
         self._release = release
         self._partitions = partitions
+        self._test_tenant = test_tenant
 
     def flag(self, anomaly: Anomaly, source: Source) -> tuple[str, OutRecord]:
         """The finding that the anomaly opens or updates, and its record."""
@@ -80,6 +83,7 @@ class FindingWriter:
             ip=finding.ip,
             tools=finding.tools,
             models=finding.models,
+            is_test=entity[1] == self._test_tenant,
         )
         return encode_finding(view)
 
