@@ -2,12 +2,14 @@
 
 import ast
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
 from stream.config import Settings
-from stream.runtime.metrics import Metrics
+from stream.runtime.metrics import CanaryMetrics, Metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -40,13 +42,30 @@ def config_table() -> str:
 def metrics_table() -> str:
     """A row for each metric, as `stream/runtime/metrics.py` declares it."""
     rows = ["| metric | labels | meaning |", "|---|---|---|"]
-    for metric in vars(Metrics()).values():
+    rows += [f"| `{d.name}` | {', '.join(d.labels)} | {d.sentence} |" for d in declared(Metrics(), CanaryMetrics())]
+    return "\n".join(rows)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """One metric, as its declaration says."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    sentence: str
+    buckets: tuple[float, ...]
+    """Upper bounds of a histogram's, in seconds."""
+
+
+def declared(*holders: Metrics | CanaryMetrics) -> Iterator[Declared]:
+    """Every metric of `holders`, in the order of its declaration."""
+    for metric in (metric for holder in holders for metric in vars(holder).values()):
         if isinstance(metric, MetricWrapperBase):
             for family in metric.describe():
-                labels = ", ".join(metric._labelnames)  # noqa: SLF001 -- it has no public name
-                suffix = "_total" if family.type == "counter" else ""
-                rows.append(f"| `{family.name}{suffix}` | {labels} | {family.documentation} |")
-    return "\n".join(rows)
+                name = f"{family.name}_total" if family.type == "counter" else family.name
+                buckets = tuple(metric._kwargs.get("buckets", ()))  # noqa: SLF001 -- none of these has a public name
+                yield Declared(name, family.type, tuple(metric._labelnames), family.documentation, buckets)  # noqa: SLF001
 
 
 def _documented() -> dict[tuple[str, str], str]:

@@ -16,7 +16,7 @@ from stream.record import JournalEntry, Record
 from stream.release import Release
 from stream.state.partition import Cursor, Partition
 from stream.state.pending import Closings, Segments
-from stream.state.schema import NEVER_MS
+from stream.state.schema import KINDS, NEVER_MS
 from stream.state.store import State
 from stream.state.table import SessionKey, TenantKey
 from stream.steps.columns import carried_maxima, score_input, tenant_rows
@@ -36,6 +36,9 @@ from stream.steps.sessions import (
     store_heads,
 )
 from stream.steps.timing import Timed, closing, quiet_sessions, timed
+
+RARE_P = 0.01
+"""Events at or below it are counted signal by signal: where they become more in all tenants, traffic has moved."""
 
 
 class Core:
@@ -303,6 +306,8 @@ class Core:
             outcome.scores.append(record)
             decisions[decision] += 1
         outcome.counts.update(decisions)
+        rare = np.count_nonzero(scores.p <= RARE_P, axis=0).tolist()
+        outcome.counts.update({f"rare_{kind}": count for kind, count in zip(KINDS, rare, strict=True)})
 
     def _ordinals(self, batch: EventBatch, at: NDArray[np.int64], given: ScoreInput) -> list[int]:
         """Of each event its ordinal; of a duplicate the one its tenant had reached."""

@@ -44,4 +44,4 @@ class Outcome:
     changes: list[StateChange] = field(default_factory=list)
     journal: list[JournalEntry] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    """For metrics: decisions by name, `FLAGS`, `embedding_cache_hits`, `embedding_cache_misses`."""
+    """For metrics: decisions by name, `FLAGS`, `embedding_cache_hits`, `embedding_cache_misses`, `rare_<signal>`."""

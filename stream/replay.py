@@ -240,7 +240,7 @@ class Replay:
         told.findings += len(outcome.findings)
         told.dead_letters += len(outcome.dead_letters)
         for name, count in outcome.counts.items():
-            if not name.startswith("embedding_cache") and count:
+            if not name.startswith(("embedding_cache", "rare_")) and count:
                 told.counts[name] = told.counts.get(name, 0) + count
         self._sink.write(outcome)
 

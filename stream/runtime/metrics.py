@@ -1,4 +1,4 @@
-"""Every metric that a service exports, declared once.
+"""Every metric that is exported, declared once; `docs/metrics.md` is made of it.
 
 None carries a tenant as a label: a million tenants would be a million time series.
 """
@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from schemas.dead_letter import REASONS
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _LATENCY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 _RESTORE_SECONDS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+_CANARY_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+DECISIONS = ("none", "finding", "suppressed", "over_budget", "warmup", "duplicate")
+"""What a scored event can come to."""
 
 
 class Metrics:
-    """The metrics of one service process.
+    """The metrics of one process of `ingest` or `score`.
 
     Parameters
     ----------
@@ -103,6 +108,22 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self.rare_events = Counter(
+            "tidegate_rare_events",
+            "Scored events whose p-value of the signal is at most 0.01; a share that grows in all tenants is drift.",
+            ("signal",),
+            registry=self.registry,
+        )
+        self.ready = Gauge(
+            "tidegate_ready",
+            "1 while /readyz answers 200: assigned, restored and caught up; else 0.",
+            registry=self.registry,
+        )
+        self.release_verified = Gauge(
+            "tidegate_release_verified",
+            "1 when release.trusted_keys vouch for the release in service, 0 when nobody does.",
+            registry=self.registry,
+        )
         self.release_info = Gauge(
             "tidegate_release_info",
             "1 for the release in service, 0 for one that it replaced.",
@@ -112,5 +133,47 @@ class Metrics:
         self.budget_used_ratio = Gauge(
             "tidegate_budget_used_ratio",
             "Share of the day's alert budget that this process's partitions have used; 0 when decision.mode is fpr.",
+            registry=self.registry,
+        )
+        self._start_at_zero()
+
+    def _start_at_zero(self) -> None:
+        """A series that begins with its first event hides that event from `increase`, and so from alerts."""
+        for result in ("committed", "aborted", "unknown"):
+            self.transactions.labels(result)
+        for decision in DECISIONS:
+            self.decisions.labels(decision)
+        for reason in REASONS:
+            self.dead_letters.labels(reason)
+        for result in ("hit", "miss"):
+            self.embedding_cache.labels(result)
+
+
+class CanaryMetrics:
+    """The metrics of `tidegate canary`.
+
+    Parameters
+    ----------
+    registry
+        As of `Metrics`.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry if registry is not None else CollectorRegistry()
+        self.age_seconds = Gauge(
+            "tidegate_canary_age_seconds",
+            "Seconds since the last finding about a canary was seen, or since the canary started.",
+            registry=self.registry,
+        )
+        self.latency_seconds = Histogram(
+            "tidegate_canary_latency_seconds",
+            "Seconds from sending a canary's attack to seeing its finding, read_committed.",
+            buckets=_CANARY_SECONDS,
+            registry=self.registry,
+        )
+        self.attacks = Counter(
+            "tidegate_canary_attacks",
+            "Canaries by result: found, or missed (no finding within --timeout).",
+            ("result",),
             registry=self.registry,
         )

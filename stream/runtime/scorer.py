@@ -14,12 +14,12 @@ from stream.inputs import FLAGS, Applied, InputBatch, Outcome
 from stream.runtime.changelog import Changelog, JournalTopic, journalled_ids
 from stream.runtime.delivery import Work
 from stream.runtime.group import Polled
-from stream.runtime.metrics import Metrics
+from stream.runtime.metrics import DECISIONS, Metrics
 from stream.runtime.restore import HasCursor, Restorer
 from stream.sinks.kafka import DeadLetterTopic, KafkaWriter, OutputTopic
 from stream.sources.kafka import Place, RangeReader
+from stream.state.schema import KINDS
 
-_DECISIONS = ("none", "finding", "suppressed", "over_budget", "warmup", "duplicate")
 _ACTIVITIES = {1: "create", 2: "update", 3: "close"}
 
 
@@ -159,6 +159,8 @@ class ScorePipeline:
         self._topics = self._make_topics(self._serving.release)
         self._restorer = self._make_restorer(self._core)
         self._metrics.release_info.labels(self._serving.release, self._serving.space_id).set(1)
+        # Where there are trusted keys, a release that none of them vouches for is not loaded.
+        self._metrics.release_verified.set(bool(self._settings.release.trusted_keys))
 
     # -- partitions --------------------------------------------------------------------------------------------------
 
@@ -290,9 +292,10 @@ class ScorePipeline:
             metrics.records.labels(topic, "dead_letter").inc(dead)
         for letter in outcome.dead_letters:
             metrics.dead_letters.labels(letter.reason).inc()
-        for decision in _DECISIONS:
-            if count := outcome.counts.get(decision):
-                metrics.decisions.labels(decision).inc(count)
+        for decision in DECISIONS:
+            metrics.decisions.labels(decision).inc(outcome.counts.get(decision, 0))
+        for kind in KINDS:
+            metrics.rare_events.labels(kind).inc(outcome.counts.get(f"rare_{kind}", 0))
         for flag in FLAGS:
             metrics.flagged_events.labels(flag).inc(outcome.counts.get(flag, 0))
         metrics.embedding_cache.labels("hit").inc(outcome.counts.get("embedding_cache_hits", 0))

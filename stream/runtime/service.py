@@ -127,6 +127,7 @@ class Service:
                 closing.callback(signal.signal, number, signal.signal(number, self._stop))
             http = StatusServer(self._options.http_listen, self._metrics.registry, lambda: self._unready)
             closing.callback(http.close)
+            self._metrics.ready.set_function(lambda: float(self._unready is None))
             self._url = http.url
             closing.callback(self._committer.close)
             self._source = self._connect(self)

@@ -2,7 +2,7 @@
 
 from prometheus_client import generate_latest
 
-from stream.runtime.metrics import Metrics
+from stream.runtime.metrics import CanaryMetrics, Metrics
 
 NAMES = """tidegate_records_total{topic,result} tidegate_lag_records{topic,partition} tidegate_stage_seconds{stage}
 tidegate_latency_seconds{origin} tidegate_transactions_total{result} tidegate_transaction_seconds{phase}
@@ -10,13 +10,20 @@ tidegate_restore_seconds tidegate_state_bytes tidegate_embedding_cache_total{res
 tidegate_findings_total{activity,severity} tidegate_dead_letters_total{reason} tidegate_release_info{release,space_id}
 tidegate_budget_used_ratio"""
 """Names that outside tools rely on."""
-OURS = {"tidegate_flagged_events_total{flag}"}
+OURS = {
+    "tidegate_flagged_events_total{flag}",
+    "tidegate_rare_events_total{signal}",
+    "tidegate_ready",
+    "tidegate_release_verified",
+    "tidegate_canary_age_seconds",
+    "tidegate_canary_latency_seconds",
+    "tidegate_canary_attacks_total{result}",
+}
 
 
 def test_every_metric_has_its_name_its_labels_and_a_sentence_and_no_tenant() -> None:
-    metrics = Metrics()
     declared = {}
-    for name, metric in vars(metrics).items():
+    for name, metric in [*vars(Metrics()).items(), *vars(CanaryMetrics()).items()]:
         if name == "registry":
             continue
         family = metric.describe()[0]
@@ -33,3 +40,10 @@ def test_two_services_of_one_process_do_not_meet() -> None:
     first.state_bytes.set(7)
     assert b"tidegate_state_bytes 7.0" in generate_latest(first.registry)
     assert b"tidegate_state_bytes 0.0" in generate_latest(second.registry)
+
+
+def test_what_alerts_watch_for_starts_at_zero_so_that_the_first_one_is_an_increase() -> None:
+    exported = generate_latest(Metrics().registry)
+    assert b'tidegate_transactions_total{result="aborted"} 0.0' in exported
+    assert b'tidegate_dead_letters_total{reason="oversized"} 0.0' in exported
+    assert b'tidegate_decisions_total{decision="over_budget"} 0.0' in exported

@@ -1,0 +1,54 @@
+"""Writes docs/metrics.md from the declarations in stream/runtime/metrics.py; --check only compares."""
+
+import sys
+
+from scripts.readme_tables import ROOT, Declared, declared
+from stream.runtime.metrics import CanaryMetrics, Metrics
+
+PAGE = ROOT / "docs" / "metrics.md"
+_HEAD = """# Metrics
+
+What `/metrics` of each process exports; made by `scripts/metrics_page.py` from `stream/runtime/metrics.py`, where every
+metric is declared once. No metric carries a tenant, a key or a session as a label. The dashboard
+`deploy/grafana/dashboards/tidegate.json` shows them, `deploy/alerts.yml` watches them, and
+[the runbook](runbook.md#alerts) says what each alert asks for.
+"""
+
+
+def main() -> int:
+    """Bring the page up to date; with --check 1 when it was not."""
+    new = page()
+    if "--check" in sys.argv:
+        return int(not PAGE.is_file() or PAGE.read_text() != new)
+    PAGE.write_text(new)
+    return 0
+
+
+def page() -> str:
+    """The page, from what is declared."""
+    services, canary = list(declared(Metrics())), list(declared(CanaryMetrics()))
+    parts = [
+        _HEAD,
+        "## `tidegate ingest`, `tidegate score`\n",
+        _table(services),
+        "## `tidegate canary`\n",
+        _table(canary),
+    ]
+    parts += ["## Buckets\n", _buckets([*services, *canary])]
+    return "\n".join(parts)
+
+
+def _table(metrics: list[Declared]) -> str:
+    rows = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    rows += [f"| `{m.name}` | {m.kind} | {', '.join(m.labels)} | {m.sentence} |" for m in metrics]
+    return "\n".join(rows) + "\n"
+
+
+def _buckets(metrics: list[Declared]) -> str:
+    rows = ["| histogram | upper bounds, seconds |", "|---|---|"]
+    rows += [f"| `{m.name}` | {', '.join(f'{bound:g}' for bound in m.buckets)} |" for m in metrics if m.buckets]
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
