@@ -1,22 +1,18 @@
-"""Fit the population backbone of the sequence bank.
-
-The fit sees the very arithmetic that scores: weights and activations are rounded in the forward pass, and gradients
-pass through the rounding as if it were not there (the straight-through estimator of Bengio et al., 2013).
+"""Fit the population backbone of the sequence bank, in the arithmetic that scores (`models.training.quantised`).
 
 Legend: n distinct windows, b a batch of them, S events a window, F features, H encoded features, B bottleneck.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, cos, pi
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from models.bank_arrays import ADAPTED, CODE_MAX, GRID, LAYERS, check_bank
+from models.training.quantised import Adam, snap, threads_of_torch, valid_steps
 
 _SHIFT = 7
 """Weights within ±0.99 in steps of 1/128: fan-ins of 24 to 256 call for small ones."""
@@ -83,7 +79,7 @@ def fit(
     if lengths.shape != (len(windows),) or lengths.min() < 1 or lengths.max() > windows.shape[1]:
         raise ValueError(f"lengths must be ({len(windows)},), each 1 to {windows.shape[1]}; got shape {lengths.shape}.")
     x, length, weight = _distinct(windows, lengths)
-    with _threads(how.threads):
+    with threads_of_torch(how.threads):
         network = _Network(x, how, torch.Generator().manual_seed(seed))
         steps = torch.from_numpy(length)
         _train(network, torch.from_numpy(x), steps, torch.from_numpy(weight), seed, how, progress)
@@ -128,62 +124,20 @@ class _Network(torch.nn.Module):
         return self._layer("decoder", h)
 
     def _layer(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        y = x @ _snap(self.get_parameter(f"{name}_weight"), 2.0**_SHIFT)
-        y = y + _snap(self.get_parameter(f"{name}_bias"), GRID * 2.0**_SHIFT, _BIAS_MAX)
-        return _snap(y, GRID)
+        y = x @ snap(self.get_parameter(f"{name}_weight"), 2.0**_SHIFT)
+        y = y + snap(self.get_parameter(f"{name}_bias"), GRID * 2.0**_SHIFT, _BIAS_MAX)
+        return snap(y, GRID)
 
     def export(self) -> dict[str, NDArray[np.generic]]:
         """The arrays of the layers."""
         arrays: dict[str, NDArray[np.generic]] = {"shifts": np.full(len(LAYERS), _SHIFT, np.int8)}
         with torch.no_grad():
             for name in LAYERS:
-                weight = _snap(self.get_parameter(f"{name}_weight"), 2.0**_SHIFT) * 2.0**_SHIFT
-                bias = _snap(self.get_parameter(f"{name}_bias"), GRID * 2.0**_SHIFT, _BIAS_MAX) * GRID * 2.0**_SHIFT
+                weight = snap(self.get_parameter(f"{name}_weight"), 2.0**_SHIFT) * 2.0**_SHIFT
+                bias = snap(self.get_parameter(f"{name}_bias"), GRID * 2.0**_SHIFT, _BIAS_MAX) * GRID * 2.0**_SHIFT
                 arrays[f"{name}.weight"] = weight.numpy().astype(np.int8)
                 arrays[f"{name}.bias"] = bias.numpy().astype(np.int32)
         return arrays
-
-
-def _snap(x: torch.Tensor, per_unit: float, limit: float | None = None) -> torch.Tensor:
-    """The nearest of `per_unit` steps a unit, within ±127 steps or ±limit; the gradient is that of the clipping."""
-    snapped: torch.Tensor = _StraightThrough.apply(x, per_unit, CODE_MAX / per_unit if limit is None else limit)
-    return snapped
-
-
-class _StraightThrough(torch.autograd.Function):
-    """Rounding with the gradient of clipping, in two passes over memory each way."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, per_unit: float, bound: float) -> torch.Tensor:
-        ctx.save_for_backward(x.abs() <= bound)
-        return (x * per_unit).round_().clamp_(-bound * per_unit, bound * per_unit).div_(per_unit)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (inside,) = ctx.saved_tensors
-        return grads[0] * inside, None, None
-
-
-class _Adam:
-    """Adam (Kingma and Ba, 2015) as torch.optim has it, whose construction imports torch's compiler for 4 s."""
-
-    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
-        self._moments = [(p, torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
-        self._steps = 0
-
-    @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """Go down the gradients of the last backward pass, and clear them."""
-        self._steps += 1
-        first, second = 1 - 0.9**self._steps, 1 - 0.999**self._steps
-        for parameter, mean, square in self._moments:
-            gradient = parameter.grad
-            if gradient is None:
-                continue
-            mean.lerp_(gradient, 0.1)
-            square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-            parameter.addcdiv_(mean, (square / second).sqrt_().add_(1e-8), value=-rate / first)
-            parameter.grad = None
 
 
 def _train(
@@ -199,7 +153,7 @@ def _train(
     generator = torch.Generator().manual_seed(seed + 1)
     batches = ceil(n / how.batch)
     epochs = max(how.epochs, ceil(how.steps_min / batches))
-    optimiser = _Adam(list(network.parameters()))
+    optimiser = Adam(list(network.parameters()))
     position = torch.ones(steps, 1)
     position[-1] = how.last_event
     for epoch in range(epochs):
@@ -208,7 +162,7 @@ def _train(
         for step in range(batches):
             at = order[step * how.batch : (step + 1) * how.batch]
             rate = how.learning_rate * 0.5 * (1 + cos(pi * (epoch * batches + step) / (epochs * batches)))
-            valid = _valid(lengths[at], steps)
+            valid = valid_steps(lengths[at], steps)
             seen = x[at].clone()
             blank = torch.rand((len(at), features), generator=generator) < how.denoising
             seen[:, -1][blank] = 0
@@ -229,9 +183,10 @@ def _feature_weight(
 
     The squares are not winsorised: a feature that is rarely set, but then far off, would come to weigh most.
     """
+    valid = valid_steps(lengths, x.shape[1])
     with torch.inference_mode():
         parts = [
-            x[low : low + 4096, -1] - network(x[low : low + 4096], _valid(lengths[low : low + 4096], x.shape[1]))[:, -1]
+            x[low : low + 4096, -1] - network(x[low : low + 4096], valid[low : low + 4096])[:, -1]
             for low in range(0, len(x), 4096)
         ]
     residual = torch.cat(parts).numpy().astype(np.float64)
@@ -239,11 +194,6 @@ def _feature_weight(
     precision: NDArray[np.float64] = 1 / variance
     scaled: NDArray[np.float64] = np.rint(CODE_MAX * precision / precision.max())
     return np.maximum(scaled, 1).astype(np.int8)
-
-
-def _valid(lengths: torch.Tensor, steps: int) -> torch.Tensor:
-    """(b, S, 1), 1 where a window has an event."""
-    return (torch.arange(steps)[None, :] >= steps - lengths[:, None]).float()[:, :, None]
 
 
 def _distinct(
@@ -257,13 +207,3 @@ def _distinct(
     rows, counts = np.unique(flat, axis=0, return_counts=True)
     x = rows[:, 1:].reshape(-1, steps, features).astype(np.float32) / np.float32(GRID)
     return x, rows[:, 0].astype(np.int64), np.sqrt(counts.astype(np.float32))
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.autoencoder import SequenceBank
-from models.training import autoencoder
+from models.training import autoencoder, quantised
 from models.training.autoencoder import Fit, fit
 from tests.models.banks import FEATURES, STEPS, cycling_windows
 
@@ -63,7 +63,7 @@ def test_the_fit_computes_what_the_bank_computes() -> None:
     x = torch.from_numpy(windows.astype(np.float32) / 16)
     network = autoencoder._Network(x.numpy(), QUICK, torch.Generator().manual_seed(5))
     with torch.inference_mode():
-        decoded = network(x, autoencoder._valid(torch.from_numpy(lengths), STEPS))[:, -1].numpy()
+        decoded = network(x, quantised.valid_steps(torch.from_numpy(lengths), STEPS))[:, -1].numpy()
     arrays = network.export() | {"feature_weight": np.ones(FEATURES, np.int8)}
     _, error = SequenceBank(arrays).score(windows, lengths, np.full(400, -1))
     assert np.array_equal(error, ((windows[:, -1] / np.float32(16) - decoded) ** 2) / np.float32(FEATURES))
@@ -107,7 +107,7 @@ def test_the_optimiser_is_torchs_adam() -> None:
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(5, generator=generator)
     ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
-    optimiser, reference = autoencoder._Adam([ours]), torch.optim.Adam([theirs], 0.05)
+    optimiser, reference = quantised.Adam([ours]), torch.optim.Adam([theirs], 0.05)
     for _ in range(20):
         for parameter in (ours, theirs):
             parameter.grad = None
