@@ -23,12 +23,13 @@ MODULES = {
     "train": "stream.runtime.train_command",
     "topics": "stream.runtime.topics",
     "state": "stream.runtime.state_command",
+    "canary": "stream.runtime.canary",
     "config": "stream.runtime.config_show",
 }
 """Command -> the module whose `run(settings, arguments)` does it and returns the exit code."""
 
 _OWN_PACKAGES = {"tidegate", "schemas", "models", "stream"}
-_SERVICES = {"ingest", "score"}
+_SERVICES = {"ingest", "score", "canary"}
 _NUMERIC = {"score", "replay", "train"}
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 

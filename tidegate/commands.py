@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -55,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="example:\n  tidegate topics create && tidegate score --release releases/2026-11-01",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for declare in (_ingest, _score, _replay, _train, _topics, _state, _config):
+    for declare in (_ingest, _score, _replay, _train, _topics, _state, _canary, _config):
         declare(commands.add_parser)
     _command(commands.add_parser, "version", "print the version", "tidegate version")
     return top
@@ -197,6 +198,22 @@ def _state(add: _Add) -> None:
         _common(action)
 
 
+def _canary(add: _Add) -> None:
+    command = _command(
+        add,
+        "canary",
+        "a made-up attack through the stream, its finding awaited, its age exported",
+        "tidegate canary --source-topic litellm.logs --interval 60",
+        "tidegate canary --source-topic litellm.logs --once",
+    )
+    command.add_argument("--source-topic", required=True, metavar="T", help="what an ingest of LiteLLM's records reads")
+    command.add_argument("--once", action="store_true", help="one attack; exit code 4 when it is not found in time")
+    command.add_argument("--interval", type=_seconds, default=60.0, metavar="S", help="between attacks (default: 60)")
+    command.add_argument("--timeout", type=_seconds, default=30.0, metavar="S", help="for its finding (default: 30)")
+    command.add_argument("--http-listen", metavar="HOST:PORT", help="health and metrics (default: 127.0.0.1:0)")
+    _common(command)
+
+
 def _config(add: _Add) -> None:
     command = _command(add, "config", "the configuration", "tidegate config show")
     actions = command.add_subparsers(dest="action", required=True, metavar="show", parser_class=_Parser)
@@ -266,6 +283,16 @@ def _natural(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 0; got {text!r}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0; got {text!r}")
+    return seconds
 
 
 def _time_ms(text: str) -> int:
