@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes .venv from requirements.lock and gets Kafka's jars. Every step is skipped when what it depends on is unchanged,
+# Makes .venv from requirements.lock, .venv-litellm (a LiteLLM proxy as a gateway runs it, for tests and `make stack`) from
+# requirements-litellm.lock, and gets Kafka's jars. Every step is skipped when what it depends on is unchanged,
 # so it can be cut short and run again at any time.
 set -eu
 cd "$(dirname "$0")/.."
@@ -47,6 +48,15 @@ if ! done_before .venv/.installed "$project"; then
     say "installing tidegate itself, editable, from this folder alone"
     VIRTUAL_ENV="$PWD/.venv" .venv-uv/bin/uv pip install --quiet --offline --no-deps --no-build-isolation --editable .
     printf '%s' "$project" >.venv/.installed
+fi
+
+lock=$(hash_of requirements-litellm.lock pyproject.toml)
+if ! done_before .venv-litellm/.synced "$lock"; then
+    [ -x .venv-litellm/bin/python ] || .venv-uv/bin/uv venv --quiet --python "$PYTHON" --allow-existing .venv-litellm
+    say "installing the packages of requirements-litellm.lock into .venv-litellm (600 MB; seconds when they are cached)"
+    VIRTUAL_ENV="$PWD/.venv-litellm" .venv-uv/bin/uv pip sync --quiet --require-hashes requirements-litellm.lock
+    VIRTUAL_ENV="$PWD/.venv-litellm" .venv-uv/bin/uv pip install --quiet --offline --no-deps --no-build-isolation --editable .
+    printf '%s' "$lock" >.venv-litellm/.synced
 fi
 
 .venv/bin/python -m deploy.kafka.local fetch
