@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes .venv from requirements.lock, .venv-litellm (a LiteLLM proxy as a gateway runs it, for tests and `make stack`) from
-# requirements-litellm.lock, and gets Kafka's jars. Every step is skipped when what it depends on is unchanged,
+# requirements-litellm.lock, and gets Kafka's jars and Debian's Prometheus. Every step is skipped when what it depends on is unchanged,
 # so it can be cut short and run again at any time.
 set -eu
 cd "$(dirname "$0")/.."
@@ -60,4 +60,6 @@ if ! done_before .venv-litellm/.synced "$lock"; then
 fi
 
 .venv/bin/python -m deploy.kafka.local fetch
+.venv/bin/python -m deploy.prometheus.local fetch ||
+    say "without Prometheus 'make stack' stops, and tests that need it are skipped (where CI is set they fail)" >&2
 say "ready: .venv/bin/tidegate"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import ctypes
 import hashlib
 import os
 import shutil
@@ -28,6 +27,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from deploy.processes import end, free_ports, spawn
+
 HERE = Path(__file__).resolve().parent
 HOME = HERE.parents[1] / ".kafka"
 """Jars, and the data folders of brokers that run."""
@@ -41,8 +42,6 @@ START_ATTEMPTS = 3
 
 # Startup and memory count here, not peak throughput: a broker for a test lives for minutes beside its clients.
 FAST_START = ("-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
-
-_PR_SET_PDEATHSIG = 1
 
 
 class KafkaUnavailable(RuntimeError):
@@ -173,14 +172,14 @@ class LocalKafka:
         process, self._process = self._process, None
         self.bootstrap_servers = ""
         if process is not None:
-            _end(process, grace_s)
+            end(process, grace_s)
         data, self._data = self._data, None
         if data is not None:
             shutil.rmtree(data, ignore_errors=True)
 
     def _start_once(self, libs: Path, timeout_s: float) -> None:
         self._data = data = _data_folder(self._data_dir)
-        port, controller_port = _free_ports(2)
+        port, controller_port = free_ports(2)
         config = data / "server.properties"
         properties = _server_properties(port, controller_port, data / "log") | self._properties
         config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
@@ -191,7 +190,7 @@ class LocalKafka:
         if formatted.returncode:
             raise KafkaUnavailable(f"Kafka could not format {data}: {_tail(formatted.stdout + formatted.stderr)}")
         with self.log.open("wb") as log:
-            self._process = _spawn([*java, "kafka.Kafka", str(config)], log.fileno())
+            self._process = spawn([*java, "kafka.Kafka", str(config)], log.fileno())
         self._await_listening(port, timeout_s)
         self.bootstrap_servers = f"127.0.0.1:{port}"
 
@@ -268,17 +267,6 @@ def _cluster_id() -> str:
             return name
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
 def _accepts(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1.0)
@@ -297,46 +285,6 @@ def _sweep(parent: Path) -> None:
         owner = folder.name.split("-")[1]
         if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _spawn(command: list[str], output: int) -> subprocess.Popen[bytes]:
-    """Start `command` in a process group of its own, to be signalled by the kernel when this process dies."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before prctl
-            os._exit(1)
-
-    # Ctrl-C reaches the terminal's foreground group: not this one, so that clients can finish before their broker goes.
-    # preexec_fn may deadlock when another thread holds a lock it needs; prctl and getppid take none.
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
-    )
-
-
-def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            return
-        try:
-            process.wait(timeout=grace_s)
-        except subprocess.TimeoutExpired:
-            continue
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)  # a second Ctrl-C does not wait
-            process.wait()
-            raise
 
 
 def _tail(text: str) -> str:
