@@ -146,7 +146,11 @@ def _train(add: _Add) -> None:
     command.add_argument(
         "--seed", type=_natural, default=0, metavar="N", help="same input and seed: same bytes (default: 0)"
     )
-    command.add_argument("--task", choices=("population",), help="only this; without it, everything that score needs")
+    command.add_argument(
+        "--task",
+        choices=("population", "adapters"),
+        help="population: no tenant's adapter is fitted; adapters: on the backbone of --base; default: both",
+    )
     command.add_argument("--nproc", type=_natural, default=1, metavar="N", help="processes (default: 1)")
     _common(command)
 

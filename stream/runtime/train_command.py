@@ -7,14 +7,18 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
-from schemas.manifest import InputFile, InputRange, TrainingInput
+from numpy.typing import NDArray
+
+from schemas.manifest import InputFile, InputRange, Manifest, TrainingInput
 from stream.config import Settings
 from stream.errors import StateError, UsageError
 from stream.runtime.embedders import load_embedder
-from stream.runtime.release_store import check_replaceable, read_manifest, write_release
+from stream.runtime.release_store import check_replaceable, load_release, read_manifest, write_release
 from stream.runtime.signing import sign
 from stream.state.schema import FEATURE_SCHEMA, STATE_SCHEMA
 from stream.training.events import Gathered, TrainingEvents, arrange
@@ -50,6 +54,7 @@ def run(settings: Settings, arguments: Namespace) -> int:
         sign(b"", Path(settings.release.signing_key_file))
     embedder = load_embedder(settings.embedder)
     parent = _parent(arguments.base, settings, embedder.space_id)
+    backbone = _backbone(arguments, settings, embedder.space_id)
 
     tally = Tally()
     progress("reading the input")
@@ -62,7 +67,8 @@ def run(settings: Settings, arguments: Namespace) -> int:
         seed=arguments.seed,
         labelled=tally.labelled,
         processes=arguments.nproc,
-        effort=EFFORT,
+        effort=replace(EFFORT, adapter_steps=0) if arguments.task == "population" else EFFORT,
+        backbone=backbone,
         progress=progress,
     )
     data = TrainingInput(
@@ -82,11 +88,16 @@ def run(settings: Settings, arguments: Namespace) -> int:
         trained.release,
         data=data,
         metrics=trained.metrics,
-        parent=parent,
+        parent=parent.name if parent else None,
         seed=arguments.seed,
         git_revision=_git_revision(),
         settings=settings,
     )
+    if backbone is not None and parent is not None and parent.data.events_sha256 == data.events_sha256:
+        progress(
+            "--base was trained on this very input: no session is held out from its backbone, and more will be found "
+            "than decision.session_fpr says. Name input that came after it."
+        )
     used = f"{data.events:,} events, {data.sessions:,} sessions, {data.tenants:,} tenants"
     print(f"release {manifest.name} in {out}: {used}{_not_used(data, tally)}; {time.monotonic() - begun:.1f} s")
     return 0
@@ -126,8 +137,17 @@ def _topic(settings: Settings, arguments: Namespace) -> tuple[Iterator[Gathered]
     return records(), read
 
 
-def _parent(base: str | None, settings: Settings, space_id: str) -> str | None:
-    """Name of the release that this one follows: one whose place it can take."""
+def _backbone(arguments: Namespace, settings: Settings, space_id: str) -> dict[str, NDArray[Any]] | None:
+    """The bank whose adapters are to be fitted, with --task adapters."""
+    if arguments.task != "adapters":
+        return None
+    if arguments.base is None:
+        raise UsageError("--task adapters needs --base: the release whose backbone they are fitted on.")
+    return load_release(arguments.base, settings, space_id).bank.arrays
+
+
+def _parent(base: str | None, settings: Settings, space_id: str) -> Manifest | None:
+    """The release that this one follows: one whose place it can take."""
     if base is None:
         return None
     manifest = read_manifest(base, settings)
@@ -138,7 +158,7 @@ def _parent(base: str | None, settings: Settings, space_id: str) -> str | None:
                 f"--base {base}: {name} must be {own}, as this version and its settings have it; it is {theirs}. "
                 "Train without --base."
             )
-    return manifest.name
+    return manifest
 
 
 def _hashed(path: Path) -> InputFile:

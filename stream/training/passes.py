@@ -45,10 +45,16 @@ def unnamed_release(
     calibration: Calibration,
     tenants: Sequence[str] = (),
     warm: dict[str, NDArray[Any]] | None = None,
+    adapted: Sequence[str] | None = None,
 ) -> Release:
-    """A release of this version's schemas; `tenants` are the rows of `warm`, and the bank's adapters if it has any."""
+    """A release of this version's schemas.
+
+    `tenants` are the rows of `warm`, and of the bank's adapters if it has any, unless `adapted` names those.
+    """
     rows = {tenant: row for row, tenant in enumerate(tenants)}
-    adapters = rows if not isinstance(bank, _Recorder) and bank.shape.tenants else {}
+    adapters = {}
+    if not isinstance(bank, _Recorder) and bank.shape.tenants:
+        adapters = rows if adapted is None else {tenant: row for row, tenant in enumerate(adapted)}
     return Release("", space_id, FEATURE_SCHEMA, STATE_SCHEMA, bank, calibration, adapters, warm or {}, rows)
 
 
@@ -77,16 +83,19 @@ def held_out_scores(
     settings: Settings,
     embedder: Embeds,
     space_id: str,
+    adapted: Sequence[str] = (),
 ) -> NDArray[np.float64]:
     """Signals (m, kinds) of the events `held_out` for tenants who know what they `heard`, NaN where there is none.
 
-    What is scored teaches nothing: each session is met as if it were the first after those heard.
+    What is scored teaches nothing: each session is met as if it were the first after those heard. `adapted` are the
+    tenants of the bank's adapters.
     """
     silent = silent_calibration()
     learner = Core(settings, unnamed_release(space_id, bank, silent), embedder)
     run(learner, heard)
     tenants, warm = learner.export_tenants()
-    judge = Core(settings, unnamed_release(space_id, bank, silent, tenants, warm), embedder, learning=False)
+    release = unnamed_release(space_id, bank, silent, tenants, warm, adapted)
+    judge = Core(settings, release, embedder, learning=False)
     return _signals(run(judge, held_out), len(held_out))
 
 

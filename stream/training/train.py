@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.autoencoder import SequenceBank
 from stream.config import Settings
-from stream.errors import UsageError
+from stream.errors import StateError, UsageError
 from stream.release import Release
 from stream.steps.content import Embeds
 from stream.training.calibrate import Rings, calibrate, flagged_share, rings
@@ -26,10 +26,13 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long to fit the bank, `models.training.autoencoder.Fit`: what is held out must be met by as good a fit."""
+    """How long to fit the bank: what is held out must be met by as good a fit."""
 
     epochs: int = 20
+    """Of the backbone, `models.training.autoencoder.Fit`."""
     steps_min: int = 400
+    adapter_steps: int = 240
+    """Of the adapters, `models.training.adapters.FitAdapters`; 0 leaves them zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,13 @@ def train(
     labelled: bool,
     processes: int = 1,
     effort: Effort = Effort(),
+    backbone: Mapping[str, NDArray[Any]] | None = None,
     progress: Progress = lambda _: None,
 ) -> Trained:
     """Fit the bank, calibrate on sessions held out from every fit, and leave each tenant with what it has said.
 
-    The same events, seed and machine give the same arrays to the bit, whatever `processes` is.
+    The same events, seed and machine give the same arrays to the bit, whatever `processes` is. Each part that is held
+    out is scored by a bank like the final one, adapters and all, that has not seen it.
 
     Parameters
     ----------
@@ -62,6 +67,9 @@ def train(
         Whether somebody said that all of it is benign: then everything is learned and counts in full.
     processes
         Fits side by side.
+    backbone
+        Arrays of a bank whose adapters alone are fitted anew. Sessions that it was fitted on are not held out from it:
+        what calibrates should have come after.
 
     Raises
     ------
@@ -76,17 +84,18 @@ def train(
         )
     progress(f"reading {len(records):,} events of {len(events.session_tenant):,} sessions as the scorer does")
     windows, lengths = collect_windows(records, settings, embedder, space_id)
+    seen = _Seen(windows, lengths, events.session_tenant[events.session], fold, len(tenants))
 
     def held_out(number: int) -> NDArray[np.float64]:
         progress(f"fitting without part {number + 1} of {FOLDS}, and scoring that part")
         rest, part = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        bank = SequenceBank(_fitted(windows[rest], lengths[rest], seed, effort))
+        bank = SequenceBank(_fitted(seen.of(rest), seed, effort, backbone))
         heard, unheard = [records[i] for i in rest.tolist()], [records[i] for i in part.tolist()]
-        return held_out_scores(heard, unheard, bank, settings, embedder, space_id)
+        return held_out_scores(heard, unheard, bank, settings, embedder, space_id, tenants)
 
     def whole() -> dict[str, NDArray[Any]]:
         progress("fitting on everything")
-        return _fitted(windows, lengths, seed, effort, len(tenants))
+        return _fitted(seen, seed, effort, backbone)
 
     numbers = np.unique(fold).tolist()
     jobs: list[Callable[[], Any]] = [whole, *(lambda number=number: held_out(number) for number in numbers)]
@@ -102,23 +111,60 @@ def train(
     # Of benign input everything is learned; of input that nobody has judged, what the release finds strange is not.
     judge = unnamed_release(space_id, bank, silent_calibration() if labelled else calibration, tenants)
     names, warm = warm_rows(records, judge, settings, embedder)
+    if names != tenants:
+        raise StateError(f"every tenant must have a warm row beside its adapter; got {names} of {tenants}. A bug.")
     return Trained(
         unnamed_release(space_id, bank, calibration, names, _with_rings(warm, own)),
         {
             f"held_out_flagged_at_{fpr}": round(flagged_share(events, scores, calibration, own, fpr), 6)
             for fpr in (0.01, 0.05)
-        },
+        }
+        | {"tenants_adapted": _adapted(arrays)},
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a bank is fitted on: windows (n)."""
+
+    windows: NDArray[np.int8]
+    lengths: NDArray[np.int64]
+    tenant: NDArray[np.int64]
+    fold: NDArray[np.int64]
+    tenants: int
+
+    def of(self, at: NDArray[np.intp]) -> _Seen:
+        return _Seen(self.windows[at], self.lengths[at], self.tenant[at], self.fold[at], self.tenants)
+
+
 def _fitted(
-    windows: NDArray[np.int8], lengths: NDArray[np.int64], seed: int, effort: Effort, tenants: int = 0
+    seen: _Seen, seed: int, effort: Effort, backbone: Mapping[str, NDArray[Any]] | None
 ) -> dict[str, NDArray[Any]]:
+    """A bank's arrays, with an adapter for each tenant."""
     # Torch takes seconds to import: a mistake on the command line is told before that.
+    from models.training.adapters import FitAdapters, fit_adapters
     from models.training.autoencoder import Fit, fit
 
-    how = Fit(epochs=effort.epochs, steps_min=effort.steps_min)
-    return fit(windows, lengths, seed=seed, how=how, tenants=tenants)
+    if backbone is None:
+        how = Fit(epochs=effort.epochs, steps_min=effort.steps_min)
+        backbone = fit(seen.windows, seen.lengths, seed=seed, how=how)
+    adapters = fit_adapters(
+        seen.windows,
+        seen.lengths,
+        seen.tenant,
+        backbone,
+        group=seen.fold,
+        tenants=seen.tenants,
+        seed=seed,
+        how=FitAdapters(steps=effort.adapter_steps),
+    )
+    return {**backbone, **adapters}
+
+
+def _adapted(arrays: Mapping[str, NDArray[Any]]) -> int:
+    """How many tenants' adapters are not zero."""
+    moved = [array.any(axis=(1, 2)) for name, array in arrays.items() if name.endswith(".up")]
+    return int(np.logical_or.reduce(moved).sum())
 
 
 def _with_rings(warm: dict[str, NDArray[Any]], own: Rings) -> dict[str, NDArray[Any]]:

@@ -29,13 +29,13 @@ ROOT = Path(__file__).parents[3]
 SETTINGS = Settings(learning=LearningSettings(grace_sessions=3))
 QUICK = (
     "import sys; from stream.runtime import train_command; from stream.training.train import Effort; "
-    "train_command.EFFORT = Effort(1, 8); from tidegate.cli import main; sys.exit(main(sys.argv[1:]))"
+    "train_command.EFFORT = Effort(1, 8, 8); from tidegate.cli import main; sys.exit(main(sys.argv[1:]))"
 )
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_command, "EFFORT", Effort(1, 8))
+    monkeypatch.setattr(train_command, "EFFORT", Effort(1, 8, 8))
 
 
 def given(**changed: Any) -> Namespace:
