@@ -12,6 +12,8 @@ from models.autoencoder_torch import TorchSequenceBank
 from models.novelty import Lesson, Memory, Novelty
 from models.signal import LearningSignal, Signal
 from models.training.autoencoder import Fit, fit
+from models.volume import CALLS, COUNTERS, GAUGES, GRID, HOURS, SESSIONS, SIZES, Baseline, Observed, Volume
+from models.volume import Lesson as VolumeLesson
 from tests.models.banks import cycling_windows
 
 TENANTS = 6
@@ -133,9 +135,70 @@ def _score(signal: Signal, memory: Memory, columns: Columns) -> tuple[NDArray[np
     return signal.score(memory, *columns)
 
 
+@dataclass
+class VolumeSubject:
+    """Tenants with hours and sizes of their own; a strange call is large, at another hour, and often of a new key."""
+
+    signal: Volume
+    baseline: Baseline
+
+    @classmethod
+    def make(cls, seed: int) -> "VolumeSubject":
+        signal = Volume()
+        subject = cls(signal, signal.empty(TENANTS))
+        for _ in range(4):
+            subject.teach(subject.draw(np.random.default_rng(seed), 400, strange=False))
+        return subject
+
+    def draw(self, rng: np.random.Generator, n: int, *, strange: bool) -> Columns:
+        rows = rng.integers(TENANTS, size=n)
+        hour = (rows * 3 + rng.integers(8, size=n) + (12 if strange else 0)) % 24
+        mean = (4 + rows[:, None] / 2 + (4 if strange else 0)) * GRID
+        sizes = np.rint(mean + GRID / 2 * rng.normal(size=(n, SIZES))).astype(np.int64)
+        key_errors = np.stack([rng.binomial(4, 0.5 if strange else 0.02, n), np.full(n, 4)], axis=1)
+        growth, errors = rng.integers(4 * GRID, size=(2, n)) * (4 if strange else 1)
+        repeats = rng.binomial(1, 0.05, n) + (5 if strange else 0)
+        new = rng.random((n, 3)) < (0.8 if strange else 0.01)
+        return rows, hour, sizes, growth, errors // 4, key_errors, repeats, new
+
+    def score(self, columns: Columns) -> NDArray[np.float32]:
+        rows, *seen = columns
+        signal: Signal = self.signal
+        return signal.score(self.signal.normal(self.baseline), rows, Observed(*seen))[0]  # type: ignore[arg-type]
+
+    def teach(self, columns: Columns) -> None:
+        rows, hour, sizes = (column.astype(np.int64) for column in columns[:3])
+        counts, sums, squares = np.zeros((3, TENANTS, len(GAUGES)), np.int64)
+        lesson = VolumeLesson(counts, sums, squares, *_counts(rows, hour))
+        for gauge in range(SIZES):
+            np.add.at(lesson.counts[:, gauge], rows, 1)
+            np.add.at(lesson.sums[:, gauge], rows, sizes[:, gauge])
+            np.add.at(lesson.squares[:, gauge], rows, sizes[:, gauge] ** 2)
+        learner: LearningSignal = self.signal
+        learner.learn(self.baseline, lesson)
+
+    def state(self) -> State:
+        return {field.name: getattr(self.baseline, field.name).copy() for field in fields(Baseline)}
+
+    def restored(self, state: State) -> "VolumeSubject":
+        baseline = self.signal.empty(TENANTS)
+        for name, array in state.items():
+            getattr(baseline, name)[:] = array
+        return replace(self, baseline=baseline)
+
+
+def _counts(rows: NDArray[np.int64], hour: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Counters and hours of calls that are sessions of their own."""
+    counters, hours = np.zeros((TENANTS, len(COUNTERS)), np.int64), np.zeros((TENANTS, HOURS), np.int64)
+    np.add.at(hours, (rows, hour), 1)
+    counters[:, CALLS] = counters[:, SESSIONS] = np.bincount(rows, minlength=TENANTS)
+    return counters, hours
+
+
 SUBJECTS: dict[type, Make] = {
     Novelty: NoveltySubject.make,
     SequenceBank: lambda seed: BankSubject.make(seed, SequenceBank),
+    Volume: VolumeSubject.make,
     TorchSequenceBank: lambda seed: BankSubject.make(seed, lambda arrays: TorchSequenceBank(arrays, "cpu")),
 }
 """Every signal in models/. One that is missing here fails `test_every_signal_is_under_contract`."""

@@ -1,0 +1,137 @@
+"""The least of a core that drives the steps of one signal: partitions' time, sessions, waves, learn points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.volume import SUB_FEATURES, Volume
+from stream.batch import EventBatch
+from stream.record import Record
+from stream.state.schema import NEVER_MS
+from stream.state.table import Column, Family, SessionKey, Table, TenantKey
+from stream.state.volume import LEARNED_COLUMNS, SESSION_COLUMNS, TENANT_COLUMNS
+from stream.steps.decode import decode
+from stream.steps.learn_points import is_learn_point, waves
+from stream.steps.sessions import Runs, find_runs
+from stream.steps.volume import VolumeInput, VolumeStep
+
+QUIET_MS = 1_800_000
+
+
+def tenants_table(*more: Family) -> Table[TenantKey]:
+    return Table((Family("tenant", 1, (Column("ordinal", "<i8"),)), *more), capacity=4)
+
+
+def sessions_table(columns: Sequence[Column] = ()) -> Table[SessionKey]:
+    own = (Column("last_core_ms", "<i8"), Column("last_event_ms", "<i8"))
+    return Table((Family("session", 1, (*own, *columns)),), capacity=4)
+
+
+@dataclass
+class Placed:
+    """A batch with its place in time and state."""
+
+    live: EventBatch
+    core_time_ms: NDArray[np.int64]
+    runs: Runs
+    tenant: NDArray[np.int64]
+    ordinal: NDArray[np.int64]
+    before: NDArray[np.int64]
+
+    def waves(self) -> list[NDArray[np.int64]]:
+        number = waves(self.ordinal, self.before)
+        return [np.flatnonzero(number == i) for i in range(int(number.max(initial=-1)) + 1)]
+
+
+@dataclass
+class Bench:
+    """Partitions' time and the tables, without any signal."""
+
+    tenants: Table[TenantKey]
+    sessions: Table[SessionKey]
+    core_time_ms: dict[int, int] = field(default_factory=dict)
+    quiet_ms: int = QUIET_MS
+
+    def place(self, records: Sequence[Record]) -> Placed:
+        """Events of `records`, of which those that cannot be read are left out."""
+        live, _ = decode(records, 300_000)
+        core = np.empty(len(live), np.int64)
+        for number in np.unique(live.partition).tolist():
+            mine = np.flatnonzero(live.partition == number)
+            core[mine] = np.maximum(
+                np.maximum.accumulate(live.event_time_ms[mine]), self.core_time_ms.get(number, NEVER_MS)
+            )
+            self.core_time_ms[number] = int(core[mine[-1]])
+        end = np.array([self.core_time_ms[p] for p in live.partition.tolist()], np.int64)
+        keys = [(p, h.tenant, h.session) for p, h in zip(live.partition.tolist(), live.heads, strict=True)]
+        runs = find_runs(keys, core, end, self.sessions, self.quiet_ms)
+        names = list(dict.fromkeys(key[:2] for key in keys))
+        self.tenants.create([name for name in names if name not in self.tenants])
+        tenant = self.tenants.find([key[:2] for key in keys])
+        before = self.tenants["ordinal"][tenant].astype(np.int64)
+        ordinal = before.copy()
+        for row in np.unique(tenant).tolist():
+            mine = np.flatnonzero(tenant == row)
+            ordinal[mine] += np.arange(1, len(mine) + 1)
+        return Placed(live, core, runs, tenant, ordinal, before)
+
+    def keep(self, placed: Placed) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Write ordinals and sessions; the runs that are still open, and their rows."""
+        self.tenants["ordinal"][placed.tenant] = placed.ordinal
+        self.tenants.mark("tenant", np.unique(placed.tenant))
+        runs, table = placed.runs, self.sessions
+        final = {key: i for i, key in enumerate(runs.keys)}
+        table.remove([key for key, i in final.items() if runs.ended_ms[i] != NEVER_MS and key in table])
+        stay = [(key, i) for key, i in final.items() if runs.ended_ms[i] == NEVER_MS]
+        table.create([key for key, _ in stay if key not in table])
+        rows = table.find([key for key, _ in stay])
+        run = np.array([i for _, i in stay], np.int64)
+        table["last_core_ms"][rows] = placed.core_time_ms[runs.last[run]]
+        table["last_event_ms"][rows] = placed.live.event_time_ms[runs.last[run]]
+        table.mark("session", rows)
+        return run, rows
+
+
+class VolumeBench(Bench):
+    """Runs the volume signal alone."""
+
+    def __init__(self, model: Volume, quiet_ms: int = QUIET_MS) -> None:
+        super().__init__(
+            tenants_table(Family("volume", 1, TENANT_COLUMNS), Family("learned", 1, LEARNED_COLUMNS)),
+            sessions_table(SESSION_COLUMNS),
+            quiet_ms=quiet_ms,
+        )
+        self.volume = VolumeStep(model)
+        self.rows: dict[int, list[tuple[bytes, bytes | None]]] = {}
+        self.given: VolumeInput | None = None
+
+    def step(self, records: Sequence[Record]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Values (n,) and sub-features (n, J) of the readable ones."""
+        placed = self.place(records)
+        given = self.volume.observe(
+            placed.live, placed.runs, placed.core_time_ms, placed.tenant, self.sessions, self.tenants
+        )
+        self.given = given
+        values = np.zeros(len(placed.live))
+        features = np.zeros((len(placed.live), len(SUB_FEATURES)), np.float32)
+        learns = is_learn_point(placed.ordinal)
+        for here in placed.waves():
+            values[here], features[here] = self.volume.score(given, here, self.tenants)
+            due = here[learns[here]]
+            if len(due):
+                self.volume.learn(given, due, self.tenants)
+                self.tenants.mark("learned", placed.tenant[due])
+        run, rows = self.keep(placed)
+        self.tenants.mark("volume", self.volume.store(given, self.tenants, self.sessions, run, rows))
+        for change in [*self.tenants.changes(), *self.sessions.changes()]:
+            self.rows.setdefault(change.partition, []).append((change.key, change.value))
+        return values, features
+
+    def all(self, records: Sequence[Record], size: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """The same in batches of `size`."""
+        parts = [self.step(records[low : low + size]) for low in range(0, len(records), size)]
+        return np.concatenate([value for value, _ in parts]), np.concatenate([features for _, features in parts])
