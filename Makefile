@@ -1,5 +1,5 @@
 # setup makes .venv and gets Kafka; every other target starts with it and takes seconds for it the second time.
-.PHONY: setup demo test chaos bench lint
+.PHONY: setup demo stack test chaos bench lint
 .DEFAULT_GOAL := setup
 
 setup:
@@ -7,6 +7,10 @@ setup:
 
 demo: setup
 	@.venv/bin/python -m tidegate.demo
+
+# What docker-compose.yml runs, as processes, with LiteLLM's proxy and Prometheus.
+stack: setup
+	@.venv/bin/python -m tidegate.stack
 
 test: setup
 	@mkdir -p out/test

@@ -110,9 +110,11 @@ def configuration(targets: Mapping[str, Sequence[str]], scrape_interval: str = "
         raise ValueError(f"{CONFIG.name} has the jobs {', '.join(jobs)}; got {', '.join(sorted(strange))}")
     given["global"] = {"scrape_interval": scrape_interval, "evaluation_interval": scrape_interval}
     given["rule_files"] = [str(ALERTS)]
-    given["scrape_configs"] = [
-        {"job_name": job, "static_configs": [{"targets": list(targets[job])}]} for job in jobs if job in targets
-    ]
+    wanted = [job for job in given["scrape_configs"] if job["job_name"] in targets]
+    for job in wanted:
+        del job["dns_sd_configs"]
+        job["static_configs"] = [{"targets": list(targets[job["job_name"]])}]
+    given["scrape_configs"] = wanted
     return given
 
 

@@ -1,7 +1,6 @@
 """`make demo`: captured traffic through a real Kafka, findings on the screen."""
 
 import argparse
-import hashlib
 import shutil
 import signal
 import sys
@@ -17,17 +16,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from sample.records import TRAIN
 from tidegate.demo.cluster import Cluster, cluster
 from tidegate.demo.feeder import Fed, capture, feed
 from tidegate.demo.process import CommandError, Service, environment, run
+from tidegate.demo.release import demo_release
 from tidegate.demo.tally import Row, Tally, rows
 from tidegate.demo.watch import Watch
 
 ROOT = Path(__file__).resolve().parents[2]
 RAW = "litellm.raw"
 PARTITIONS = 8
-SEED = "7"
 _READY_S, _DRAIN_S = 60.0, 60.0
 _COLOURS = {"Low": "cyan", "Medium": "yellow", "High": "red", "Critical": "bold red"}
 
@@ -58,7 +56,7 @@ def main() -> int:
 def _demo(console: Console, out: Path, given: Path | None, seconds: float) -> int:
     started = time.monotonic()
     traffic = capture()
-    release = given or _release(console, out)
+    release = given or demo_release(console, out)
     console.print("Starting Kafka …")
     with cluster(out / "kafka") as kafka:
         where = f"on {kafka.bootstrap_servers}"
@@ -81,25 +79,6 @@ def _demo(console: Console, out: Path, given: Path | None, seconds: float) -> in
                 console.print(f"{name} is ready: pid {said['pid']}, metrics on {said['http']}/metrics")
             tally, fed = _stream(console, kafka, traffic, seconds, [ingesting, scoring])
     return _finish(console, out, tally, fed, len(traffic), release, time.monotonic() - started)
-
-
-def _release(console: Console, out: Path) -> Path:
-    """A release trained on the benign part of the sample; the one of the last run while nothing it came of changed."""
-    release, stamp = out / "release", out / "release.stamp"
-    made_of = hashlib.sha256(TRAIN.read_bytes())
-    for package in ("models", "schemas", "stream"):
-        for source in sorted((ROOT / package).rglob("*.py")):
-            made_of.update(source.read_bytes())
-    if release.is_dir() and stamp.is_file() and stamp.read_text() == made_of.hexdigest():
-        console.print(f"Release of the last run: {release}")
-        return release
-    begun = time.monotonic()
-    console.print("Training a release on ten benign days of the sample …")
-    arguments = ["train", "--input", str(TRAIN), "--format", "corpus", "--seed", SEED, "--out", str(release)]
-    run(arguments, environment(), out / "train.log")
-    stamp.write_text(made_of.hexdigest())
-    console.print(f"Release {release}, {time.monotonic() - begun:.0f} s")
-    return release
 
 
 def _stream(
