@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import signal
 import threading
 from collections.abc import Mapping
@@ -26,6 +27,9 @@ from tidegate.gateway_log import NO_PAYLOAD, GatewayLog, read_log_settings
 
 _LEFT_OUT = frozenset({"model_map_information"})
 """LiteLLM's catalogue entry of the model, 8 KB that are the same for every call."""
+_HASH = re.compile(r"[0-9a-f]{64}")
+_MASTER_KEY = "litellm_proxy_master_key"
+"""What LiteLLM writes for the key's hash of calls made with its master key."""
 _RECENT_MAX = 1_024
 _SESSION_NAMES = ("session_id", "trace_id")
 _KEY_CHARACTERS = 1_024
@@ -34,8 +38,10 @@ _KEY_CHARACTERS = 1_024
 class TidegateLogger(CustomLogger):
     """Hands every call's StandardLoggingPayload to a `GatewayLog`, once.
 
-    Its records are LiteLLM's own but for two things: the model's catalogue entry is left out, and so is a trace id that
-    LiteLLM made up. Ingest takes the trace id for the session's; one made up for each call would make each a session.
+    Its records are LiteLLM's own but for three things. The model's catalogue entry is left out. So is a trace id that
+    LiteLLM made up: ingest takes the trace id for the session's, and one made up for each call would make each call a
+    session. And a key that LiteLLM wrote as it came, as it does with one that it refuses and that does not begin with
+    `sk-`, is hashed: what a caller sent in its place may be the secret of something else.
     """
 
     def __init__(self, log: GatewayLog) -> None:
@@ -68,6 +74,7 @@ class TidegateLogger(CustomLogger):
             record = {name: value for name, value in payload.items() if name not in _LEFT_OUT}
             if not _names_session(kwargs):
                 record["generated_trace_id"], record["trace_id"] = record.get("trace_id"), ""
+            record["metadata"] = _with_hashed_key(record.get("metadata"))
             self.log.log(_key(record), record)
 
     def _seen(self, payload: Mapping[str, Any]) -> bool:
@@ -80,6 +87,13 @@ class TidegateLogger(CustomLogger):
             if len(self._recent) > _RECENT_MAX:
                 del self._recent[next(iter(self._recent))]
         return False
+
+
+def _with_hashed_key(metadata: Any) -> Any:
+    key = metadata.get("user_api_key_hash") if isinstance(metadata, Mapping) else None
+    if not isinstance(key, str) or not key or key == _MASTER_KEY or _HASH.fullmatch(key):
+        return metadata
+    return {**metadata, "user_api_key_hash": hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()}
 
 
 def _names_session(kwargs: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ refused for that: texts lose their middle, then lists theirs, then the content g
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,11 @@ _SHORT = 128
 """Characters that a text keeps in any case."""
 _HEAD, _TAIL = 8, 56
 """Elements that a long list keeps: the system prompt stands first, what is new in a call stands last."""
-_FACT_CHARACTERS = 256
+_KEY_CHARACTERS = 256
+_FACT_BYTES = 256
+_FACTS_MAX = 128
+_VALUES_MAX = 200_000
+"""Values that a record is searched through for something to cut."""
 _ATTEMPTS = 4
 
 
@@ -40,35 +45,42 @@ def encode(record: Mapping[str, Any]) -> bytes | None:
 def encode_within(record: Mapping[str, Any], bytes_max: int) -> tuple[bytes, bool] | None:
     """`record` as JSON of at most `bytes_max` bytes, and whether content was cut; None when even its facts do not fit.
 
-    Takes milliseconds for each megabyte: not for a thread that calls wait for.
+    Takes milliseconds for each megabyte, tenths of a second at most: not for a thread that calls wait for.
     """
-    cutter = _Cutter(list_max=None)
-    plain = cutter.plain(record)
-    value = orjson.dumps(plain)
-    if len(value) <= bytes_max:
-        return (value, False) if not cutter.cut else (orjson.dumps(_marked(plain)), True)
     for list_max in (None, _HEAD + _TAIL):
-        if list_max is not None:
-            plain = _Cutter(list_max).plain(record)
-            value = orjson.dumps(plain)
+        cutter = _Cutter(list_max)
+        try:
+            plain = cutter.plain(record)
+        except _TooManyError:
+            continue
+        value = orjson.dumps(plain)
+        if len(value) <= bytes_max and not cutter.cut:
+            return value, False
         if (cut := _with_short_texts(plain, len(value), bytes_max)) is not None:
             return cut, True
-    facts = {
-        name: _Cutter(_TAIL, _FACT_CHARACTERS).plain(held)
-        for name, held in plain.items()
-        if name == "metadata" or not isinstance(held, (dict, list))
-    }
-    value = orjson.dumps(_marked({**facts, "messages": None, "response": None}))
+    value = orjson.dumps(_marked({**_facts(record), "metadata": _facts(record.get("metadata"))}))
     return (value, True) if len(value) <= bytes_max else None
+
+
+def _facts(record: Any) -> dict[str, Any]:
+    """What `record` holds beside its content: numbers, flags and short texts."""
+    if not isinstance(record, Mapping):
+        return {}
+    cutter = _Cutter(None, _FACT_BYTES)
+    items = itertools.islice(record.items(), _FACTS_MAX)
+    return {
+        str(name)[:_KEY_CHARACTERS]: cutter.plain(held) if isinstance(held, (str, int, float)) else None
+        for name, held in items
+    }
 
 
 def _with_short_texts(plain: dict[str, Any], size: int, bytes_max: int) -> bytes | None:
     """`plain` with its longest texts cut to one length, the largest that fits; None when no length does."""
-    lengths = sorted(_text_sizes(plain))
+    lengths = sorted(_text_sizes(plain)) or [0]
     budget = bytes_max - 64
     for _ in range(_ATTEMPTS):
         text_max = _level(lengths, budget - (size - sum(lengths)))
-        if text_max < _SHORT:
+        if text_max < _SHORT and text_max < lengths[-1]:
             return None
         value = orjson.dumps(_marked(_Cutter(None, text_max).plain(plain)))
         if len(value) <= bytes_max:
@@ -108,6 +120,10 @@ def _text_sizes(value: Any) -> list[int]:
     return sizes
 
 
+class _TooManyError(Exception):
+    """A record has more values than can be looked at in the time there is."""
+
+
 class _Cutter:
     """Makes plain copies: dicts with text for keys, lists, texts that UTF-8 can hold, numbers, true, false, null.
 
@@ -125,12 +141,16 @@ class _Cutter:
     """
 
     def __init__(self, list_max: int | None, text_max: int | None = None) -> None:
+        self._left = _VALUES_MAX
         self._list_max = list_max
         self._text_max = text_max
         self.cut = False
 
     def plain(self, value: Any, depth: int = 1) -> Any:
-        """`value`, plain and cut."""
+        """`value`, plain and cut; raises `_TooManyError`."""
+        self._left -= 1
+        if self._left < 0:
+            raise _TooManyError
         if isinstance(value, str):
             return self._text(value)
         if value is None or isinstance(value, (bool, float)):
@@ -153,7 +173,7 @@ class _Cutter:
             self.cut = True
             items = items[: self._list_max]
         return {
-            _encodable(key if isinstance(key, str) else repr(key))[:_FACT_CHARACTERS]: self.plain(held, depth + 1)
+            _encodable(key if isinstance(key, str) else repr(key))[:_KEY_CHARACTERS]: self.plain(held, depth + 1)
             for key, held in items
         }
 

@@ -7,15 +7,16 @@ LiteLLM writes the team of a key to `metadata.user_api_key_team_id`, whether it 
 from __future__ import annotations
 
 from fastapi import Request
-from litellm.proxy._types import UserAPIKeyAuth
+from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from litellm.proxy.utils import hash_token
 
 PREFIX = "sk-demo-"
 
 
 async def check(request: Request, api_key: str) -> UserAPIKeyAuth:
-    """Who makes a call; raises ValueError for a key of another form, which the proxy answers with 401."""
+    """Who makes a call; a key of another form is answered with 401."""
     team = api_key.removeprefix(PREFIX)
     if team == api_key or not team.isidentifier():
-        raise ValueError(f"a key of the demo must be {PREFIX}TEAM, TEAM of letters, digits and '_'")
+        message = f"a key of the demo must be {PREFIX}TEAM, TEAM of letters, digits and '_'"
+        raise ProxyException(message=message, type="auth_error", param="key", code=401)
     return UserAPIKeyAuth(api_key=hash_token(api_key), team_id=team, user_id=f"{team}-app")
