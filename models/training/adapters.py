@@ -28,8 +28,8 @@ class FitAdapters:
     batch: int = 16
     """Windows of each tenant in a step."""
     learning_rate: float = 2e-2
-    prior_windows: float = 0.3
-    """Pull towards zero, in windows: an adapter's squared size weighs as this share of its tenant's windows."""
+    prior_windows: float = 1.0
+    """An adapter's squared size weighs as much as the error of so many of its tenant's windows."""
     denoising: float = 0.2
     """Share of the last event's features that are blanked, as when the backbone was fitted."""
     checks: int = 8
@@ -43,7 +43,7 @@ class FitAdapters:
     tenants_at_once: int = 256
     """Bounds memory. No result depends on it."""
     device: str = "auto"
-    """"auto" is CUDA where there is a device. There products take bfloat16, which holds the grid's 7-bit numbers."""
+    """`auto` is CUDA where there is a device. There products take bfloat16, which holds the grid's 7-bit numbers."""
     threads: int = 1
     """Of torch on the CPU."""
 
@@ -186,6 +186,8 @@ class _Adapters(torch.nn.Module):
             weight = torch.from_numpy(backbone[f"{layer}.weight"].astype(np.float32)) / self._per_unit[layer]
             bias = torch.from_numpy(backbone[f"{layer}.bias"].astype(np.float32)) / (GRID * self._per_unit[layer])
             self._weight[layer], self._bias[layer] = weight.to(device), bias.to(device)
+        weight = torch.from_numpy(backbone["feature_weight"].astype(np.float32)).to(device)
+        self.feature_weight = weight / weight.sum()
         hidden = self._weight["encoder"].shape[1]
         self._weight["expand"] = self._weight["expand"][:, -hidden:].contiguous()
         self._bias["expand"] = self._bias["expand"][-hidden:]
@@ -276,11 +278,11 @@ def _fit(
 
     @torch.no_grad()
     def held_out() -> torch.Tensor:
-        """Errors (T,) with and without blanks: an adapter that only learned to copy gains nothing by the first."""
+        """Errors (T,), weighted as scores are, with and without blanks: what only learned to copy gains half."""
         network.bf16 = False
         x, valid = batches.windows(at)
         error = _errors(network, x, valid, held_out_blank) + _errors(network, x, valid, None)
-        return (error * share).sum(1)
+        return ((error @ network.feature_weight) * share).sum(1)
 
     optimiser = Adam(list(network.parameters()))
     pull = how.prior_windows / batches.drawn.clamp(min=1).float()
@@ -292,7 +294,7 @@ def _fit(
         x, valid = batches.windows(batches.draw(how.batch, generator))
         blank = _blank(how.batch, features, how.denoising, generator, device)
         # A sum over tenants: the gradient of each is its own, and so is Adam's step.
-        loss = (_errors(network, x, valid, blank).mean(1) + pull * network.squared_size()).sum()
+        loss = (_errors(network, x, valid, blank).mean((1, 2)) + pull * network.squared_size()).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step(how.learning_rate * 0.5 * (1 + cos(pi * step / how.steps)))
         if (step + 1) % every == 0:
@@ -309,12 +311,12 @@ def _fit(
 
 
 def _errors(network: _Adapters, x: torch.Tensor, valid: torch.Tensor, blank: torch.Tensor | None) -> torch.Tensor:
-    """Mean Huber losses (T, b) of the last events of `x` (T, b, S, F), of which `blank` (b, F) is not shown."""
+    """Huber losses (T, b, F) of the last events of `x` (T, b, S, F), of which `blank` (b, F) is not shown."""
     target = x[:, :, -1]
     if blank is not None:
         x = x.clone()
         x[:, :, -1].masked_fill_(blank, 0)
-    return torch.nn.functional.huber_loss(network(x, valid), target, reduction="none").mean(2)
+    return torch.nn.functional.huber_loss(network(x, valid), target, reduction="none")
 
 
 def _held_out_block(given: _Windows, tenants: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,6 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from confluent_kafka import Producer
 
@@ -105,6 +106,25 @@ def test_a_base_that_cannot_be_followed_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(train_command, "STATE_SCHEMA", "9.other")
     with pytest.raises(StateError, match=r"--base .*: state_schema must be 9\.other, .*Train without --base"):
         run(SETTINGS, given(input=[path], out=tmp_path / "r-2", base=str(tmp_path / "r-1")))
+
+
+def test_adapters_are_fitted_on_the_backbone_of_the_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_lines(tmp_path / "c.jsonl", corpus(20))
+    base = trained(tmp_path / "base", input=[path], task="population")
+    assert base.metrics["tenants_adapted"] == 0
+    later = write_lines(tmp_path / "later.jsonl", [session(i, f"team-{i % 3}") for i in range(20, 40)])
+    made = trained(tmp_path / "r", input=[later], base=str(tmp_path / "base"), task="adapters", seed=4)
+    assert "trained on this very input" not in capsys.readouterr().err
+    assert made.parent == base.name
+    first, second = (load_release(tmp_path / name, SETTINGS).bank.arrays for name in ("base", "r"))
+    assert all(np.array_equal(second[name], array) for name, array in first.items() if not name.startswith("adapter."))
+    trained(tmp_path / "again", input=[path], base=str(tmp_path / "base"), task="adapters")
+    assert "--base was trained on this very input: no session is held out from its backbone" in capsys.readouterr().err
+
+
+def test_adapters_without_a_base_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--task adapters needs --base: the release whose backbone"):
+        run(SETTINGS, given(input=[tmp_path / "none"], out=tmp_path / "r", task="adapters"))
 
 
 def test_mistakes_are_told_before_anything_is_read(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
+from models.autoencoder import SequenceBank
 from stream.core import Core
 from stream.errors import StateError
 from stream.record import Record
@@ -61,6 +62,23 @@ def test_what_was_heard_before_is_less_new_than_what_was_not(events: TrainingEve
     known = held_out_scores(heard, _as_other_sessions(heard), BANK, SETTINGS, EMBEDDER, SPACE)[:, kinds]
     unknown = held_out_scores(heard[:6], heard[6:], BANK, SETTINGS, EMBEDDER, SPACE)[:, kinds]
     assert np.nanmean(known) < np.nanmean(unknown)
+
+
+def test_held_out_events_are_judged_with_their_tenants_own_adapters(events: TrainingEvents) -> None:
+    heard, unheard = events.records[:40], events.records[40:]
+    sequence = KINDS.index("sequence")
+
+    def judged(bank: SequenceBank, adapted: tuple[str, ...] = ()) -> np.ndarray:
+        return held_out_scores(heard, unheard, bank, SETTINGS, EMBEDDER, SPACE, adapted)[:, sequence]
+
+    # Rows are in the order that `adapted` has: team-1 is the first, team-0 is not there.
+    scores = judged(random_bank(tenants=2), ("team-1", "team-2"))
+    mine = np.array([orjson.loads(record.value or b"")["tenant"] for record in unheard])
+    as_population = scores == judged(BANK)
+    assert as_population[mine == "team-0"].all()
+    assert not as_population[mine != "team-0"].any()
+    swapped = judged(random_bank(tenants=2), ("team-2", "team-1"))
+    assert (swapped != scores)[mine == "team-1"].all()
 
 
 def test_nothing_is_anomalous_to_a_silent_calibration(events: TrainingEvents) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,11 +26,9 @@ def arranged(path: Path, lines: list[dict[str, object]]) -> TrainingEvents:
     return arrange(gather_files([write_lines(path, lines)], "corpus", SETTINGS, Tally()), SETTINGS.core.future_ms)
 
 
-def trained(events: TrainingEvents, *, labelled: bool = True, seed: int = 3, processes: int = 1) -> Trained:
+def trained(events: TrainingEvents, *, labelled: bool = True, seed: int = 3, **given: Any) -> Trained:
     embedder = WordEmbedder()
-    return train(
-        events, embedder, "words-32", SETTINGS, seed=seed, labelled=labelled, processes=processes, effort=QUICK
-    )
+    return train(events, embedder, "words-32", SETTINGS, seed=seed, labelled=labelled, **{"effort": QUICK, **given})
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,38 @@ def test_the_seed_decides_the_bank_and_nothing_else_is_left_to_chance(whole: Tra
     same = trained(events)
     for name, column in whole.release.warm.items():
         assert np.array_equal(same.release.warm[name], column)
+
+
+def adapters(made: Trained) -> dict[str, np.ndarray]:
+    return {name: array for name, array in made.release.bank.arrays.items() if name.startswith("adapter.")}
+
+
+def test_a_backbone_that_is_given_stays_as_it_is_and_its_adapters_are_fitted_anew(
+    events: TrainingEvents, whole: Trained
+) -> None:
+    # The backbone of so few steps leaves much to learn; 20 windows of each of 5 parts are more than the 8 that it takes.
+    base = whole.release.bank.arrays
+    longer = replace(QUICK, adapter_steps=64)
+    first, second = (trained(events, backbone=given, effort=longer) for given in (base, _without_adapters(base)))
+    assert first.metrics["tenants_adapted"] == 3
+    for name, array in first.release.bank.arrays.items():
+        assert np.array_equal(array, second.release.bank.arrays[name])
+        if not name.startswith("adapter."):
+            assert np.array_equal(array, base[name])
+    assert all(array.any() for array in adapters(first).values())
+    # What calibrates was scored with adapters too.
+    assert not np.array_equal(first.release.warm["maxima"][:, 2], whole.release.warm["maxima"][:, 2])
+
+
+def test_the_population_alone_leaves_adapters_zero(events: TrainingEvents) -> None:
+    made = trained(events, effort=replace(QUICK, adapter_steps=0))
+    assert made.metrics["tenants_adapted"] == 0
+    assert made.release.bank.shape.tenants == 3
+    assert not any(array.any() for array in adapters(made).values())
+
+
+def _without_adapters(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: array for name, array in arrays.items() if not name.startswith("adapter.")}
 
 
 def test_held_out_sessions_are_flagged_as_rarely_as_the_operating_point_says(whole: Trained) -> None:
