@@ -74,7 +74,9 @@ class _Input:
 
 
 def _replay(settings: Settings, arguments: argparse.Namespace, stack: ExitStack) -> int:
-    # Imported here: `compare` needs neither models nor numpy.
+    # Imported here: `compare` needs neither models nor numpy, and only a report needs pictures.
+    if arguments.report:
+        from stream.runtime.report.page import write_report
     from stream.core import Core
     from stream.runtime.embedders import load_embedder
     from stream.runtime.release_store import load_release
@@ -92,7 +94,12 @@ def _replay(settings: Settings, arguments: argparse.Namespace, stack: ExitStack)
     plan = JournalPlan.of(settings, given.entries, release.name, given.starts)
     sink = stack.enter_context(_sink(arguments.out))
 
+    session_fpr = settings.decision.session_fpr
+
     def core(of: Settings) -> Core:
+        # The journal may know another operating point than today's.
+        nonlocal session_fpr
+        session_fpr = of.decision.session_fpr
         return Core(of, release, embedder)
 
     replay = Replay(
@@ -112,6 +119,7 @@ def _replay(settings: Settings, arguments: argparse.Namespace, stack: ExitStack)
     try:
         told = replay.run(source, _Progress())
         said = sink.close({**told.summary(), "release": release.name})
+        reported = write_report(arguments.out, session_fpr) if arguments.report else []
     except OSError as error:
         raise EnvironmentFault(f"--out {arguments.out}: {error.strerror}. Make room there, or name another.") from error
     _LOG.info(
@@ -120,6 +128,7 @@ def _replay(settings: Settings, arguments: argparse.Namespace, stack: ExitStack)
     )  # fmt: skip
     if arguments.report:
         print("\n".join(found.told(arguments.out / FINDINGS)))
+        print(f"Report: {arguments.out / reported[0]}, and {len(reported) - 1} pictures beside it.")
     return 0
 
 
