@@ -45,7 +45,14 @@ class Pipeline(Protocol):
         """What the READY line names; empty where there is none."""
 
     def restore(self, committed: Mapping[Place, int | None], waiting: Callable[[], None]) -> Mapping[Place, int]:
-        """Bring back the state of partitions; where to start each. `waiting` is called at every turn of it."""
+        """Bring back the state of partitions; where to start each.
+
+        Parameters
+        ----------
+        waiting
+            Called at every turn of it. A rebalance within it may `drop` what is being restored; it raises then, and at
+            the service's end, to break off.
+        """
 
     def drop(self, places: Iterable[Place]) -> None:
         """Forget partitions."""
@@ -59,6 +66,10 @@ class Pipeline(Protocol):
 
 class Stopped(Exception):
     """Whoever waits is told that the service ends."""
+
+
+class GivenUp(Exception):
+    """Whoever reads the state of partitions is told that one of them is not this member's any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +221,8 @@ class Service:
             _LOG.warning("%s; restoring", error)
             self._recover()
             self._stopping.wait(next(self._waits))
+        except GivenUp:
+            _LOG.info("partitions were given up while state was read; restoring those that are left")
         except RetriableError as error:
             _LOG.warning("%s; trying again", error)
             self._stopping.wait(next(self._waits))
@@ -284,12 +297,19 @@ class Service:
         self._unready = self._why_unready()
         began = time.perf_counter()
         held = self._source.held
+
+        def waiting() -> None:
+            self._wait()
+            # A rebalance forgets what is given up, in the middle of its being read: what follows would lack it.
+            if not held.items() <= self._source.held.items():
+                raise GivenUp
+
         committed = self._source.committed(held, self._stopping.wait)
-        self._wait()
+        waiting()
         try:
-            starts = self._pipeline.restore(committed, self._wait)
+            starts = self._pipeline.restore(committed, waiting)
         except StateError as error:
-            # Rebalances go on meanwhile: a partition's next owner may have committed since the offsets were asked for.
+            # A member that the group has expelled does not know it yet: the next owner may have committed meanwhile.
             if self._source.committed(held, self._stopping.wait) == committed:
                 raise
             raise RetriableError(f"offsets moved while state was read ({error})") from error

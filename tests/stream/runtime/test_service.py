@@ -33,7 +33,10 @@ class Source:
         self.held = {HERE: 0}
         self.joined = True
         self.starts: list[int] = []
+        self.rebalances: deque[int | None] = deque()
+        """For each `serve`, the offset with which the partition comes back, given up within it; None when it stays."""
         self.closed = False
+        self.listener: Service
 
     @property
     def assigned(self) -> set[Place]:
@@ -64,7 +67,11 @@ class Source:
         return self._end
 
     def serve(self) -> None:
-        pass
+        offset = self.rebalances.popleft() if self.rebalances else None
+        if offset is not None:
+            self.listener.revoked([HERE])
+            self.group[HERE] = offset
+            self.held = {HERE: self.held[HERE] + 1}
 
     def close(self) -> None:
         self.closed = True
@@ -91,8 +98,10 @@ class Counting:
         self.restores += 1
         if self.refused:
             raise self.refused.popleft()
-        waiting()
         self.state = self.kept
+        waiting()
+        if self.state != self.kept:
+            raise StateError("holds no state")
         return {place: offset or 0 for place, offset in committed.items()}
 
     def drop(self, places: Iterable[Place]) -> None:
@@ -142,8 +151,12 @@ def served(source: Source, pipeline: Counting, deliveries: Deliveries, records_m
     metrics = Metrics()
     options = ServiceOptions(1, records_max, 10_000, "127.0.0.1:0", until_end=True)
     committer = Committer(deliveries, metrics)
-    made = cast(GroupSource, source)
-    service = Service(options, pipeline, lambda _: made, committer, lambda: {HERE: source._end}, metrics, Event())
+
+    def connect(service: Service) -> GroupSource:
+        source.listener = service
+        return cast(GroupSource, source)
+
+    service = Service(options, pipeline, connect, committer, lambda: {HERE: source._end}, metrics, Event())
     service.run()
     return service
 
@@ -199,6 +212,24 @@ def test_state_that_differs_ends_the_service_unless_offsets_moved_while_it_was_r
     served(source, pipeline, Deliveries())
     assert pipeline.restores == 2
     assert pipeline.written == list(range(1, 5))
+
+
+@pytest.mark.parametrize(
+    ("rebalances", "start"),
+    [([2], 2), ([None, 0], 0), ([None, 2], 2)],
+    ids=["before the first row", "its owner has committed nothing", "its owner has committed"],
+)
+def test_a_partition_given_up_while_its_state_is_read_is_restored_anew(
+    rebalances: list[int | None], start: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.runtime.service._SERVE_SECONDS", 0.0)
+    source = Source(range(5), end=5)
+    source.group[HERE] = 0
+    source.rebalances.extend(rebalances)
+    pipeline = Counting(source)
+    served(source, pipeline, Deliveries())
+    assert source.starts == [start]
+    assert pipeline.written == list(range(start, 5))
 
 
 def test_an_outcome_that_is_too_large_is_done_again_in_smaller_parts() -> None:
