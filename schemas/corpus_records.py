@@ -17,8 +17,8 @@ from schemas.corpus import Call, CorpusSession, Turn
 from schemas.corpus_timeline import completion_tokens, duration_ms, first_token_ms, prompt_tokens, unit
 
 DEFAULT_MODEL = "gpt-4o-mini"
-_USD_PER_PROMPT_TOKEN = 2.5e-6
-_USD_PER_COMPLETION_TOKEN = 1e-5
+USD_PER_PROMPT_TOKEN = 2.5e-6
+USD_PER_COMPLETION_TOKEN = 1e-5
 _UNCORRELATED_TENANTS = 0.34
 _USERS_PER_KEY = 12
 _USER_AGENTS = (
@@ -34,7 +34,7 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True):
     """What is known about one record."""
 
     call_id: str
-    """The record's id: `litellm_call_id` of LiteLLM's, `event_id` of a native one."""
+    """The record's id: `litellm_call_id` of LiteLLM's, `event_id` of a native one, a span's id, Kong's `request.id`."""
     event_id: str
     """The id that ingest gives the event, 64 hex digits."""
     tenant: str | None
@@ -57,16 +57,17 @@ def litellm_truth(session: CorpusSession, call: Call) -> Truth:
     """What is known about `to_litellm`'s record of `call`."""
     call_id = litellm_call_id(session, call.index)
     event_id = sha256(orjson.dumps(["litellm", call_id])).hexdigest()
-    return _truth(session, call, call_id, event_id, litellm_session(session))
+    return truth_of(session, call, call_id, event_id, litellm_session(session))
 
 
 def native_truth(session: CorpusSession, call: Call) -> Truth:
     """What is known about `to_native`'s record of `call`."""
     event_id = native_event_id(session, call.index)
-    return _truth(session, call, event_id, event_id, session.session)
+    return truth_of(session, call, event_id, event_id, session.session)
 
 
-def _truth(session: CorpusSession, call: Call, call_id: str, event_id: str, gateway_session: str) -> Truth:
+def truth_of(session: CorpusSession, call: Call, call_id: str, event_id: str, gateway_session: str) -> Truth:
+    """What is known about a record of `call` that names it `call_id`, and its session `gateway_session`."""
     carriers = tuple(i for i, turn in enumerate(session.turns[: call.history]) if turn.payload)
     return Truth(
         call_id=call_id,
@@ -86,7 +87,7 @@ def _truth(session: CorpusSession, call: Call, call_id: str, event_id: str, gate
 
 def litellm_call_id(session: CorpusSession, call_index: int) -> str:
     """The id of a call in LiteLLM's log: a UUID that depends on tenant, session and `call_index` alone."""
-    return str(UUID(hex=_hex("call", session.tenant, session.session, call_index, size=16), version=4))
+    return str(UUID(hex=hex_of("call", session.tenant, session.session, call_index, size=16), version=4))
 
 
 def native_event_id(session: CorpusSession, call_index: int) -> str:
@@ -96,7 +97,7 @@ def native_event_id(session: CorpusSession, call_index: int) -> str:
 
 def litellm_session(session: CorpusSession) -> str:
     """The session's name in LiteLLM's log: opaque, for corpora write labels into theirs."""
-    return "sess-" + _hex("session", session.tenant, session.session, size=10)
+    return "sess-" + hex_of("session", session.tenant, session.session, size=10)
 
 
 def key_hash(session: CorpusSession) -> str:
@@ -120,24 +121,24 @@ def to_litellm(session: CorpusSession, call: Call, start_ms: int) -> dict[str, A
         When it started, in ms since the epoch.
     """
     call_id = litellm_call_id(session, call.index)
-    response_id = "chatcmpl-" + _hex("response", call_id, size=12)
+    response_id = "chatcmpl-" + hex_of("response", call_id, size=12)
     model = session.model or DEFAULT_MODEL
     name = litellm_session(session)
     correlated = unit("correlation", session.tenant) >= _UNCORRELATED_TENANTS
     first_token = (start_ms + first_token_ms(session, call)) / 1000
     end = (start_ms + duration_ms(session, call)) / 1000
     prompt, completion = prompt_tokens(session, call), completion_tokens(session, call)
-    input_cost, output_cost = prompt * _USD_PER_PROMPT_TOKEN, completion * _USD_PER_COMPLETION_TOKEN
+    input_cost, output_cost = prompt * USD_PER_PROMPT_TOKEN, completion * USD_PER_COMPLETION_TOKEN
     cost = round(input_cost + output_cost, 8)
-    caller = _caller(session)
+    caller = caller_of(session)
     usage = {"completion_tokens": completion, "prompt_tokens": prompt, "total_tokens": prompt + completion}
     parameters: dict[str, Any] = {"stream": True, "user": caller["end_user"]}
     if session.tools:
-        parameters["tools"] = [_tool(name, arguments) for name, arguments in session.tools.items()]
+        parameters["tools"] = [tool_definition(name, arguments) for name, arguments in session.tools.items()]
     return {
         "id": response_id,
         "litellm_call_id": call_id,
-        "trace_id": "trace-" + _hex("trace", call_id, size=8) if correlated else name,
+        "trace_id": "trace-" + hex_of("trace", call_id, size=8) if correlated else name,
         "session_id": name if correlated else "",
         "call_type": "acompletion",
         "cache_hit": False,
@@ -176,7 +177,7 @@ def to_litellm(session: CorpusSession, call: Call, start_ms: int) -> dict[str, A
         "end_user": caller["end_user"],
         "requester_ip_address": caller["ip"],
         "user_agent": caller["user_agent"],
-        "messages": _chat(session, call.history),
+        "messages": chat_messages(session, call.history),
         "response": {
             "id": response_id,
             "created": int(first_token),
@@ -184,7 +185,7 @@ def to_litellm(session: CorpusSession, call: Call, start_ms: int) -> dict[str, A
             "object": "chat.completion",
             "system_fingerprint": None,
             "choices": [
-                {"finish_reason": _finish_reason(session, call), "index": 0, "message": _chat_answer(session, call)}
+                {"finish_reason": finish_reason(session, call), "index": 0, "message": chat_answer(session, call)}
             ],
             "usage": usage,
         },
@@ -200,7 +201,7 @@ def to_native(session: CorpusSession, call: Call, start_ms: int) -> dict[str, An
 
     The session keeps the corpus's name, so that results join with the corpus.
     """
-    caller = _caller(session)
+    caller = caller_of(session)
     prompt, completion = prompt_tokens(session, call), completion_tokens(session, call)
     record: dict[str, Any] = {
         "event_id": native_event_id(session, call.index),
@@ -209,8 +210,8 @@ def to_native(session: CorpusSession, call: Call, start_ms: int) -> dict[str, An
         "session_source": "gateway",
         "key_hash": caller["key_hash"],
         "event_time_ms": start_ms,
-        "messages": _native(session, call.history),
-        "output": _native_answer(session, call),
+        "messages": in_parts(session, call.history),
+        "output": answer_in_parts(session, call),
         "history_complete": True,
         "user": caller["user"],
         "end_user": caller["end_user"],
@@ -224,25 +225,26 @@ def to_native(session: CorpusSession, call: Call, start_ms: int) -> dict[str, An
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "cost_usd": round(prompt * _USD_PER_PROMPT_TOKEN + completion * _USD_PER_COMPLETION_TOKEN, 8),
+        "cost_usd": round(prompt * USD_PER_PROMPT_TOKEN + completion * USD_PER_COMPLETION_TOKEN, 8),
         "duration_ms": float(duration_ms(session, call)),
         "ttft_ms": float(first_token_ms(session, call)),
         "stream": True,
         "status": "success",
-        "finish_reason": _finish_reason(session, call),
+        "finish_reason": finish_reason(session, call),
     }
     if session.tenant is None:
         del record["tenant"]
     return record
 
 
-def _caller(session: CorpusSession) -> dict[str, str]:
+def caller_of(session: CorpusSession) -> dict[str, str]:
+    """Who calls in `session`: `key_hash`, `user`, `end_user`, `ip`, `user_agent`."""
     key = (session.tenant, session.key or "k1")
     user = int(_USERS_PER_KEY * unit("end user", *key, session.session))
     return {
         "key_hash": key_hash(session),
-        "user": "u-" + _hex("user", *key, size=3),
-        "end_user": "cust-" + _hex("end user", *key, user, size=4),
+        "user": "u-" + hex_of("user", *key, size=3),
+        "end_user": "cust-" + hex_of("end user", *key, user, size=4),
         "ip": f"203.0.113.{1 + int(254 * unit('ip', *key))}",
         "user_agent": _USER_AGENTS[int(len(_USER_AGENTS) * unit("user agent", session.tenant))],
     }
@@ -263,10 +265,11 @@ def _call_ids(session: CorpusSession, history: int) -> list[list[str]]:
 
 
 def _call_id(session: CorpusSession, position: int, i: int) -> str:
-    return "call_" + _hex("tool call", session.tenant, session.session, position, i, size=12)
+    return "call_" + hex_of("tool call", session.tenant, session.session, position, i, size=12)
 
 
-def _chat(session: CorpusSession, history: int) -> list[dict[str, Any]]:
+def chat_messages(session: CorpusSession, history: int) -> list[dict[str, Any]]:
+    """The first `history` turns as OpenAI Chat's messages."""
     ids = _call_ids(session, history)
     messages: list[dict[str, Any]] = []
     for turn, own in zip(session.turns, ids, strict=False):
@@ -279,7 +282,8 @@ def _chat(session: CorpusSession, history: int) -> list[dict[str, Any]]:
     return messages
 
 
-def _chat_answer(session: CorpusSession, call: Call) -> dict[str, Any]:
+def chat_answer(session: CorpusSession, call: Call) -> dict[str, Any]:
+    """What the model answered to `call`, as OpenAI Chat's message."""
     if not call.answered:
         return {"content": None, "role": "assistant", "tool_calls": None, "function_call": None}
     turn = session.turns[call.history]
@@ -294,13 +298,15 @@ def _chat_calls(turn: Turn, ids: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _native(session: CorpusSession, history: int) -> list[dict[str, Any]]:
+def in_parts(session: CorpusSession, history: int) -> list[dict[str, Any]]:
+    """The first `history` turns as messages of role and parts."""
     ids = _call_ids(session, history)
     return [{"role": turn.role, "parts": _parts(turn, own)} for turn, own in zip(session.turns, ids, strict=False)]
 
 
-def _native_answer(session: CorpusSession, call: Call) -> list[dict[str, Any]]:
-    return _native(session, call.history + 1)[-1:] if call.answered else []
+def answer_in_parts(session: CorpusSession, call: Call) -> list[dict[str, Any]]:
+    """What the model answered to `call`, as messages of role and parts: one, or none."""
+    return in_parts(session, call.history + 1)[-1:] if call.answered else []
 
 
 def _parts(turn: Turn, ids: list[str]) -> list[dict[str, Any]]:
@@ -313,11 +319,13 @@ def _parts(turn: Turn, ids: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _finish_reason(session: CorpusSession, call: Call) -> str:
+def finish_reason(session: CorpusSession, call: Call) -> str:
+    """Why the model stopped, in OpenAI Chat's words."""
     return "tool_calls" if call.answered and session.turns[call.history].tool_calls else "stop"
 
 
-def _tool(name: str, arguments: tuple[str, ...]) -> dict[str, Any]:
+def tool_definition(name: str, arguments: tuple[str, ...]) -> dict[str, Any]:
+    """A tool as OpenAI Chat's clients offer it."""
     properties = {argument: {"type": "string"} for argument in arguments}
     return {
         "type": "function",
@@ -325,5 +333,6 @@ def _tool(name: str, arguments: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _hex(*names: object, size: int) -> str:
+def hex_of(*names: object, size: int) -> str:
+    """`size` bytes of a hash over `names`, as hexadecimal."""
     return blake2b("\x1f".join(map(str, names)).encode(), digest_size=size).hexdigest()

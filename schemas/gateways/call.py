@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -39,6 +39,14 @@ class RawMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 ParseMessage = Callable[[bytes], RawMessage]
+
+
+class Skipped(msgspec.Struct, frozen=True, gc=False):
+    """What a record holds beside calls, such as spans of other software: counted, no event and no error."""
+
+    count: int
+    what: str
+    """In the plural, for people."""
 
 
 class GatewayCall(msgspec.Struct, kw_only=True, gc=False):
@@ -86,6 +94,16 @@ class GatewayCall(msgspec.Struct, kw_only=True, gc=False):
     """As far as the envelope tells; messages may lower it."""
     history_complete: bool = True
     """Whether the gateway sends the whole history, should the content be full."""
+    raw: bytes | None = None
+    """The bytes that it was read from, where the record holds more than this call."""
+    attributes: Mapping[str, Any] | None = None
+    """What `ingest.tenant_field` names one of, where a record has attributes and no paths; `tenant` goes before it."""
+    tenant_fallback: str | None = None
+    """The tenant when neither `tenant` nor an attribute names one."""
+
+
+Read = GatewayCall | Unreadable | Skipped
+"""What a part of a record turns out to be; a part that cannot be read takes nothing from the others."""
 
 
 class GatewayFormat(Protocol):
@@ -98,8 +116,11 @@ class GatewayFormat(Protocol):
     def sniff(self, value: bytes) -> bool:
         """Whether `value` may be of this format: cheap, and true whenever `decode` would succeed."""
 
-    def decode(self, value: bytes) -> list[GatewayCall]:
-        """The calls in `value`, one JSON object of UTF-8.
+    def is_binary(self, value: bytes) -> bool:
+        """Whether `value` is not JSON, and `decode` takes it all the same."""
+
+    def decode(self, value: bytes) -> Sequence[Read]:
+        """What is in `value`, one JSON object of UTF-8 or what `is_binary` accepts: never nothing.
 
         Raises
         ------

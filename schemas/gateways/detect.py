@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
-from schemas.gateways.call import GatewayCall, GatewayFormat, Unreadable
+from schemas.gateways.call import GatewayFormat, Read, Skipped, Unreadable
+from schemas.gateways.kong import Kong
 from schemas.gateways.litellm import LiteLLM
 from schemas.gateways.native import Native
+from schemas.gateways.otel_genai import OTelGenAI
 from schemas.gateways.repair import repair
 
-FORMATS: tuple[type[LiteLLM | Native], ...] = (LiteLLM, Native)
+FORMATS: tuple[type[LiteLLM | OTelGenAI | Kong | Native], ...] = (LiteLLM, OTelGenAI, Kong, Native)
 """In the order in which they are tried; a new gateway is a class here."""
 
 NAMES = ("auto", *(known.name for known in FORMATS))
@@ -23,19 +27,36 @@ class Auto:
     def __init__(self) -> None:
         self._formats: tuple[GatewayFormat, ...] = tuple(known() for known in FORMATS)
 
+    def is_binary(self, value: bytes) -> bool:
+        """Whether any format takes `value`, which is no JSON."""
+        return any(known.is_binary(value) for known in self._formats)
+
     def sniff(self, value: bytes) -> bool:
         """Whether any format may be meant."""
         return any(known.sniff(value) for known in self._formats)
 
-    def decode(self, value: bytes) -> list[GatewayCall]:
-        """The calls in `value`; raises as `GatewayFormat.decode`."""
+    def decode(self, value: bytes) -> Sequence[Read]:
+        """What is in `value`; raises as `GatewayFormat.decode`.
+
+        A format that would skip all of it is believed only when no other one reads it.
+        """
+        for known in self._formats:
+            if known.is_binary(value):
+                return known.decode(value)  # where nothing is escaped, content may spell any mark
+        skipped: Sequence[Read] = ()
         for known in self._formats:
             if known.sniff(value):
                 try:
-                    return known.decode(value)
+                    read = known.decode(value)
                 except Unreadable as error:
                     if error.reason != "unknown_format":
                         raise
+                    continue
+                if not all(isinstance(part, Skipped) for part in read):
+                    return read
+                skipped = skipped or read
+        if skipped:
+            return skipped
         try:
             msgspec.json.decode(value)
         except (msgspec.DecodeError, RecursionError):

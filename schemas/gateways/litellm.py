@@ -8,6 +8,19 @@ from typing import Any
 import msgspec
 
 from schemas.event import ContentState
+from schemas.gateways.bodies import (
+    AnswerBody,
+    Odd,
+    ToolNames,
+    answer_message,
+    finish_reason_of,
+    instructions,
+    of_list,
+    of_text,
+    output_of,
+    parse_message,
+    read_request,
+)
 from schemas.gateways.call import (
     GatewayCall,
     Unreadable,
@@ -18,11 +31,8 @@ from schemas.gateways.call import (
     kind_of,
     text_of,
 )
-from schemas.gateways.openai_chat import REDACTED, parse_message
-from schemas.gateways.repair import loads, repair
-
-Odd = str | float | bool | list[Any] | None
-"""What may stand where an object belongs."""
+from schemas.gateways.nesting import embedded
+from schemas.gateways.repair import decode
 
 
 class _Metadata(msgspec.Struct, gc=False):
@@ -38,21 +48,12 @@ class _Metadata(msgspec.Struct, gc=False):
     cold_storage_object_key: Any = None
 
 
-class _Choice(msgspec.Struct, gc=False):
-    finish_reason: Any = None
-    message: msgspec.Raw = msgspec.Raw(b"null")
-    text: Any = None
-
-
-class _Response(msgspec.Struct, gc=False):
-    model: Any = None
-    choices: list[_Choice | Odd] | dict[str, Any] | str | float | bool | None = None
-    text: Any = None
-
-
 class _Parameters(msgspec.Struct, gc=False):
     tools: msgspec.Raw = msgspec.Raw(b"null")
     functions: msgspec.Raw = msgspec.Raw(b"null")
+    system: msgspec.Raw = msgspec.Raw(b"null")
+    instructions: msgspec.Raw = msgspec.Raw(b"null")
+    previous_response_id: Any = None
 
 
 class _Error(msgspec.Struct, gc=False):
@@ -87,7 +88,7 @@ class _Payload(msgspec.Struct, gc=False):
     requester_ip_address: Any = None
     user_agent: Any = None
     messages: list[msgspec.Raw] | dict[str, msgspec.Raw] | str | float | bool | None = None
-    response: _Response | Odd = None
+    response: AnswerBody | Odd = None
     model_parameters: _Parameters | Odd = None
     error_information: _Error | Odd = None
     error_str: Any = None
@@ -96,14 +97,11 @@ class _Payload(msgspec.Struct, gc=False):
 
 _PAYLOAD = msgspec.json.Decoder(_Payload)
 _RAWS = msgspec.json.Decoder(list[msgspec.Raw])
-_RESPONSE = msgspec.json.Decoder(_Response)
+_ANSWER = msgspec.json.Decoder(AnswerBody)
 _NO_METADATA = _Metadata()
 _NO_PARAMETERS = _Parameters()
-_NULL = b"null"
-_TOOLS_MAX = 512
-_TOOLS_BYTES_MAX = 65_536
 
-_OPERATIONS = {
+OPERATIONS = {
     "completion": "chat",
     "responses": "chat",
     "anthropic_messages": "chat",
@@ -111,6 +109,7 @@ _OPERATIONS = {
     "text_completion": "text_completion",
 }
 """LiteLLM's call types, without their `a` for asynchronous, in OpenTelemetry's words."""
+_ITEMS = ("responses", "aresponses")
 
 
 class LiteLLM:
@@ -119,24 +118,19 @@ class LiteLLM:
     name = "litellm"
 
     def __init__(self) -> None:
-        self._tool_names: dict[bytes, tuple[str, ...]] = {}
+        self._tools = ToolNames()
 
     def sniff(self, value: bytes) -> bool:
         """Whether a LiteLLM call id, or call type and start, may be among the fields."""
         return b'"litellm_call_id"' in value or (b'"call_type"' in value and b'"startTime"' in value)
 
+    def is_binary(self, value: bytes) -> bool:
+        """Never."""
+        return False
+
     def decode(self, value: bytes) -> list[GatewayCall]:
         """The call in `value`; raises as `GatewayFormat.decode`."""
-        try:
-            payload = _PAYLOAD.decode(value)
-        except msgspec.ValidationError as error:
-            raise Unreadable("schema", f"{error}: not a LiteLLM StandardLoggingPayload") from error
-        except (msgspec.DecodeError, RecursionError):
-            value = repair(value)
-            try:
-                payload = _PAYLOAD.decode(value)
-            except msgspec.ValidationError as error:
-                raise Unreadable("schema", f"{error}: not a LiteLLM StandardLoggingPayload") from error
+        payload = decode(_PAYLOAD, value, "LiteLLM StandardLoggingPayload")
         unmarked = payload.call_type is msgspec.UNSET or payload.startTime is None
         if payload.litellm_call_id is msgspec.UNSET and unmarked:
             raise Unreadable("unknown_format", "$.litellm_call_id is absent: not a LiteLLM StandardLoggingPayload")
@@ -150,7 +144,9 @@ class LiteLLM:
         if began is None:
             raise Unreadable("schema", "$.startTime must be epoch seconds; got nothing, nor an endTime")
         failed = payload.status == "failure"
-        messages, state = _messages(payload.messages)
+        call_type = text_of(payload.call_type)
+        messages, state = _messages(payload.messages, call_type)
+        messages = [*instructions(parameters.system, parameters.instructions), *messages] if messages else messages
         output, response = ([], None) if failed else _output(payload.response)
         call_id = text_of(payload.litellm_call_id)
         trace_id, session = text_of(payload.trace_id), text_of(payload.session_id)
@@ -161,7 +157,6 @@ class LiteLLM:
         elif state == "full" and metadata.litellm_content_truncated:
             state = "truncated"
         error = payload.error_information
-        call_type = text_of(payload.call_type)
         first = _seconds(payload.completionStartTime, "completionStartTime") if payload.stream is True else None
         return GatewayCall(
             gateway=self.name,
@@ -183,10 +178,8 @@ class LiteLLM:
             provider=text_of(payload.custom_llm_provider),
             model_requested=text_of(payload.model_group) or model,
             model_served=(text_of(response.model) if response else None) or (None if failed else model),
-            operation=_OPERATIONS.get(call_type.removeprefix("a"), _OPERATIONS.get(call_type, call_type))
-            if call_type
-            else None,
-            tools=self._tools(parameters),
+            operation=operation_of(call_type),
+            tools=self._tools.of(parameters.tools, parameters.functions),
             prompt_tokens=count_of(payload.prompt_tokens),
             completion_tokens=count_of(payload.completion_tokens),
             total_tokens=count_of(payload.total_tokens),
@@ -195,28 +188,22 @@ class LiteLLM:
             ttft_ms=_milliseconds(start, first),
             stream=flag_of(payload.stream),
             status="failure" if failed else "success",
-            finish_reason=_finish_reason(response),
+            finish_reason=finish_reason_of(response),
             error_code=text_of(error.error_code) if isinstance(error, _Error) else None,
             error_class=text_of(error.error_class) if isinstance(error, _Error) else None,
             guardrails=_guardrails(payload),
             content_state=state,
+            history_complete=not parameters.previous_response_id,
         )
 
-    def _tools(self, parameters: _Parameters) -> tuple[str, ...]:
-        raw = bytes(parameters.tools)
-        if raw == _NULL:
-            raw = bytes(parameters.functions)
-            if raw == _NULL:
-                return ()
-        names = self._tool_names.get(raw)
-        if names is None:
-            names = _names(raw)
-            # An application offers the same few sets of tools over and over.
-            if len(raw) <= _TOOLS_BYTES_MAX:
-                if len(self._tool_names) >= _TOOLS_MAX:
-                    self._tool_names.clear()
-                self._tool_names[raw] = names
-        return names
+
+def operation_of(call_type: str | None) -> str | None:
+    """LiteLLM's call type in OpenTelemetry's words; one that has none stays as it is.
+
+    >>> operation_of("acompletion"), operation_of("anthropic_messages"), operation_of("arerank"), operation_of(None)
+    ('chat', 'chat', 'arerank', None)
+    """
+    return OPERATIONS.get(call_type.removeprefix("a"), OPERATIONS.get(call_type, call_type)) if call_type else None
 
 
 def _seconds(value: Any, field: str) -> float | None:
@@ -241,89 +228,45 @@ def _milliseconds(start: float | None, end: float | None) -> float | None:
     return None if start is None or end is None or end < start else round((end - start) * 1000, 3)
 
 
-def _messages(messages: Any) -> tuple[list[bytes], ContentState]:
+def _messages(messages: Any, call_type: str | None) -> tuple[list[bytes], ContentState]:
     """The request's messages, each as JSON, and what the envelope tells about their content."""
+    if isinstance(messages, list):
+        return of_list([bytes(raw) for raw in messages], items=call_type in _ITEMS)
+    if isinstance(messages, str):
+        return _embedded(messages) if messages[:1] == "[" else of_text(messages)
     if isinstance(messages, dict):
-        held = messages.get("messages", messages.get("input"))
-        if held is not None:
-            return _embedded(bytes(held))
-        raws = [msgspec.json.encode(messages)] if messages else []
-    elif isinstance(messages, list):
-        raws = [bytes(raw) for raw in messages]
-    elif isinstance(messages, str):
-        return _embedded(messages.encode()) if messages[:1] == "[" else _text(messages)
-    elif messages is None:
-        raws = []
-    else:
-        raise Unreadable("schema", f"$.messages must be a list, a text or null; got {kind_of(messages)}")
-    return raws, "full" if raws else "redacted"
+        if "messages" in messages or "input" in messages:
+            request = read_request(msgspec.json.encode(messages))
+            return request.messages, request.state
+        return ([msgspec.json.encode(messages)], "full") if messages else ([], "redacted")
+    if messages is None:
+        return [], "redacted"
+    raise Unreadable("schema", f"$.messages must be a list, a text or null; got {kind_of(messages)}")
 
 
-def _embedded(raw: bytes) -> tuple[list[bytes], ContentState]:
+def _embedded(text: str) -> tuple[list[bytes], ContentState]:
     """Messages in a JSON text of their own; a text when they are none."""
     try:
-        raws = [bytes(item) for item in _RAWS.decode(raw)]
+        raws = [bytes(item) for item in _RAWS.decode(embedded(text))]
     except msgspec.DecodeError:
         raws = []
-    if raws and all(item[:1] == b"{" for item in raws):
-        return raws, "full"
-    return _text(str(loads(raw)) if raw[:1] == b'"' else raw.decode())
+    return of_list(raws) if raws and all(item[:1] == b"{" for item in raws) else of_text(text)
 
 
-def _text(text: str) -> tuple[list[bytes], ContentState]:
-    if text in ("", REDACTED):
-        return [], "redacted"
-    return [msgspec.json.encode({"role": "user", "content": text})], "full"
-
-
-def _output(response: Any) -> tuple[list[bytes], _Response | None]:
-    """The answer's messages, and the response they come from when it is an object."""
-    if isinstance(response, str):
-        if response[:1] == "{":
-            try:
-                decoded = _RESPONSE.decode(response)
-            except msgspec.DecodeError:
-                decoded = None
-            if decoded is not None and isinstance(decoded.choices, list):
-                return _output(decoded)
-        return ([_answer(response)] if response else []), None
-    if not isinstance(response, _Response):
+def _output(response: Any) -> tuple[list[bytes], AnswerBody | None]:
+    """The answer's messages, and the body they come from when it is an object."""
+    if isinstance(response, AnswerBody):
+        return output_of(response), response
+    if not isinstance(response, str) or not response:
         return [], None
-    messages: list[bytes] = []
-    for choice in response.choices if isinstance(response.choices, list) else ():
-        if not isinstance(choice, _Choice):
-            continue
-        raw = bytes(choice.message)
-        if raw != _NULL:
-            messages.append(raw)
-        elif isinstance(choice.text, str) and choice.text:
-            messages.append(_answer(choice.text))
-    if not messages and isinstance(response.text, str) and response.text:
-        messages.append(_answer(response.text))
-    return messages, response
-
-
-def _answer(text: str) -> bytes:
-    return msgspec.json.encode({"role": "assistant", "content": text})
-
-
-def _finish_reason(response: _Response | None) -> str | None:
-    for choice in response.choices if response is not None and isinstance(response.choices, list) else ():
-        if isinstance(choice, _Choice) and (reason := text_of(choice.finish_reason)):
-            return reason
-    return None
-
-
-def _names(raw: bytes) -> tuple[str, ...]:
-    tools = loads(raw)
-    names = []
-    for tool in tools if isinstance(tools, list) else ():
-        if isinstance(tool, dict):
-            function = tool.get("function")
-            name = text_of(function.get("name") if isinstance(function, dict) else tool.get("name") or tool.get("type"))
-            if name:
-                names.append(name)
-    return tuple(names)
+    if response[:1] == "{":
+        try:
+            body = _ANSWER.decode(embedded(response))
+        except msgspec.DecodeError:
+            body = AnswerBody()
+        if output := output_of(body):
+            return output, body
+    return [answer_message(response)], None
 
 
 def _guardrails(payload: _Payload) -> tuple[str, ...]:

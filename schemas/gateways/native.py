@@ -21,7 +21,7 @@ from schemas.gateways.call import (
     kind_of,
     text_of,
 )
-from schemas.gateways.repair import loads, repair
+from schemas.gateways.repair import decode, loads
 
 _EVENT_ID = re.compile("[0-9a-f]{64}")
 _ROLES = get_args(Role)
@@ -77,18 +77,13 @@ class Native:
         """Whether an event time may be among the fields."""
         return b'"event_time_ms"' in value
 
+    def is_binary(self, value: bytes) -> bool:
+        """Never."""
+        return False
+
     def decode(self, value: bytes) -> list[GatewayCall]:
         """The call in `value`; raises as `GatewayFormat.decode`."""
-        try:
-            record = _RECORD.decode(value)
-        except msgspec.ValidationError as error:
-            raise Unreadable("schema", f"{error}: not a native record") from error
-        except (msgspec.DecodeError, RecursionError):
-            value = repair(value)
-            try:
-                record = _RECORD.decode(value)
-            except msgspec.ValidationError as error:
-                raise Unreadable("schema", f"{error}: not a native record") from error
+        record = decode(_RECORD, value, "native record")
         if record.event_time_ms is msgspec.UNSET:
             raise Unreadable("unknown_format", "$.event_time_ms is absent: not a native record")
         time_ms = record.event_time_ms

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import orjson
 
 from schemas.gateways.call import Unreadable
+from schemas.gateways.nesting import depth_beyond
 
 _INT64 = 1 << 63
+_DEPTH_MAX = 200
+"""Below what orjson writes (254)."""
+_T = TypeVar("_T")
 
 
 def repair(value: bytes) -> bytes:
@@ -42,11 +47,34 @@ def repair(value: bytes) -> bytes:
 
 
 def loads(raw: bytes) -> Any:
-    """The value of the JSON `raw`, repaired when it has to be; raises as `repair`."""
+    """The value of the JSON `raw`, repaired when it has to be; raises as `repair`, `too_deep` before Python has to."""
+    if depth := depth_beyond(raw, _DEPTH_MAX):
+        raise Unreadable("too_deep", f"JSON must nest at most {_DEPTH_MAX} deep to be read; got {depth}")
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
         return orjson.loads(repair(raw))
+
+
+def decode(decoder: msgspec.json.Decoder[_T], value: bytes, what: str) -> _T:
+    """What `decoder` makes of `value`, repaired when it has to be.
+
+    Raises
+    ------
+    Unreadable
+        As `repair` does; `schema` when `value` is not a `what`.
+    """
+    try:
+        try:
+            return decoder.decode(value)
+        except msgspec.ValidationError:
+            raise
+        except (msgspec.DecodeError, RecursionError):
+            return decoder.decode(repair(value))
+    except msgspec.ValidationError as error:
+        raise Unreadable("schema", f"{error}: not a {what}") from error
+    except RecursionError as error:
+        raise Unreadable("too_deep", "the record nests deeper than can be read") from error
 
 
 def _nothing(_: str) -> None:

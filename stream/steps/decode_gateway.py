@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 import msgspec
-import numpy as np
 import orjson
 
 from schemas.digest import plain_digest
 from schemas.event import ContentState, Role
-from schemas.gateways.call import GatewayCall, GatewayFormat, ParseMessage, Unreadable
+from schemas.gateways.call import GatewayCall, GatewayFormat, ParseMessage, Read, Unreadable
+from schemas.gateways.nesting import depth_beyond
 from stream.errors import DecodeError
 from stream.steps.redact import Counts, Redactor
 
@@ -17,9 +20,6 @@ _ENTRY_OVERHEAD = 300
 """Bytes of Python objects around an entry's key and JSON (measured with tracemalloc)."""
 _KEEP_MAX = 1 << 18
 """Bytes of the largest message that is remembered."""
-
-_DEPTH_STEPS = bytes(1 if byte in b"[{" else 255 if byte in b"]}" else 0 for byte in range(256))
-_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 class ReadyMessage(msgspec.Struct, frozen=True, gc=False):
@@ -143,50 +143,64 @@ def check_depth(value: bytes, depth_max: int) -> None:
     DecodeError
         `too_deep`.
     """
-    if value.count(b"{") + value.count(b"[") <= depth_max:
-        return
-    if _nesting(value) <= depth_max:
-        return
-    # Brackets in strings nest nothing: undo escapes, then every second piece between quotes lies in a string.
-    bare = value.replace(b"\\\\", b"").replace(b'\\"', b"")
-    depth = _nesting(b"".join(bare.split(b'"')[::2]))
-    if depth > depth_max:
+    if depth := depth_beyond(value, depth_max):
         raise DecodeError("too_deep", f"the record must nest at most {depth_max} deep (ingest.depth_max); got {depth}")
 
 
-def _nesting(text: bytes) -> int:
-    """How deep all brackets of `text` nest, those in strings too.
+@dataclass(slots=True)
+class Decoded:
+    """What is in a record: each call with the bytes that it was read from, and what is no call."""
 
-    Brackets closed in a string can hide as many that are open; decoders have a limit of their own for what is hidden.
-    """
-    steps = np.frombuffer(text.translate(_DEPTH_STEPS, _NOT_BRACKETS), np.int8)
-    return int(steps.cumsum(dtype=np.int64).max()) if len(steps) else 0
+    calls: list[tuple[bytes, GatewayCall]] = field(default_factory=list)
+    unreadable: list[DecodeError] = field(default_factory=list)
+    """Parts of the record that no call can be made of; they take nothing from the others."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Traffic that is no call of a model, by what it is."""
+
+    def add(self, raw: bytes, parts: Sequence[Read]) -> None:
+        """Sort what was read from `raw`."""
+        for part in parts:
+            if isinstance(part, GatewayCall):
+                self.calls.append((raw if part.raw is None else part.raw, part))
+            elif isinstance(part, Unreadable):
+                self.unreadable.append(DecodeError(part.reason, str(part)))
+            else:
+                self.skipped[part.what] = self.skipped.get(part.what, 0) + part.count
 
 
-def decode_calls(value: bytes, format: GatewayFormat) -> list[tuple[bytes, GatewayCall]]:
-    """The calls in a record, each with the bytes that it was read from; an array holds several records.
+def decode_record(value: bytes, format: GatewayFormat, depth_max: int) -> Decoded:
+    """What is in a record; an array holds several records, and one of them that cannot be read is told apart.
 
     Raises
     ------
     DecodeError
-        With the reason of `Unreadable`; `schema` for an array of nothing, since no record goes without a trace.
+        When all of it cannot be read, with the reason of `Unreadable`; `schema` for an array of nothing, since no
+        record goes without a trace.
     """
+    decoded = Decoded()
     try:
+        if format.is_binary(value):
+            decoded.add(value, format.decode(value))
+            return decoded
+        check_depth(value, depth_max)
         # Decoders skip what they do not need without looking at its encoding.
         if not value.isascii():
             value.decode()
-        if value[:1] == b"{":
-            return [(value, call) for call in format.decode(value)]
-        trimmed = value.strip()
-        if trimmed[:1] != b"[":
-            return [(value, call) for call in format.decode(value)]
+        if value[:1] == b"{" or (trimmed := value.strip())[:1] != b"[":
+            decoded.add(value, format.decode(value))
+            return decoded
         items = [bytes(item) for item in _RAWS.decode(trimmed)]
-        if not items:
-            raise DecodeError("schema", "the record's array must hold at least one record; got none")
-        return [(item, call) for item in items for call in format.decode(item)]
     except Unreadable as error:
         raise DecodeError(error.reason, str(error)) from error
     except UnicodeDecodeError as error:
         raise DecodeError("undecodable", f"the record must be UTF-8: {error.reason} at byte {error.start}") from error
     except msgspec.DecodeError as error:
         raise DecodeError("undecodable", f"the record must be JSON: {error}") from error
+    if not items:
+        raise DecodeError("schema", "the record's array must hold at least one record; got none")
+    for item in items:
+        try:
+            decoded.add(item, format.decode(item))
+        except Unreadable as error:
+            decoded.unreadable.append(DecodeError(error.reason, str(error)))
+    return decoded

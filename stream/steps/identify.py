@@ -52,7 +52,8 @@ class Tenants:
     Parameters
     ----------
     field
-        `ingest.tenant_field`: path of the tenant in a record, dots between names; empty: the gateway's own order.
+        `ingest.tenant_field`: path of the tenant in a record, dots between names, or the attribute of a span or its
+        resource; empty: the gateway's own order.
     default
         `ingest.tenant_default`: tenant of a call that names none; empty: such a call is refused.
     """
@@ -71,8 +72,11 @@ class Tenants:
         DecodeError
             `no_tenant` when nothing names one and there is no default.
         """
-        named = self._at_field(self._decoder, raw) if self._decoder else None
-        tenant = named or call.tenant or self._default
+        if call.attributes is not None:
+            tenant = call.tenant or text_of(call.attributes.get(self._field)) or call.tenant_fallback or self._default
+        else:
+            named = self._at_field(self._decoder, raw) if self._decoder else None
+            tenant = named or call.tenant or self._default
         if not tenant:
             where = self._field or "the gateway's own fields"
             raise DecodeError(

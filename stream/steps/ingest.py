@@ -16,7 +16,7 @@ from schemas.gateways.call import GatewayCall, Unreadable
 from schemas.gateways.detect import format_of
 from stream.errors import DecodeError
 from stream.record import DeadLetter, OutRecord, Record
-from stream.steps.decode_gateway import MessageCache, ReadyMessage, check_depth, decode_calls
+from stream.steps.decode_gateway import MessageCache, ReadyMessage, decode_record
 from stream.steps.identify import Tenants, event_id, session_of
 from stream.steps.redact import Redactor
 from stream.steps.route import Router
@@ -41,6 +41,8 @@ class IngestOutcome:
 
     events: list[OutRecord] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
+    """What is no call of a model (spans of other software, requests to other services), counted by what it is."""
 
 
 class IngestStep:
@@ -88,7 +90,7 @@ class IngestStep:
         outcome = IngestOutcome()
         for record in records:
             try:
-                self._read(record, outcome.events)
+                self._read(record, outcome)
             except DecodeError as error:
                 stage = _IDENTIFYING if error.reason == "no_tenant" else _DECODING
                 kind = type(error)
@@ -98,17 +100,38 @@ class IngestStep:
                 )
         return outcome
 
-    def _read(self, record: Record, events: list[OutRecord]) -> None:
-        """Append the events of `record`: all of them or, when it cannot be read, none."""
+    def _read(self, record: Record, outcome: IngestOutcome) -> None:
+        """Append the events of `record`, which may be many.
+
+        What can be read of it becomes events. The rest is one dead letter, the whole record, that tells the first
+        reason: sent again, its good part has the same event ids and counts as duplicates.
+        """
         value = record.value
         if not value:
-            raise DecodeError("undecodable", "the record must hold JSON; got no value")
+            raise DecodeError("undecodable", "the record must hold JSON or OTLP; got no value")
         if len(value) > self._bytes_max:
             raise DecodeError(
                 "oversized", f"the record must be at most {self._bytes_max} bytes (ingest.bytes_max); got {len(value)}"
             )
-        check_depth(value, self._depth_max)
-        events += [self._event(record, raw, call) for raw, call in decode_calls(value, self._format)]
+        decoded = decode_record(value, self._format, self._depth_max)
+        refused = decoded.unreadable
+        parts = len(decoded.calls) + len(refused)
+        for raw, call in decoded.calls:
+            try:
+                outcome.events.append(self._event(record, raw, call))
+            except DecodeError as error:
+                refused.append(error)
+        for what, count in decoded.skipped.items():
+            outcome.skipped[what] = outcome.skipped.get(what, 0) + count
+        if refused:
+            first = refused[0]
+            raise (
+                first
+                if parts == 1
+                else DecodeError(
+                    first.reason, f"{len(refused)} of {parts} calls in the record cannot be read, the first: {first}"
+                )
+            )
 
     def _event(self, record: Record, raw: bytes, call: GatewayCall) -> OutRecord:
         tenant = _clipped(self._tenants.tenant_of(call, raw))

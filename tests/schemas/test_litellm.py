@@ -370,4 +370,4 @@ def test_many_sets_of_tools_do_not_grow_without_bound() -> None:
     known = LiteLLM()
     for number in range(2_000):
         known.decode(written(model_parameters={"tools": [{"name": f"t{number}"}]}))
-    assert len(known._tool_names) <= 512
+    assert len(known._tools._known) <= 512

@@ -9,7 +9,8 @@ import pytest
 
 from schemas.digest import plain_digest
 from schemas.event import Part
-from schemas.gateways.openai_chat import REDACTED, parse_message
+from schemas.gateways.openai_chat import parse_message
+from schemas.gateways.parts import REDACTED
 
 PART_FIELDS = set(Part.__struct_fields__)
 

@@ -9,9 +9,10 @@ from schemas.gateways import native, openai_chat
 from schemas.gateways.call import Unreadable
 from schemas.gateways.detect import Auto
 from stream.errors import DecodeError
-from stream.steps.decode_gateway import MessageCache, check_depth, decode_calls
+from stream.steps.decode_gateway import MessageCache, check_depth, decode_record
 from stream.steps.redact import Redactor
 from tests.schemas.litellm_payload import written
+from tests.schemas.otlp_record import otlp, otlp_protobuf, span
 
 PARSE = openai_chat.parse_message
 
@@ -144,7 +145,7 @@ def test_a_flood_of_brackets_is_cheap_to_refuse() -> None:
 
 def test_an_array_holds_several_records_each_with_its_own_bytes() -> None:
     one, two = written(), written(litellm_call_id="other")
-    calls = decode_calls(b" [" + one + b", " + two + b"]\n", Auto())
+    calls = decode_record(b" [" + one + b", " + two + b"]\n", Auto(), 64).calls
     assert [raw for raw, _ in calls] == [one, two]
     assert [call.identity for _, call in calls] == [("93567992-478b-43f4-9540-4e23fd20be15",), ("other",)]
 
@@ -152,7 +153,7 @@ def test_an_array_holds_several_records_each_with_its_own_bytes() -> None:
 @pytest.mark.parametrize("value", [b"[]", b" [ ]\n"])
 def test_an_array_of_nothing_is_refused_so_that_no_record_vanishes(value: bytes) -> None:
     with pytest.raises(DecodeError, match="the record's array must hold at least one record; got none") as caught:
-        decode_calls(value, Auto())
+        decode_record(value, Auto(), 64)
     assert caught.value.reason == "schema"
 
 
@@ -163,12 +164,32 @@ def test_an_array_of_nothing_is_refused_so_that_no_record_vanishes(value: bytes)
         (written()[:-5], "undecodable"),
         (written().replace(b"Hello", b"\xc3\x28"), "undecodable"),
         (b"[" + written(), "undecodable"),
-        (b"[1, 2]", "unknown_format"),
-        (b"[[]]", "unknown_format"),
         (b" \n", "undecodable"),
+        (b"\n\x05", "undecodable"),
+        (b"\nhello", "undecodable"),
     ],
 )
 def test_what_cannot_be_read_says_why(value: bytes, reason: str) -> None:
     with pytest.raises(DecodeError) as caught:
-        decode_calls(value, Auto())
+        decode_record(value, Auto(), 64)
     assert caught.value.reason == reason
+
+
+def test_one_of_many_that_cannot_be_read_takes_nothing_from_the_others() -> None:
+    decoded = decode_record(b"[" + written() + b", 1, {}, " + written(startTime="noon") + b"]", Auto(), 64)
+    assert len(decoded.calls) == 1
+    assert [error.reason for error in decoded.unreadable] == ["unknown_format", "unknown_format", "schema"]
+
+
+def test_what_is_no_call_is_counted_by_what_it_is() -> None:
+    kong = b'{"started_at": 1, "request": {"id": "r"}}'
+    decoded = decode_record(b"[" + kong + b"," + kong + b"," + kong[:-1] + b', "ai": {}}]', Auto(), 64)
+    assert (decoded.calls, decoded.unreadable) == ([], [])
+    assert decoded.skipped == {"requests that Kong's AI plugins did not see": 2, "requests that no model answered": 1}
+
+
+def test_protobuf_is_no_json_however_many_brackets_its_content_has() -> None:
+    record = otlp_protobuf(otlp(span(**{"gen_ai.input.messages": "brackets " + "{[" * 200})))
+    ((raw, call),) = decode_record(record, Auto(), 4).calls
+    assert (len(call.messages), call.gateway) == (1, "otel")
+    assert raw in record

@@ -16,6 +16,7 @@ from stream.record import OutRecord, Record
 from stream.steps.ingest import IngestStep
 from stream.steps.route import Router, partition_of
 from tests.schemas.litellm_payload import payload, written
+from tests.schemas.otlp_record import TRACE_ID, otlp, otlp_protobuf, span
 
 TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 EXAMPLES = Path(__file__).parents[3] / "schemas/examples/events.v1"
@@ -287,12 +288,96 @@ def test_duplicate_keys_give_an_event_of_the_last_ones() -> None:
     assert one(written()[:-1] + b',"session_id":"last"}').session == "last"
 
 
-def test_an_array_of_records_gives_an_event_each_or_a_dead_letter_for_all() -> None:
+def test_an_array_of_records_gives_an_event_each() -> None:
     other = written(litellm_call_id="other")
     outcome = step().step([record(b"[" + written() + b"," + other + b"]")])
     assert len({event.event_id for event in outcome.events}) == 2
-    assert refused(b"[" + written() + b",{}]")[0] == "unknown_format"
-    assert step().step([record(b"[]")]).events == []
+    assert refused(b"[]")[0] == "schema"
+
+
+def test_what_can_be_read_of_a_record_becomes_events_and_the_rest_one_dead_letter_of_the_whole_record() -> None:
+    value = b"[" + written() + b",{}," + written(startTime="noon") + b"]"
+    outcome = step().step([record(value)])
+    assert [event.event_id for event in outcome.events] == [step().step([record(written())]).events[0].event_id]
+    (letter,) = outcome.dead_letters
+    assert (letter.record, letter.reason) == (record(value), "unknown_format")
+    assert letter.message.startswith(
+        "gateway.raw[2]@5: 2 of 3 calls in the record cannot be read, the first: the record is of no known format"
+    )
+
+
+def test_a_span_that_cannot_be_read_takes_nothing_from_the_others_in_either_encoding() -> None:
+    good = {**span(**{"litellm.team.id": "t"}), "spanId": "00000000000000aa"}
+    bad = {**span(**{"gen_ai.input.messages": "[" * 80}), "spanId": "00000000000000bb"}
+    http = {**span(), "attributes": [], "spanId": "00000000000000cc"}
+    for value in (json.dumps(otlp(bad, http, good)).encode(), otlp_protobuf(otlp(bad, http, good))):
+        outcome = step().step([record(value, headers=(("traceparent", TRACE),))])
+        (event,) = outcome.events
+        assert event.event_id == hashlib.sha256(orjson.dumps(["otel", TRACE_ID, "00000000000000aa"])).hexdigest()
+        assert (event.source, event.traceparent) == (("gateway.raw", 2, 5), TRACE)
+        (letter,) = outcome.dead_letters
+        assert (letter.reason, letter.record.value) == ("too_deep", value)
+        assert "1 of 2 calls in the record cannot be read, the first: JSON in a text must nest" in letter.message
+        assert outcome.skipped == {"spans of other software": 1}
+
+
+def test_a_dead_letter_sent_again_gives_its_good_part_the_same_ids() -> None:
+    value = otlp_protobuf(otlp({**span(), "traceId": ""}, {**span(), "spanId": "00000000000000bb"}))
+    ids = [[event.event_id for event in step().step([record(value, offset)]).events] for offset in (5, 9)]
+    assert ids[0] == ids[1] and len(ids[0]) == 1
+
+
+def test_every_span_of_a_record_has_its_own_hash() -> None:
+    spans = [{**span(), "spanId": f"{number:016x}"} for number in (1, 2)]
+    for value in (json.dumps(otlp(*spans)).encode(), otlp_protobuf(otlp(*spans))):
+        events = [decode_event(out.value) for out in step().step([record(value)]).events]
+        assert len({event.source.raw_sha256 for event in events}) == 2
+
+
+def test_a_record_without_a_call_is_counted_and_neither_event_nor_dead_letter() -> None:
+    value = json.dumps(otlp({**span(), "attributes": []})).encode()
+    outcome = step().step([record(value), record(value)])
+    assert (outcome.events, outcome.dead_letters) == ([], [])
+    assert outcome.skipped == {"spans of other software": 2}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "settings_", "tenant"),
+    [
+        ({"litellm.team.id": "team", "tenant.id": "acme"}, {"tenant_field": "tenant.id"}, "team"),
+        ({"tenant.id": "acme"}, {"tenant_field": "tenant.id"}, "acme"),
+        ({}, {"tenant_field": "deployment.name"}, "prod"),
+        ({}, {"tenant_field": "tenant.id"}, "gateway"),
+        ({}, {}, "gateway"),
+        ({"service.name": ""}, {"tenant_field": "service.name"}, "gateway"),
+    ],
+)
+def test_a_spans_tenant_is_its_team_else_the_attribute_that_is_set_else_the_service(
+    attributes: dict[str, str], settings_: dict[str, str], tenant: str
+) -> None:
+    value = otlp_protobuf(otlp(span(**attributes), deployment__name="prod"))
+    assert one(value, **settings_).tenant == tenant
+
+
+def test_a_span_without_any_tenant_is_unassigned_or_refused() -> None:
+    bare = otlp(span())
+    del bare["resourceSpans"][0]["resource"]
+    value = json.dumps(bare).encode()
+    assert one(value).tenant == "unassigned"
+    assert refused(value, tenant_default="")[0] == "no_tenant"
+
+
+def test_kongs_tenant_may_be_at_a_path() -> None:
+    entry = {
+        "started_at": 1,
+        "request": {"id": "r"},
+        "workspace": "w",
+        "service": {"name": "s"},
+        "ai": {"proxy": {"usage": {}}},
+    }
+    value = json.dumps(entry).encode()
+    assert one(value).tenant == "w"
+    assert one(value, tenant_field="service.name").tenant == "s"
 
 
 def test_an_address_is_the_clients_or_none() -> None:
