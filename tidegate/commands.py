@@ -159,11 +159,12 @@ def _topics(add: _Add) -> None:
     command = _command(
         add,
         "topics",
-        "create the topics, or check them",
+        "create the topics, check them, or print the permissions that they need",
         "tidegate topics create --source-topic litellm.logs",
         "tidegate topics check",
+        "tidegate topics acls --source-topic litellm.logs --principal score=User:scorer",
     )
-    actions = command.add_subparsers(dest="action", required=True, metavar="create|check", parser_class=_Parser)
+    actions = command.add_subparsers(dest="action", required=True, metavar="create|check|acls", parser_class=_Parser)
     for name, what in (
         ("create", "create every topic that is missing; a missing source topic gets one partition"),
         ("check", "exit code 3 when a topic is missing, or has other partitions or settings than it needs"),
@@ -172,6 +173,26 @@ def _topics(add: _Add) -> None:
         action.add_argument("--source-topic", metavar="T[,T]", help="what gateways write to; adds their dead letters")
         action.add_argument("--output-prefix", metavar="P", help="of scores, findings, state and journal")
         _common(action)
+    acls = _command(
+        actions.add_parser,
+        "acls",
+        "the least that each command's principal needs, as calls of kafka-acls.sh",
+        "tidegate topics acls --source-topic litellm.logs --principal User:tidegate --principal score=User:scorer",
+        "tidegate topics acls --source-topic litellm.logs --only ingest,score --json",
+    )
+    acls.add_argument("--source-topic", metavar="T[,T]", help="what gateways write to")
+    acls.add_argument(
+        "--principal", action="append", default=[], metavar="[COMMAND=]TYPE:NAME",
+        help="of all commands, or of one; may be repeated (default: User:tidegate-COMMAND)",
+    )  # fmt: skip
+    acls.add_argument(
+        "--group-id", action="append", default=[], metavar="COMMAND=GROUP", help="as ingest or score is given it"
+    )
+    acls.add_argument("--only", metavar="COMMAND[,…]", help="for these commands only")
+    acls.add_argument("--command-config", type=Path, metavar="FILE", help="of kafka-acls.sh: an administrator's")
+    acls.add_argument("--json", action="store_true", help="as JSON instead of commands")
+    acls.add_argument("--output-prefix", metavar="P", help="of scores, findings, state and journal")
+    _common(acls)
 
 
 def _state(add: _Add) -> None:

@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 import schemas
 from stream.config import Settings, TopicsSettings
 from stream.errors import EnvironmentFault, StateError
+from stream.runtime import acls
 from stream.runtime.kafka_client import CONNECT_SECONDS, connect_admin, explain_kafka_error
 from stream.runtime.own_topics import check_sources, create_command
 
@@ -43,7 +44,7 @@ class Topic:
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
-    """`tidegate topics create|check`.
+    """`tidegate topics create|check|acls`.
 
     Raises
     ------
@@ -52,6 +53,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     EnvironmentFault
         When the broker cannot be reached, a topic cannot be created, or one is not as it has to be.
     """
+    if arguments.action == "acls":
+        return acls.run(settings, arguments)
     sources = _names(arguments.source_topic)
     check_sources(settings.topics, sources)
     admin, present = connect_admin(settings, "topics")
