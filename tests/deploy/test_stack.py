@@ -46,7 +46,7 @@ def test_a_second_round_is_no_duplicate_of_the_first() -> None:
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_call_through_the_gateway_is_a_finding_and_every_panel_of_the_dashboard_has_data(
     kafka: str, sample_release: Path, tmp_path: Path
 ) -> None:
