@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import yaml
 
-from deploy.prometheus.local import CONFIG
+from deploy.prometheus.local import CONFIG, LocalPrometheus
 from scripts.readme_tables import ROOT, declared
 from stream.runtime.metrics import CanaryMetrics, Metrics
-from tests.deploy.promtool import promtool
+from tests.deploy.promtool import needed, promtool
 from tidegate.gateway_log import RESULTS
-from tidegate.stack.panels import DASHBOARD, queries, spelled_out
+from tidegate.stack.panels import DASHBOARD, Query, queries, spelled_out, without_data
 
 GIVEN = json.loads(DASHBOARD.read_text())
 PANELS = [panel for panel in GIVEN["panels"] if panel["type"] != "row"]
@@ -57,15 +58,13 @@ def test_every_legend_names_labels_that_the_query_keeps() -> None:
             assert not kept or any(label in by.split(", ") for by in kept), query
 
 
-def test_promtool_reads_every_query(tmp_path: object) -> None:
+def test_promtool_reads_every_query(tmp_path: Path) -> None:
     rules = [
         {"record": f"panel:{number}", "expr": spelled_out(query.expression, "1m")}
         for number, query in enumerate(queries())
     ]
-    path = f"{tmp_path}/rules.yml"
-    with open(path, "w") as file:  # noqa: PTH123
-        yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}, file)
-    code, said = promtool("check", "rules", path)
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    code, said = promtool("check", "rules", str(tmp_path / "rules.yml"))
     assert code == 0, said
     assert f"{len(rules)} rules found" in said
 
@@ -92,3 +91,15 @@ def test_panels_ask_the_datasource_that_is_provisioned_as_often_as_it_scrapes() 
         assert panel["datasource"] == {"type": source["type"], "uid": source["uid"]}
         assert panel["description"]
     assert source["jsonData"]["timeInterval"] == yaml.safe_load(CONFIG.read_text())["global"]["scrape_interval"]
+
+
+def test_a_query_without_data_is_told_with_its_reason(tmp_path: Path) -> None:
+    asked = [Query("row", name, expression, "", "") for name, expression in (
+        ("fine", "vector(1)"), ("empty", "tidegate_ready"), ("nan", "vector(0) / 0"), ("wrong", "sum("),
+    )]  # fmt: skip
+    with needed(), LocalPrometheus({}, tmp_path) as prometheus:
+        empty, nan, wrong = without_data(prometheus, asked, "5s")
+    assert empty == "empty: tidegate_ready returns nothing"
+    assert nan == "nan: vector(0) / 0 returns no number"
+    assert wrong.startswith("wrong: sum(: ")
+    assert "parse error" in wrong

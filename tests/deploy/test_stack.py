@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -16,6 +17,7 @@ from deploy.litellm.proxy import PROGRAM
 from deploy.prometheus.local import tool
 from tests.deploy.promtool import needed
 from tidegate.stack.feed import as_of_now, captured
+from tidegate.stack.gateway import Seen
 from tidegate.stack.panels import queries
 
 START_MS = 1_795_000_000_000
@@ -43,6 +45,17 @@ def test_a_second_round_is_no_duplicate_of_the_first() -> None:
     names = [{r["session_id"] or r["trace_id"] for r in records} for records in (first, second)]
     assert not names[0] & names[1]
     assert len(names[0]) == len({session for session, _, _ in traffic})
+
+
+def test_only_findings_about_a_tools_answer_to_the_callers_own_tenant_count() -> None:
+    def record(tenant: str, session: str, role: str) -> dict[str, Any]:
+        evidence = [{"data": {"role": role}}]
+        return {"metadata": {"tenant_uid": tenant}, "unmapped": {"entity": session}, "evidences": evidence}
+
+    seen = Seen("acme")
+    for tenant, session, role in (("other", "a", "tool"), ("acme", "b", "user"), ("acme", "c", "tool")):
+        seen.finding(record(tenant, session, role))
+    assert [seen.wait(session, 0.01) is not None for session in "abc"] == [False, False, True]
 
 
 @pytest.mark.kafka

@@ -19,6 +19,7 @@ FLAGS = {
     "topics check": "--source-topic",
     "state export": "--out",
     "state inspect": "",
+    "canary": f"--source-topic --once --interval --timeout --http-listen {COMMON}",
     "config show": "--config --topic-prefix",
     "replay compare": "",
     "version": "",
