@@ -20,6 +20,7 @@ MODULES = {
     "ingest": "stream.runtime.ingest_command",
     "score": "stream.runtime.score_command",
     "replay": "stream.runtime.replay_command",
+    "explain": "stream.runtime.explain_command",
     "train": "stream.runtime.train_command",
     "topics": "stream.runtime.topics",
     "state": "stream.runtime.state_command",
@@ -30,7 +31,7 @@ MODULES = {
 
 _OWN_PACKAGES = {"tidegate", "schemas", "models", "stream"}
 _SERVICES = {"ingest", "score", "canary"}
-_NUMERIC = {"score", "replay", "train"}
+_NUMERIC = {"score", "replay", "explain", "train"}
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
