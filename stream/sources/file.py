@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -18,7 +19,7 @@ from stream.errors import UsageError
 from stream.record import Record
 from stream.sources.lines import read_lines
 
-FileFormat = Literal["auto", "litellm", "native", "corpus"]
+FileFormat = Literal["auto", "litellm", "otel", "kong", "native", "corpus"]
 
 _MS_MAX = 2**53
 
@@ -97,9 +98,12 @@ class _Times(msgspec.Struct):
     startTime: Any = None  # noqa: N815
     endTime: Any = None  # noqa: N815
     event_time_ms: Any = None
+    started_at: Any = None
 
 
-_TIMES = msgspec.json.Decoder(_Times)
+_TIMES: msgspec.json.Decoder[_Times | list[_Times]] = msgspec.json.Decoder(_Times | list[_Times])
+_SPANS = (b'"resourceSpans"', b'"resource_spans"')
+_SPAN_START = re.compile(rb'"start(?:TimeUnixNano|_time_unix_nano)"\s*:\s*"?([0-9]{1,19})\b')
 
 
 def _of_lines(path: Path) -> Iterator[tuple[int | None, bytes]]:
@@ -110,16 +114,34 @@ def _of_lines(path: Path) -> Iterator[tuple[int | None, bytes]]:
 
 
 def _event_time_ms(line: bytes) -> int | None:
-    """Start of the call in a LiteLLM or native record, in ms since the epoch.
+    """Start of the call in a record, the last one of many, in ms since the epoch.
 
     >>> _event_time_ms(b'{"startTime": 1.5}'), _event_time_ms(b'{"event_time_ms": 7}'), _event_time_ms(b"[")
     (1500, 7, None)
+    >>> _event_time_ms(b'[{"started_at": 9}, {"started_at": 8}]')
+    9
+    >>> _event_time_ms(b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": "5000000"}]}]}]}')
+    5
     """
+    if any(mark in line for mark in _SPANS) and (starts := _SPAN_START.findall(line)):
+        return max(map(int, starts)) // 1_000_000
     try:
-        times = _TIMES.decode(line)
+        read = _TIMES.decode(line)
     except (msgspec.DecodeError, RecursionError):
         return None
-    for value, in_ms in ((times.event_time_ms, 1), (times.startTime, 1000), (times.endTime, 1000)):
+    found = [
+        time_ms for times in (read if isinstance(read, list) else [read]) if (time_ms := _start_ms(times)) is not None
+    ]
+    return max(found, default=None)
+
+
+def _start_ms(times: _Times) -> int | None:
+    for value, in_ms in (
+        (times.event_time_ms, 1),
+        (times.startTime, 1000),
+        (times.endTime, 1000),
+        (times.started_at, 1),
+    ):
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value * in_ms < _MS_MAX:
             return round(value * in_ms)
     return None

@@ -41,8 +41,15 @@ def test_offset_is_the_line_number_over_all_files_and_blank_lines_are_left_out(t
 
 
 def test_timestamp_is_the_start_of_the_call(tmp_path: Path) -> None:
-    path = put(tmp_path / "a.jsonl", b'{"startTime": 1788220800.25}', b'{"event_time_ms": 1788220801000}')
-    assert [r.timestamp_ms for r in read(FileSource([path]))] == [1_788_220_800_250, 1_788_220_801_000]
+    path = put(
+        tmp_path / "a.jsonl",
+        b'{"startTime": 1788220800.25}',
+        b'{"event_time_ms": 1788220801000}',
+        b'[{"started_at": 1788220803000}, {"started_at": 1788220802000}]',
+        b'{"resourceSpans": [{"startTimeUnixNano": "1788220805000000000"}, {"startTimeUnixNano": 1788220804000000000}]}',
+        b'{"resourceSpans": [], "startTime": 1788220806}',
+    )
+    assert [r.timestamp_ms - 1_788_220_800_000 for r in read(FileSource([path]))] == [250, 1_000, 3_000, 5_000, 6_000]
 
 
 @pytest.mark.parametrize(
