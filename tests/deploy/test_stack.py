@@ -91,7 +91,7 @@ def test_a_call_through_the_gateway_is_a_finding_and_every_panel_of_the_dashboar
     assert summary["prometheus_targets_up"] == summary["prometheus_targets"] == 4
     assert summary["dashboard_queries_with_data"] == summary["dashboard_queries"] == len(queries())
     assert summary["canary_found"] > 0
-    assert summary["captured_calls_sent"] == len(captured())
+    assert summary["captured_calls"] == len(captured())
     pictures = sorted(tmp_path.glob("*.png"))
     assert len(pictures) == summary["plots"] == len({query.row for query in queries()})
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)

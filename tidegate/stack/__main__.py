@@ -29,8 +29,8 @@ from tidegate.demo.cluster import Cluster, cluster
 from tidegate.demo.process import CommandError, Service, environment, run
 from tidegate.demo.release import demo_release
 from tidegate.demo.watch import Watch
-from tidegate.stack import compose
-from tidegate.stack.feed import captured, send
+from tidegate.stack import compose, feed
+from tidegate.stack.feed import captured
 from tidegate.stack.gateway import TEAM, Caller, Seen, make_known
 from tidegate.stack.panels import draw, queries, spelled_out, without_data
 
@@ -89,6 +89,8 @@ class Stack:
         self._began = time.monotonic()
         self._figures: dict[str, Any] = {}
         self._faults: list[str] = []
+        self._setting: dict[str, str] = {}
+        self._instead: dict[str, str] = {}
 
     def run(self) -> int:
         """All of it; 0 when every check passes."""
@@ -118,6 +120,7 @@ class Stack:
             }
         )
         instead = {compose.SOURCE: source, compose.RELEASE: str(release), compose.LISTEN: "127.0.0.1:0"}
+        self._setting, self._instead = setting, instead
         run(compose.command("topics", instead), setting, self._out / "topics.log")
         for_gateway = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "TIDEGATE_LITELLM__TOPIC": source}
         proxy = LiteLLMProxy(for_gateway, self._out / "litellm.log")
@@ -140,7 +143,7 @@ class Stack:
 
     def _traffic(self, kafka: Cluster, gateway: str, prometheus: LocalPrometheus) -> None:
         """Calls through the proxy and captured traffic beside them; how long until the attack is a finding."""
-        seen, caller, stop = Seen(TEAM), Caller(gateway), threading.Event()
+        seen, caller = Seen(TEAM), Caller(gateway)
         partitions = Settings().topics.partitions
         watch = Watch(kafka.bootstrap_servers, f"{kafka.prefix}genai.anomaly.findings.v1", partitions, seen.finding)
         watch.start()
@@ -151,14 +154,27 @@ class Stack:
                 calling = progress.add_task("benign sessions through the proxy", total=known)
                 make_known(caller, known, lambda count: progress.update(calling, completed=count))
                 self._attack(caller, seen)
-                sending = progress.add_task("captured calls sent", total=len(captured()))
-                properties: dict[str, Any] = {"bootstrap.servers": kafka.bootstrap_servers}
-                for sent in send(f"{kafka.prefix}{compose.SOURCE}", self._seconds, 1, stop, properties):
-                    progress.update(sending, completed=sent)
-                    self._figures["captured_calls_sent"] = sent
+                self._feed(progress, prometheus)
                 self._catch_up(prometheus)
         finally:
             watch.stop()
+
+    def _feed(self, progress: Progress, prometheus: LocalPrometheus) -> None:
+        """Run the compose file's feeder, once through the capture."""
+        count, pause = len(captured()), threading.Event()
+        ingested = 'sum(tidegate_records_total{job="ingest"})'
+        before = _number(prometheus, ingested)
+        task = progress.add_task("captured calls ingested", total=count)
+        command = [*compose.command("feeder", self._instead), "--seconds", f"{self._seconds:g}", "--rounds", "1"]
+        with Service(command, self._setting, self._out / "feeder.log", module=feed.__name__) as feeder:
+            deadline = time.monotonic() + self._seconds + _CAUGHT_UP_S
+            # The canary's records are counted too: from its end on, what is left is waited for by `_catch_up`.
+            while (done := _number(prometheus, ingested) - before) < count and time.monotonic() < deadline:
+                progress.update(task, completed=done)
+                pause.wait(0.5)
+            feeder.wait(_CAUGHT_UP_S)
+        progress.update(task, completed=count)
+        self._figures["captured_calls"] = count
 
     def _attack(self, caller: Caller, seen: Seen) -> None:
         session, answered = caller.attack()

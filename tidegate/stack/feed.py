@@ -51,9 +51,7 @@ def as_of_now(traffic: Sequence[Captured], start_ms: int, seconds: float, run: s
         yield due[i], orjson.dumps(record | moved | names | {"litellm_call_id": call})
 
 
-def send(
-    topic: str, seconds: float, rounds: int, stop: threading.Event, properties: dict[str, Any] | None = None
-) -> Iterator[int]:
+def send(topic: str, seconds: float, rounds: int, stop: threading.Event) -> Iterator[int]:
     """Send the capture `rounds` times (0: until told to stop); says now and then how many records are sent.
 
     Raises
@@ -61,7 +59,8 @@ def send(
     TimeoutError
         When the broker does not take them.
     """
-    producer = Producer({"enable.idempotence": True, "linger.ms": 5, **(properties or _properties())})
+    # The same settings as the services'.
+    producer = Producer({"enable.idempotence": True, **client_config(read_settings({}, os.environ), "feeder")})
     traffic, sent = captured(), 0
     for number in itertools.count() if rounds == 0 else range(rounds):
         start, start_ms = time.monotonic(), time.time_ns() // 1_000_000
@@ -78,11 +77,6 @@ def send(
     if left := producer.flush(_FLUSH_S):
         raise TimeoutError(f"{left} records could not be sent to {topic} in {_FLUSH_S:.0f} s")
     yield sent
-
-
-def _properties() -> dict[str, Any]:
-    """Of the producer: the same settings as the services'."""
-    return client_config(read_settings({}, os.environ), "feeder")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
