@@ -11,6 +11,7 @@ What is wrong with them stops the proxy while it starts, when somebody looks; no
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import os
@@ -22,6 +23,7 @@ from types import FrameType
 from typing import Any
 
 from litellm.integrations.custom_logger import CustomLogger
+from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 
 from tidegate.gateway_log import NO_PAYLOAD, GatewayLog, read_log_settings
 
@@ -119,12 +121,12 @@ def _key(record: Mapping[str, Any]) -> bytes:
     return hashlib.blake2b(repr((caller, start)).encode("utf-8", "replace"), digest_size=16).hexdigest().encode()
 
 
-def exit_normally_on_sigterm() -> None:
-    """Let a server that stops on SIGTERM end as a program that has finished, with its last records flushed.
+def hold_sigterm_till_flushed() -> None:
+    """Let a server that is stopped with SIGTERM flush its last records before it dies.
 
     uvicorn shuts down when it is told to, then raises the signal once more with the default action, by which a process
-    dies without its exit handlers: LiteLLM's queue of calls to log and this module's buffer would be lost. The handler
-    set here passes the signal on and then holds back the second one, for the main thread only.
+    dies without its exit handlers: LiteLLM's queue of calls to log and this log's buffer would be lost. The handler
+    set here passes the signal on, and holds back the second one in the main thread until `_leave` lets it through.
     Does nothing without a handler to pass it on to, or outside of the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -140,11 +142,25 @@ def exit_normally_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
+def _leave(log: GatewayLog) -> None:
+    """At the interpreter's exit: what LiteLLM has yet to tell, what is buffered, and then the signal that waits.
+
+    The process ends here as it would have without a log; taking LiteLLM's modules apart would be seconds more.
+    """
+    # Its own exit handler comes after this one, and would come too late; a version without it loses only its queue.
+    tell = getattr(GLOBAL_LOGGING_WORKER, "_flush_on_exit", None)
+    if callable(tell):
+        tell()
+    log.close()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
 @functools.cache
 def _logger() -> TidegateLogger:
-    logger = TidegateLogger(GatewayLog(read_log_settings(os.environ)))
-    exit_normally_on_sigterm()
-    return logger
+    log = GatewayLog(read_log_settings(os.environ))
+    hold_sigterm_till_flushed()
+    atexit.register(_leave, log)
+    return TidegateLogger(log)
 
 
 def __getattr__(name: str) -> TidegateLogger:

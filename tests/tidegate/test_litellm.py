@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import time
@@ -263,13 +264,14 @@ def test_without_a_broker_calls_succeed_as_fast_and_its_return_delivers_what_the
     assert re.search(r"\d+ records of calls were dropped, in all: buffer_full \d+ \(0 delivered, \d+ waiting for", log)
 
 
-def test_a_proxy_that_is_stopped_ends_well_and_has_delivered_every_call_it_answered(gateways: Gateways) -> None:
+def test_a_proxy_that_is_stopped_has_delivered_every_call_it_answered(gateways: Gateways) -> None:
     body = {"model": "mock", "messages": HELLO}
     with ThreadPoolExecutor(8) as pool:
         sent = [pool.submit(call, gateways.up.url, body, x_litellm_session_id=f"last-{one}") for one in range(40)]
         assert {one.result()[0] for one in sent} == {200}
     # Within the linger of 1.5 s: nothing but the flush at exit can have delivered them.
-    assert gateways.up.stop(60) == 0
+    # And it dies of the signal that uvicorn raises again, as a proxy without the logger does.
+    assert gateways.up.stop(60) == -signal.SIGTERM
     values = b"".join(one.value() or b"" for one in gateways.cluster.read("up"))
     assert {number for number in range(40) if f'"last-{number}"'.encode() not in values} == set()
 
