@@ -114,25 +114,36 @@ def _segments(segments: list[dict[str, Any]]) -> Iterator[Any]:
     yield Text("New segments, the strangest of each role marked", "bold")
     for role in dict.fromkeys(segment["role"] for segment in segments):
         mine = [segment for segment in segments if segment["role"] == role]
-        shown = sorted(range(len(mine)), key=lambda i: (not mine[i]["strangest"], -_strangeness(mine[i]), i))
+        strange = _strangeness(mine)
+        shown = sorted(range(len(mine)), key=lambda i: (not mine[i]["strangest"], -strange[i], i))
         kept = sorted(shown[:SEGMENTS_SHOWN])
         left = len(mine) - len(kept)
         table = Table(box=None, show_header=False, expand=True, padding=(0, 1))
-        for width in (1, 9, 10):
+        for width in (1, 5, 10):
             table.add_column(no_wrap=True, min_width=width)
         table.add_column(ratio=1, overflow="fold")
         for i in kept:
-            segment = mine[i]
-            mark, style = ("▶", "bold") if segment["strangest"] else ("", "")
-            measure = f"{_strangeness(segment):.3f}" if segment.get("measures") else ""
-            text = Text(segment["text"], f"{style} reverse" if segment["strangest"] else "")
-            table.add_row(Text(mark, "red"), Text(measure), Text(f"message {segment['message_index']}", "dim"), text)
+            segment, marked = mine[i], mine[i]["strangest"]
+            text = Text(segment["text"], "bold reverse" if marked else "")
+            where = Text(f"message {segment['message_index']}", "dim")
+            table.add_row(Text("▶" if marked else "", "red"), Text(_measured(segment)), where, text)
         yield Text(f"  {role}" + (f", {left} less strange left out" if left else ""), "cyan")
         yield table
 
 
-def _strangeness(segment: dict[str, Any]) -> float:
-    return max(segment.get("measures", {}).values(), default=0.0)
+def _measured(segment: dict[str, Any]) -> str:
+    measures = segment.get("measures", {})
+    return ", ".join(f"{name} {value:.3f}" for name, value in measures.items())
+
+
+def _strangeness(segments: list[dict[str, Any]]) -> list[float]:
+    """Of each of one role's segments: its measures, each as a share of the largest, summed; 1 and more is strange."""
+    names = {name for segment in segments for name in segment.get("measures", {})}
+    largest = {name: max(segment.get("measures", {}).get(name, 0.0) for segment in segments) for name in names}
+    return [
+        sum(max(0.0, value) / largest[name] for name, value in segment.get("measures", {}).items() if largest[name] > 0)
+        for segment in segments
+    ]
 
 
 def _features(features: list[dict[str, Any]]) -> Group:
