@@ -46,7 +46,7 @@ def test_timestamp_is_the_start_of_the_call(tmp_path: Path) -> None:
         b'{"startTime": 1788220800.25}',
         b'{"event_time_ms": 1788220801000}',
         b'[{"started_at": 1788220803000}, {"started_at": 1788220802000}]',
-        b'{"resourceSpans": [{"startTimeUnixNano": "1788220805000000000"}, {"startTimeUnixNano": 1788220804000000000}]}',
+        b'{"resourceSpans": [{"startTimeUnixNano":"1788220805000000000"},{"startTimeUnixNano":1788220804000000000}]}',
         b'{"resourceSpans": [], "startTime": 1788220806}',
     )
     assert [r.timestamp_ms - 1_788_220_800_000 for r in read(FileSource([path]))] == [250, 1_000, 3_000, 5_000, 6_000]
