@@ -40,6 +40,8 @@ class FitAdapters:
     """Distinct held-out windows without which a tenant keeps the zero adapter."""
     gain_min: float = 0.03
     """Share of the held-out error that an adapter must take away, or its tenant keeps the zero adapter."""
+    gain_few: float = 32.0
+    """A tenant of k distinct held-out windows has to gain 1 + this / k times as much: few may say so by chance."""
     tenants_at_once: int = 256
     """Bounds memory. No result depends on it."""
     device: str = "auto"
@@ -244,6 +246,8 @@ class _Batches:
         ends = np.r_[0.0, np.cumsum(drawn)]
         self.drawn = torch.from_numpy(np.bincount(given.tenant, ~given.held_out, tenants)).to(device)
         """(T,) windows to draw from."""
+        self.held_out = torch.from_numpy(np.bincount(given.tenant, given.held_out, tenants)).to(device)
+        """(T,) windows that are not drawn."""
         self._ends = _to(ends[1:], device)
         self._from, self._to = (_to(part[:, None], device) for part in (ends[bounds[:-1]], ends[bounds[1:]]))
         self._first, self._last = (_to(part[:, None], device) for part in (bounds[:-1], bounds[1:] - 1))
@@ -303,7 +307,8 @@ def _fit(
             best = torch.where(better, error, best)
             for name, values in network.named_parameters():
                 kept[name] = torch.where(better[:, None, None], values.detach(), kept[name])
-    worth = (best <= (1 - how.gain_min) * population)[:, None, None]
+    least = how.gain_min * (1 + how.gain_few / batches.held_out)
+    worth = (best <= (1 - least) * population)[:, None, None]
     return {
         "adapter." + name.replace("_", "."): network.codes(name, torch.where(worth, values, 0))
         for name, values in kept.items()
