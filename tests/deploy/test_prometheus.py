@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.prometheus.local import LocalPrometheus, PrometheusUnavailable, configuration, tool
+from deploy.prometheus.local import LocalPrometheus, PrometheusUnavailable, configuration, fetch, tool
 from tests.deploy.promtool import needed
 
 
@@ -26,6 +26,13 @@ def test_without_prometheus_the_message_says_how_to_get_it(tmp_path: Path, monke
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PrometheusUnavailable, match=r"promtool is not here: run 'apt-get install prometheus'"):
         tool("promtool", tmp_path)
+
+
+def test_where_there_is_no_apt_fetching_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PrometheusUnavailable, match="fetched with apt-get and dpkg-deb, which are not here"):
+        fetch(tmp_path / "home")
+    assert not (tmp_path / "home").exists()
 
 
 def test_it_scrapes_answers_and_is_gone_afterwards(tmp_path: Path) -> None:
