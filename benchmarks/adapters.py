@@ -3,7 +3,8 @@
     python -m benchmarks.adapters
 
 Drawn windows on a random backbone: speed depends on neither. One by one is timed on some of the tenants, spread over
-all of them, and extrapolated; their adapters must come out the same to the bit both ways.
+all of them, and extrapolated; their adapters must come out the same to the bit both ways. Seconds are those of the
+processor, on one thread, so that what else the machine does is not counted; with a GPU they are the clock's.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import time
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benchmarks.bank import FEATURES, STEPS, arrays
@@ -45,14 +47,16 @@ def main() -> None:
     windows, lengths, tenant = traffic(rng, given.tenants, given.windows)
     group = np.arange(len(windows)) % GROUPS
     how = FitAdapters(device=given.device)
+    on_cpu = given.device == "cpu" or (given.device == "auto" and not torch.cuda.is_available())
+    now_s = time.process_time if on_cpu else time.perf_counter
 
     def fitted(at: NDArray[np.intp], tenants: int) -> tuple[dict[str, NDArray[np.generic]], float]:
-        begun = time.perf_counter()
+        begun = now_s()
         rows = np.unique(tenant[at], return_inverse=True)[1]
         adapters = fit_adapters(
             windows[at], lengths[at], rows, backbone, group=group[at], tenants=tenants, seed=1, how=how
         )
-        return adapters, time.perf_counter() - begun
+        return adapters, now_s() - begun
 
     # Once for what is loaded and allocated at first use.
     fitted(np.flatnonzero(tenant == 0), 1)
