@@ -173,7 +173,7 @@ class ExactlyOnce:
             what, cause = f"{topic}[{partition}] did not take a record", failure
             if fault_of(failure) is Fault.ENVIRONMENT:
                 break
-        faults = (fault_of(error), fault_of(cause))
+        faults = (self._fault_of(error), self._fault_of(cause))
         if Fault.ENVIRONMENT in faults:
             self._abort(writer)
             raise exit_of(cause, what)
@@ -193,11 +193,18 @@ class ExactlyOnce:
         except KafkaException as error:
             fault: KafkaError = error.args[0]
             _LOG.warning("abort_transaction: %s", fault.str())
-            if fault_of(fault) is Fault.FENCED:
+            if self._fault_of(fault) is Fault.FENCED:
                 raise exit_of(fault, "the transaction could not be aborted") from error
             return False
         self._metrics.transaction_seconds.labels("abort").observe(time.perf_counter() - began)
         return True
+
+    def _fault_of(self, error: KafkaError) -> Fault:
+        if error.code() == KafkaError._FENCED and not self._source().static:
+            # Nobody else has a transactional id that is random: the broker fenced it when it ended a transaction that
+            # this process, frozen meanwhile, had left open for too long.
+            return Fault.REPLACE
+        return fault_of(error)
 
     def _discard(self) -> None:
         writer, self._writer = self._writer, None

@@ -76,6 +76,8 @@ class GroupSource:
         self._held: dict[Place, int] = {}
         self._turns = 0
         self._serving: set[Place] = set()
+        self.static = "group.instance.id" in properties
+        """Whether another process may claim to be this member."""
         self.joined = False
         """True from the first assignment on, which may be empty."""
         self.metadata: object = None
