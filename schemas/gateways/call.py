@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -41,12 +41,16 @@ class RawMessage(msgspec.Struct, frozen=True, gc=False):
 ParseMessage = Callable[[bytes], RawMessage]
 
 
+Other = Literal["other_span", "outer_span", "other_request", "unanswered_request"]
+"""A span of other software; a span of an agent or a tool, around calls of a model that have their own; a gateway's
+request to another service than a model; one that reached no model."""
+
+
 class Skipped(msgspec.Struct, frozen=True, gc=False):
-    """What a record holds beside calls, such as spans of other software: counted, no event and no error."""
+    """What a record holds beside calls: counted, no event and no error."""
 
     count: int
-    what: str
-    """In the plural, for people."""
+    what: Other
 
 
 class GatewayCall(msgspec.Struct, kw_only=True, gc=False):

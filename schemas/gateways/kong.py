@@ -143,12 +143,12 @@ class Kong:
         if entry.started_at is msgspec.UNSET or not isinstance(entry.request, _Request):
             raise Unreadable("unknown_format", "$.started_at or $.request is absent: not a Kong log entry")
         if entry.ai is None:
-            return [Skipped(1, "requests that Kong's AI plugins did not see")]
+            return [Skipped(1, "other_request")]
         if not isinstance(entry.ai, dict):
             raise Unreadable("schema", f"$.ai must be an object of AI plugins; got {kind_of(entry.ai)}")
         plugins = _plugins(entry.ai)
         if not plugins:
-            return [Skipped(1, "requests that no model answered")]
+            return [Skipped(1, "unanswered_request")]
         started = entry.started_at
         if not isinstance(started, (int, float)) or isinstance(started, bool) or not is_time_ms(started):
             raise Unreadable("schema", f"$.started_at must be ms since the epoch; got {kind_of(started)}")

@@ -102,9 +102,9 @@ class OTelGenAI:
                 except Unreadable as error:
                     read.append(error)
         if others:
-            read.append(Skipped(others, "spans of other software"))
+            read.append(Skipped(others, "other_span"))
         if within:
-            read.append(Skipped(within, "spans around calls of a model"))
+            read.append(Skipped(within, "outer_span"))
         if not read:
             raise Unreadable("schema", "$.resourceSpans must hold at least one span; got none")
         return read

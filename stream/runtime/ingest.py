@@ -24,6 +24,10 @@ class Ingested(Protocol):
     def dead_letters(self) -> Sequence[DeadLetter]:
         """What could not be read."""
 
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """How much is no call of a model, by what it is."""
+
 
 class Normaliser(Protocol):
     """`stream.steps.ingest.IngestStep`, as the shell sees it."""
@@ -104,6 +108,8 @@ class IngestPipeline:
 
     def _count(self, polled: Polled, done: Ingested) -> None:
         metrics = self._metrics
+        for what, count in done.skipped.items():
+            metrics.skipped.labels(what).inc(count)
         now_ms = self._now_ms()
         dead: dict[str, int] = {}
         for letter in done.dead_letters:

@@ -5,9 +5,12 @@ None carries a tenant as a label: a million tenants would be a million time seri
 
 from __future__ import annotations
 
+from typing import get_args
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from schemas.dead_letter import REASONS
+from schemas.gateways.call import Other
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _LATENCY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
@@ -108,6 +111,13 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self.skipped = Counter(
+            "tidegate_skipped",
+            "What gateways log beside calls of a model, no event and no dead letter; what is other_span, outer_span "
+            "(an agent's or a tool's), other_request, unanswered_request.",
+            ("what",),
+            registry=self.registry,
+        )
         self.rare_events = Counter(
             "tidegate_rare_events",
             "Scored events whose p-value of the signal is at most 0.01; a share that grows in all tenants is drift.",
@@ -145,6 +155,8 @@ class Metrics:
             self.decisions.labels(decision)
         for reason in REASONS:
             self.dead_letters.labels(reason)
+        for what in get_args(Other):
+            self.skipped.labels(what)
         for result in ("hit", "miss"):
             self.embedding_cache.labels(result)
 

@@ -42,7 +42,7 @@ class IngestOutcome:
     events: list[OutRecord] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
-    """What is no call of a model (spans of other software, requests to other services), counted by what it is."""
+    """What is no call of a model, counted by what it is: `schemas.gateways.call.Other`."""
 
 
 class IngestStep:

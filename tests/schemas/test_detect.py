@@ -71,7 +71,7 @@ def test_a_format_that_would_skip_a_record_yields_to_one_that_reads_it() -> None
     kong = json.loads((PAYLOADS / "kong_chat.json").read_bytes())
     assert gateways(json.dumps({**other, **kong}).encode()) == ["kong"]
     assert gateways(json.dumps({**other, "event_time_ms": 1}).encode()) == ["native"]
-    assert Auto().decode(json.dumps(other).encode()) == [Skipped(1, "spans of other software")]
+    assert Auto().decode(json.dumps(other).encode()) == [Skipped(1, "other_span")]
 
 
 @pytest.mark.parametrize(

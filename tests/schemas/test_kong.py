@@ -156,9 +156,9 @@ def test_usage_of_the_body_stands_in_for_kongs() -> None:
 
 def test_requests_to_other_services_are_counted() -> None:
     entry = {name: value for name, value in ENTRY.items() if name != "ai"}
-    assert Kong().decode(json.dumps(entry).encode()) == [Skipped(1, "requests that Kong's AI plugins did not see")]
+    assert Kong().decode(json.dumps(entry).encode()) == [Skipped(1, "other_request")]
     entry["ai"] = {"ai-prompt-guard": {}, "proxy": "off"}
-    assert Kong().decode(json.dumps(entry).encode()) == [Skipped(1, "requests that no model answered")]
+    assert Kong().decode(json.dumps(entry).encode()) == [Skipped(1, "unanswered_request")]
 
 
 @pytest.mark.parametrize(

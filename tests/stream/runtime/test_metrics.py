@@ -11,6 +11,7 @@ tidegate_findings_total{activity,severity} tidegate_dead_letters_total{reason} t
 tidegate_budget_used_ratio"""
 """Names that outside tools rely on."""
 OURS = {
+    "tidegate_skipped_total{what}",
     "tidegate_flagged_events_total{flag}",
     "tidegate_rare_events_total{signal}",
     "tidegate_ready",
@@ -46,4 +47,5 @@ def test_what_alerts_watch_for_starts_at_zero_so_that_the_first_one_is_an_increa
     exported = generate_latest(Metrics().registry)
     assert b'tidegate_transactions_total{result="aborted"} 0.0' in exported
     assert b'tidegate_dead_letters_total{reason="oversized"} 0.0' in exported
+    assert b'tidegate_skipped_total{what="other_span"} 0.0' in exported
     assert b'tidegate_decisions_total{decision="over_budget"} 0.0' in exported
