@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.ngrams import NGrams
 from models.role_surprise import BIGRAM_BITS, STEPS, check, hashed_bigrams, tokens_before
-from models.training.linear import fit_logistic, quantised
+from models.training.linear import fit_logistic, matrix, quantised
 from models.training.splices import Splicing, join, splice, take
 from models.wordpiece import TokenBags
 
@@ -182,7 +182,7 @@ def _regression(
     spliced, positive = _spliced(bags, role, share, rng, how)
     weight = share * np.array(how.weights)[role]
     weights, constant = fit_logistic(
-        ngrams.features(join(bags, spliced)),
+        matrix(ngrams.features(join(bags, spliced))),
         np.concatenate([role != TOOL, positive]),
         np.concatenate([weight, np.full(len(positive), (how.splices / 2) ** -0.5)]),
         cost=how.cost,
