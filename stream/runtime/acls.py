@@ -57,16 +57,18 @@ def _reader(command: str) -> Grant:
 
 
 _OLD_BROKERS = "with `--delivery at-least-once` on brokers before 2.8"
+_DEAD_LETTERS_NOT_MADE = "where `topics create` has not made its dead letters' topic"
 _NOT_MADE = "where `topics create` has not made it"
 GRANTS: tuple[Grant, ...] = (
     Grant("gateway", "topic", SOURCE, ("Write",)),
-    Grant("ingest", "topic", SOURCE, ("Read", "DescribeConfigs")),
+    Grant("ingest", "topic", SOURCE, ("Read",)),
+    Grant("ingest", "topic", SOURCE, ("DescribeConfigs",), _DEAD_LETTERS_NOT_MADE),
     Grant("ingest", "topic", "{events}", ("Write",)),
     Grant("ingest", "topic", f"{SOURCE}.dlq", ("Write", "DescribeConfigs")),
     Grant("ingest", "topic", f"{SOURCE}.dlq", ("Create",), _NOT_MADE),
     *_service("ingest"),
-    _reader("ingest"),
-    Grant("score", "topic", "{events}", ("Read", "DescribeConfigs")),
+    Grant("score", "topic", "{events}", ("Read",)),
+    Grant("score", "topic", "{events}", ("DescribeConfigs",), _DEAD_LETTERS_NOT_MADE),
     Grant("score", "topic", "{state}", ("Read", "Write")),
     Grant("score", "topic", "{journal}", ("Read", "Write")),
     Grant("score", "topic", "{scores}", ("Write",)),

@@ -25,8 +25,8 @@ from stream.runtime.report.gather import UNFLAGGED, Run
 SEVERITY = {1: "Informational", 2: "Low", 3: "Medium", 4: "High", 5: "Critical", 6: "Fatal"}
 COLOURS = {1: "#7b8794", 2: "#2f80c2", 3: "#d99a00", 4: "#e8590c", 5: "#c01f3a", 6: "#6b0f1a"}
 TENANTS_SHOWN = 14
-RAREST_SHOWN = 1_000
-"""Points of the rarest events: more would be one blot, and megabytes of it."""
+RAREST_SHOWN = DOTS_SHOWN = 1_000
+"""Points of the rarest events, and of findings: more would be one blot, and megabytes of it."""
 BINS = 120
 _INK, _QUIET, _TRAFFIC, _FLAG = "#1f2933", "#7b8794", "#9fb3c8", "#c01f3a"
 _LINES = ("#2f80c2", "#5a8f29", "#8e5bb5", "#d99a00", "#1c8f8f", "#b5651d", "#c2579a", "#52606d")
@@ -120,7 +120,8 @@ def timeline(run: Run) -> Figure:
     _rarity(rarity, run, (start, end))
     _opened(opened, run, edges)
     _tenants(by_tenant, run, lanes, edges)
-    by_tenant.set_xlim(_day(start), _day(end))
+    edge = 0.005 * (end - start)
+    by_tenant.set_xlim(_day(start - edge), _day(end + edge))
     locator = dates.AutoDateLocator(minticks=4, maxticks=10)  # type: ignore[no-untyped-call]
     by_tenant.xaxis.set_major_locator(locator)
     by_tenant.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
@@ -131,7 +132,7 @@ def time_range(time_ms: NDArray[np.int64]) -> tuple[float, float]:
     """From when to when to draw, ms: all of it, but for a few events whose dates would squeeze the others together.
 
     >>> time_range(np.r_[0, np.arange(1_000_000, 1_000_500)])
-    (1000003.99, 1000494.01)
+    (1000004.0, 1000494.0)
     """
     if not len(time_ms):
         return 0.0, 86_400_000.0
@@ -208,19 +209,22 @@ def _tenants(axes: Axes, run: Run, lanes: Sequence[tuple[str, list[int]]], edges
     extent = (float(_day(edges[0])), float(_day(edges[-1])), rows - 0.5, -0.5)
     axes.imshow(np.log1p(counts), aspect="auto", interpolation="nearest", cmap=_LANES, extent=extent)
     number_of = {name: number for number, name in enumerate(run.tenants)}
-    findings = [each for each in run.findings if each.tenant in number_of]
-    # The gravest on top.
-    for each in sorted(findings, key=lambda each: each.severity_id):
+    # The gravest come first in the run, and are drawn last.
+    found = [each for each in run.findings if each.tenant in number_of]
+    shown = found[:DOTS_SHOWN]
+    for severity in sorted({each.severity_id for each in shown}):
+        some = [each for each in shown if each.severity_id == severity]
         axes.scatter(
-            [float(_day(each.created_ms))],
-            [lane_of[number_of[each.tenant]]],
-            s=14 + 12 * each.severity_id,
-            color=COLOURS.get(each.severity_id, _INK),
+            _day([each.created_ms for each in some]),
+            [lane_of[number_of[each.tenant]] for each in some],
+            s=14 + 12 * severity,
+            color=COLOURS.get(severity, _INK),
             edgecolors="white",
             linewidths=0.6,
             zorder=3,
         )
-    axes.set_title("Tenants: traffic in grey, a dot for each finding opened")
+    which = "each finding opened" if len(shown) == len(found) else f"each of the {len(shown):,} gravest findings"
+    axes.set_title(f"Tenants: traffic in grey, a dot for {which}")
     axes.set_yticks(range(len(lanes)), [name for name, _ in lanes])
     axes.set_yticks(np.arange(rows) + 0.5, minor=True)
     axes.grid(axis="y", which="minor", color="white", linewidth=2)

@@ -38,7 +38,8 @@ def test_runbooks_table_is_the_declaration() -> None:
 
 def test_table_names_command_resource_and_permission() -> None:
     rows = permissions_table().splitlines()
-    assert "| `ingest` | topic `SOURCE` | Read, DescribeConfigs |" in rows
+    assert "| `ingest` | topic `SOURCE` | Read |" in rows
+    assert "| | topic `SOURCE.dlq` | Write, DescribeConfigs |" in rows
     assert "| | transactional id, prefix `tidegate.score.` (`--group-id` and a dot) | Write |" in rows
     assert "| | every topic | Create, for `topics create` |" in rows
     assert len(rows) == len(GRANTS) + 2
@@ -95,9 +96,8 @@ def test_commands_are_what_a_shell_takes(capsys: pytest.CaptureFixture[str]) -> 
     assert words[0] == [
         "kafka-acls.sh", "--bootstrap-server", "localhost:9092", "--command-config", "admin.properties", "--add",
         "--allow-principal", "User:it's me; rm -rf /", "--topic", "raw", "--operation", "Read",
-        "--operation", "DescribeConfigs",
     ]  # fmt: skip
-    assert words[-2][-6:] == [
+    assert words[-1][-6:] == [
         "--transactional-id", "tidegate.ingest.", "--resource-pattern-type", "prefixed", "--operation", "Write",
     ]  # fmt: skip
     assert [line for line in lines if line.startswith("# where `topics create` has not made it: kafka-acls.sh ")]

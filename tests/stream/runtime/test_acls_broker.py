@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -69,9 +70,19 @@ class Guarded:
         kafka = KafkaSettings(bootstrap_servers=self.sasl, properties=self.properties(command))
         return Settings(kafka=kafka, topics=TOPICS)
 
-    def grant(self) -> None:
+    def grant(self, bindings: Sequence[AclBinding]) -> None:
+        for future in self.admin.create_acls(list(bindings)).values():
+            future.result(10)
+
+    def revoke(self, binding: AclBinding) -> None:
+        given = (binding.restype, binding.name, binding.resource_pattern_type, binding.principal, binding.host)
+        wanted = AclBindingFilter(*given, binding.operation, binding.permission_type)
+        for future in self.admin.delete_acls([wanted]).values():
+            assert len(future.result(10)) == 1
+
+    def needed(self) -> list[AclBinding]:
         """Everything that is needed always."""
-        bindings = [
+        return [
             AclBinding(
                 _RESOURCES[acl.resource_type], acl.name,
                 ResourcePatternType.PREFIXED if acl.pattern == "prefixed" else ResourcePatternType.LITERAL,
@@ -81,8 +92,6 @@ class Guarded:
             if not acl.when
             for operation in acl.operations
         ]  # fmt: skip
-        for future in self.admin.create_acls(bindings).values():
-            future.result(10)
 
     def service(self, command: str, *flags: str) -> subprocess.CompletedProcess[str]:
         """Run a service to the end of its input, as its principal."""
@@ -138,7 +147,7 @@ def test_every_command_runs_with_what_is_printed_and_not_without(
     with pytest.raises(EnvironmentFault):
         state_command.run(guarded.settings("state"), parse(["state", "inspect"]))
 
-    guarded.grant()
+    guarded.grant(guarded.needed())
     gateway = Producer({"bootstrap.servers": guarded.sasl, **guarded.properties("gateway")})
     for number in range(40):
         gateway.produce(SOURCE, orjson.dumps(call(number)))
@@ -163,6 +172,19 @@ def test_every_command_runs_with_what_is_printed_and_not_without(
     assert state_command.run(guarded.settings("state"), parse(["state", "inspect", "--json"])) == 0
     assert sum(each["tenants"] for each in orjson.loads(capsys.readouterr().out)["partitions"]) == 1
     assert topics.run(guarded.settings("topics"), parse(["topics", "check", "--source-topic", SOURCE])) == 0
+
+    # And with nothing less.
+    replay = parse(["replay", *flags, "--out", str(tmp_path / "again")])
+    reading = {
+        PRINCIPALS["state"]: lambda: state_command.run(guarded.settings("state"), parse(["state", "inspect"])),
+        PRINCIPALS["replay"]: lambda: replay_command.run(guarded.settings("replay"), replay),
+    }
+    for binding in guarded.needed():
+        if binding.principal in reading:
+            guarded.revoke(binding)
+            with pytest.raises(EnvironmentFault):
+                reading[binding.principal]()
+            guarded.grant([binding])
 
 
 def test_kafkas_own_command_takes_the_lines(guarded: Guarded, capsys: pytest.CaptureFixture[str]) -> None:
