@@ -120,7 +120,9 @@ def _replay(add: _Add) -> None:
     command.add_argument(
         "--out", type=Path, metavar="DIR", help="for findings, scores, dead letters, summary; may exist"
     )
-    command.add_argument("--report", action="store_true", help="print what was found")
+    command.add_argument(
+        "--report", action="store_true", help="print what was found, and draw it: report.html and pictures"
+    )
     command.add_argument("--output-prefix", metavar="P", help="of the journal's topic")
     _common(command)
     prog = command.prog  # argparse would put the whole usage before the action's name
