@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,17 @@ from confluent_kafka import Producer
 from models.embedder import StaticEmbedder
 from sample.records import LIVE
 from stream.config import DecisionSettings, KafkaSettings, LearningSettings, Settings, TopicsSettings
+from stream.core import Core
 from stream.errors import UsageError
+from stream.inputs import Outcome
+from stream.record import Record, StateChange
 from stream.runtime import explain_command, replay_command
 from stream.runtime.explain_command import why
 from stream.runtime.explain_text import render
+from stream.runtime.replay_input import prepare
+from stream.runtime.state_files import StateFolder
 from stream.sinks.file import FINDINGS, SCORES
+from stream.sinks.sink import Written
 from stream.sources.lines import read_lines
 from tests.kafka import harness
 from tests.kafka.harness import Cluster
@@ -158,6 +165,36 @@ def test_event_that_is_nowhere_is_a_usage_error(made: Run) -> None:
     assert error.value.exit_code == 2
     with pytest.raises(UsageError, match=r"'gone' has no score beside .*out\. Give --release R to replay up to it"):
         explain_command.run(SETTINGS, parse(["explain", "gone", "--replayed", str(made.out)]))
+
+
+class Rows:
+    """A sink of state changes."""
+
+    def __init__(self) -> None:
+        self.changes: list[StateChange] = []
+
+    def write(self, outcome: Written) -> None:
+        assert isinstance(outcome, Outcome)
+        self.changes += outcome.changes
+
+
+def test_event_that_a_state_already_knows_is_said_to_be_a_duplicate(made: Run, tmp_path: Path) -> None:
+    rows = Rows()
+    with ExitStack() as stack:
+        given = prepare(SETTINGS, parse(["replay", *made.replaying("--out", str(tmp_path))]), stack)
+        replay = given.replay(lambda of: Core(of, given.release, given.embedder), rows)
+        replay.run(given.input.sources(False)[0])
+    with StateFolder(tmp_path / "state", "state") as folder:
+        for number in range(SETTINGS.topics.partitions):
+            mine = [each for each in rows.changes if each.partition == number]
+            folder.write(number, [[Record("state", number, i, 0, each.key, each.value) for i, each in enumerate(mine)]])
+        folder.close()
+    last = max(made.scores, key=lambda each: each["offset"])
+    flags = made.replaying("--from-state", str(tmp_path / "state"))
+    with pytest.raises(
+        UsageError, match=r"at .*\[\d\]@\d+ is a duplicate of one before what is replayed"
+    ):
+        explain_command.run(SETTINGS, parse(["explain", last["event_id"], *flags]))
 
 
 def test_folder_that_no_replay_wrote_is_a_usage_error(tmp_path: Path) -> None:
