@@ -23,9 +23,9 @@ class AttackClassifier:
     """Log-odds of each class of attack; a segment may be of several.
 
     Sums of whole numbers, as in `RoleSurprise`: a score has the same bits in any batch. Calibration is part of the
-    units and constants, so that sigmoid(score) is the share of attacks among held-out segments with that score, at the
-    balance of training. Half of the weight is attacks there, and hardly anything is in traffic: a score ranks and names,
-    and a threshold is calibrated on traffic.
+    units and constants: sigmoid(score) is the share of the class among held-out segments with that score, as training
+    weighs them. Attacks weigh half there, and next to nothing in traffic: a score ranks and names, and a threshold is
+    calibrated on traffic.
 
     Parameters
     ----------

@@ -113,7 +113,7 @@ def fit_attack_classifier(
         Without benign segments, or without enough of any class.
     """
     rows, label = _distinct(bags, labels)
-    attack: NDArray[np.bool_] = label.any(axis=1)
+    attack = np.logical_or.reduce(label, axis=1)
     learnt = label.sum(axis=0) >= how.positives_min
     if attack.all() or not learnt.any():
         raise ValueError(
