@@ -85,6 +85,8 @@ _LOG_GRID = 2.0**20
 """Libraries differ in the last bits of a logarithm; a surprise is rounded to 1e-6 nats."""
 _DAYS = np.repeat([5 / 168, 2 / 168], 24)
 """Share of a week that an hour is, of those of working days and of weekends."""
+_HOUR_BEFORE, _HOUR_AFTER = (np.roll(np.arange(HOURS).reshape(2, 24), by, axis=1).ravel() for by in (1, -1))
+"""Places of the neighbours of an hour among those of like days."""
 
 _GROWTH_SLACK = 0.5
 """Standard deviations by which arguments may exceed their tool's mean without growing (Page's reference value for
@@ -276,11 +278,11 @@ class Volume:
         return (done + 0.5 + _RATE_PRIOR * self.rate_prior) / (tries + 1 + _RATE_PRIOR)
 
     def _hours(self, baseline: Baseline) -> Floats:
-        counted = baseline.hours.astype(np.float64).reshape(-1, 2, 24)
-        smooth = 0.5 * counted + 0.25 * (np.roll(counted, 1, axis=2) + np.roll(counted, -1, axis=2))
+        counted = baseline.hours.astype(np.float64)
+        smooth = 0.5 * counted + 0.25 * (counted[:, _HOUR_BEFORE] + counted[:, _HOUR_AFTER])
         # A running sum adds one after another: the same bits whatever stands beside a row.
-        total = np.cumsum(counted.reshape(-1, HOURS), axis=1)[:, -1:]
-        share = (smooth.reshape(-1, HOURS) + _HOURS_PRIOR * _DAYS) / (total + _HOURS_PRIOR)
+        total = np.cumsum(counted, axis=1)[:, -1:]
+        share = (smooth + _HOURS_PRIOR * _DAYS) / (total + _HOURS_PRIOR)
         return np.maximum(_surprise(share) + _rounded(np.log(_DAYS)), 0)
 
     def score(self, normal: Normal, rows: Ints, observed: Observed) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

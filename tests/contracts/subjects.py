@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from models.autoencoder import SequenceBank
 from models.autoencoder_torch import TorchSequenceBank
+from models.drift import DIMENSIONS, PARTS, Drift, Watch, Windows
 from models.novelty import Lesson, Memory, Novelty
 from models.signal import LearningSignal, Signal
 from models.training.autoencoder import Fit, fit
@@ -195,10 +196,57 @@ def _counts(rows: NDArray[np.int64], hour: NDArray[np.int64]) -> tuple[NDArray[n
     return counters, hours
 
 
+@dataclass
+class DriftSubject:
+    """Tenants whose windows scatter about means of their own; a strange one has larger calls, of other models."""
+
+    signal: Drift
+    watch: Watch
+
+    @classmethod
+    def make(cls, seed: int) -> "DriftSubject":
+        signal = Drift(["volume"])
+        subject = cls(signal, signal.empty(TENANTS))
+        subject.teach(subject.draw(np.random.default_rng(seed), 30 * TENANTS, strange=False))
+        return subject
+
+    def draw(self, rng: np.random.Generator, n: int, *, strange: bool) -> Columns:
+        rows = rng.integers(TENANTS, size=n)
+        counts = np.full((n, len(self.signal.sizes)), 32)
+        mean = 32 * (40 + 10 * rows[:, None] + (60 if strange else 0))
+        sums = np.rint(mean + 100 * rng.normal(size=counts.shape)).astype(np.int64)
+        parts = rng.poisson(100 + 100 * (np.arange(DIMENSIONS) % 3 == (rows[:, None] + strange) % 3))
+        return rows, counts, sums, np.full((n, len(PARTS)), 32), parts
+
+    def score(self, columns: Columns) -> NDArray[np.float32]:
+        rows, *sums = columns
+        signal: Signal = self.signal
+        return signal.score(self.watch, rows, Windows(*(column.astype(np.int64) for column in sums)))[0]
+
+    def teach(self, columns: Columns) -> None:
+        rows = columns[0].astype(np.int64)
+        rank = np.array([(rows[:at] == row).sum() for at, row in enumerate(rows.tolist())])
+        for turn in range(int(rank.max()) + 1):
+            at = np.flatnonzero(rank == turn)
+            mine = self.watch.take(rows[at])
+            self.signal.take(mine, Windows(*(column[at].astype(np.int64) for column in columns[1:])))
+            self.watch.slow[rows[at]], self.watch.detectors[rows[at]] = mine.slow, mine.detectors
+
+    def state(self) -> State:
+        return {field.name: getattr(self.watch, field.name).copy() for field in fields(Watch)}
+
+    def restored(self, state: State) -> "DriftSubject":
+        watch = self.signal.empty(TENANTS)
+        for name, array in state.items():
+            getattr(watch, name)[:] = array
+        return replace(self, watch=watch)
+
+
 SUBJECTS: dict[type, Make] = {
     Novelty: NoveltySubject.make,
     SequenceBank: lambda seed: BankSubject.make(seed, SequenceBank),
     Volume: VolumeSubject.make,
+    Drift: DriftSubject.make,
     TorchSequenceBank: lambda seed: BankSubject.make(seed, lambda arrays: TorchSequenceBank(arrays, "cpu")),
 }
 """Every signal in models/. One that is missing here fails `test_every_signal_is_under_contract`."""

@@ -8,16 +8,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from models.drift import Drift
 from models.volume import SUB_FEATURES, Volume
 from stream.batch import EventBatch
 from stream.record import Record
+from stream.state.drift import learned_columns, tenant_columns
 from stream.state.schema import NEVER_MS
 from stream.state.table import Column, Family, SessionKey, Table, TenantKey
 from stream.state.volume import LEARNED_COLUMNS, SESSION_COLUMNS, TENANT_COLUMNS
+from stream.steps.content import SYSTEM, USER
 from stream.steps.decode import decode
+from stream.steps.drift import DriftStep, Moved
 from stream.steps.learn_points import is_learn_point, waves
 from stream.steps.sessions import Runs, find_runs
-from stream.steps.volume import VolumeInput, VolumeStep
+from stream.steps.volume import VolumeInput, VolumeStep, tool_calls
 
 QUIET_MS = 1_800_000
 
@@ -135,3 +139,63 @@ class VolumeBench(Bench):
         """The same in batches of `size`."""
         parts = [self.step(records[low : low + size]) for low in range(0, len(records), size)]
         return np.concatenate([value for value, _ in parts]), np.concatenate([features for _, features in parts])
+
+
+class DriftBench(Bench):
+    """Runs the drift signal alone, beside signals whose p-values are those given, or of the event's number of tokens.
+
+    A segment is what a request's last message says, and its system prompt; a vector is what its bytes hash to.
+    """
+
+    def __init__(self, signals: Sequence[str] = ("novelty", "volume"), quiet_ms: int = QUIET_MS) -> None:
+        k = len(signals)
+        super().__init__(
+            tenants_table(Family("drift", 1, tenant_columns(k)), Family("learned", 1, learned_columns(k))),
+            sessions_table(),
+            quiet_ms=quiet_ms,
+        )
+        self.signals = k
+        self.drift = DriftStep(signals)
+        self.rows: dict[int, list[tuple[bytes, bytes | None]]] = {}
+
+    @property
+    def model(self) -> Drift:
+        return self.drift.model
+
+    def step(self, records: Sequence[Record]) -> list[tuple[int, str, Moved]]:
+        """What moved: the offset of the event that showed it, its tenant, and what."""
+        placed = self.place(records)
+        live, learns = placed.live, is_learn_point(placed.ordinal)
+        given = self.drift.observe(live, placed.tenant, tool_calls(live), *_segments(live))
+        tokens = np.nan_to_num(live.completion_tokens)[:, None]
+        p = np.where(tokens % 5 == 0, np.nan, 1 / (1 + tokens % (7 + np.arange(self.signals))))
+        out: list[Moved] = []
+        for here in placed.waves():
+            self.drift.hear(given, here, p[here])
+            due = here[learns[here]]
+            if len(due):
+                out += self.drift.learn(given, due, placed.ordinal, self.tenants)
+                self.tenants.mark("learned", placed.tenant[due])
+        self.keep(placed)
+        self.tenants.mark("drift", self.drift.store(given, self.tenants))
+        for change in [*self.tenants.changes(), *self.sessions.changes()]:
+            self.rows.setdefault(change.partition, []).append((change.key, change.value))
+        return [(int(live.offset[moved.event]), live.heads[moved.event].tenant, moved) for moved in out]
+
+    def all(self, records: Sequence[Record], size: int) -> list[tuple[int, str, Moved]]:
+        """The same in batches of `size`."""
+        return [moved for low in range(0, len(records), size) for moved in self.step(records[low : low + size])]
+
+
+def _segments(live: EventBatch) -> tuple[NDArray[np.int64], NDArray[np.int8], NDArray[np.int8]]:
+    event: list[int] = []
+    role: list[int] = []
+    vector: list[NDArray[np.int8]] = []
+    for i, head in enumerate(live.heads):
+        for message in head.messages:
+            if message.role == "system" or message is head.messages[-1]:
+                event.append(i)
+                role.append(SYSTEM if message.role == "system" else USER)
+                seed = int.from_bytes(message.digest.encode()[:8], "big")
+                vector.append(np.random.default_rng(seed).integers(-20, 21, 32).astype(np.int8))
+    return np.array(event, np.int64), np.array(role, np.int8), np.array(vector, np.int8).reshape(-1, 32)
