@@ -232,17 +232,17 @@ def of_input(raw: bytes, *, items: bool = False) -> tuple[list[bytes], ContentSt
     return of_list([bytes(item) for item in _RAWS.decode(raw)], items=items)
 
 
-def of_list(raws: list[bytes], *, items: bool = False, within: bytes = b"") -> tuple[list[bytes], ContentState]:
+def of_list(raws: list[bytes], *, items: bool = False, plain: bool = False) -> tuple[list[bytes], ContentState]:
     """As `of_input`, of a list's elements: messages split and items joined, so that every dialect has the same turns.
 
-    `items` says that they are of OpenAI Responses; calls in them show it too. `within` is JSON that holds them all: one
-    look there spares one at each.
+    `items` says that they are of OpenAI Responses; calls in them show it too. `plain` says that they are OpenAI Chat's,
+    and saves the look.
     """
     if not raws:
         return [], "redacted"
     if all(raw[:1] not in (b"{", b'"') for raw in raws):
         return [b"[%b]" % b",".join(raws)], "full"  # tokens
-    if within and not items and openai_responses.MARK not in within and anthropic_messages.MARK not in within:
+    if plain:
         return raws, "full"
     if items or any(openai_responses.MARK in raw for raw in raws):
         return openai_responses.turns(raws), "full"

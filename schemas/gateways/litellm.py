@@ -110,6 +110,7 @@ OPERATIONS = {
 }
 """LiteLLM's call types, without their `a` for asynchronous, in OpenTelemetry's words."""
 _ITEMS = ("responses", "aresponses")
+_CHAT = ("acompletion", "completion")
 
 
 class LiteLLM:
@@ -134,9 +135,9 @@ class LiteLLM:
         unmarked = payload.call_type is msgspec.UNSET or payload.startTime is None
         if payload.litellm_call_id is msgspec.UNSET and unmarked:
             raise Unreadable("unknown_format", "$.litellm_call_id is absent: not a LiteLLM StandardLoggingPayload")
-        return [self._call(payload, value)]
+        return [self._call(payload)]
 
-    def _call(self, payload: _Payload, value: bytes) -> GatewayCall:
+    def _call(self, payload: _Payload) -> GatewayCall:
         metadata = payload.metadata if isinstance(payload.metadata, _Metadata) else _NO_METADATA
         parameters = payload.model_parameters if isinstance(payload.model_parameters, _Parameters) else _NO_PARAMETERS
         start, end = _seconds(payload.startTime, "startTime"), _seconds(payload.endTime, "endTime")
@@ -145,7 +146,7 @@ class LiteLLM:
             raise Unreadable("schema", "$.startTime must be epoch seconds; got nothing, nor an endTime")
         failed = payload.status == "failure"
         call_type = text_of(payload.call_type)
-        messages, state = _messages(payload.messages, call_type, value)
+        messages, state = _messages(payload.messages, call_type)
         messages = [*instructions(parameters.system, parameters.instructions), *messages] if messages else messages
         output, response = ([], None) if failed else _output(payload.response)
         call_id = text_of(payload.litellm_call_id)
@@ -228,10 +229,10 @@ def _milliseconds(start: float | None, end: float | None) -> float | None:
     return None if start is None or end is None or end < start else round((end - start) * 1000, 3)
 
 
-def _messages(messages: Any, call_type: str | None, value: bytes) -> tuple[list[bytes], ContentState]:
+def _messages(messages: Any, call_type: str | None) -> tuple[list[bytes], ContentState]:
     """The request's messages, each as JSON, and what the envelope tells about their content."""
     if isinstance(messages, list):
-        return of_list([bytes(raw) for raw in messages], items=call_type in _ITEMS, within=value)
+        return of_list([bytes(raw) for raw in messages], items=call_type in _ITEMS, plain=call_type in _CHAT)
     if isinstance(messages, str):
         return _embedded(messages) if messages[:1] == "[" else of_text(messages)
     if isinstance(messages, dict):
