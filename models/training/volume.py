@@ -43,10 +43,11 @@ def fit_priors(learned: Baseline) -> Volume:
     gauges = learned.gauges.astype(np.float64)
     for gauge in range(len(GAUGES)):
         # Tool names are hashed anew for every tenant, so that all of the tools' buckets are alike.
-        own = gauges[:, SIZES:].reshape(-1, 3) if gauge >= SIZES else gauges[:, gauge]
-        own = own[own[:, 0] >= _WEIGHT_MIN]
-        if len(own) < _TENANTS_MIN:
+        own = gauges[:, SIZES:] if gauge >= SIZES else gauges[:, gauge : gauge + 1]
+        known = own[:, :, 0] >= _WEIGHT_MIN
+        if known.any(axis=1).sum() < _TENANTS_MIN:
             continue
+        own = own[known]
         location = float(np.median(own[:, 1]))
         spread = max(float(np.sqrt(np.median(own[:, 2]))), _SPREAD_MIN)
         between = 1.4826 * float(np.median(np.abs(own[:, 1] - location)))

@@ -43,6 +43,7 @@ from stream.steps.sessions import Runs
 from stream.steps.volume_keys import KeyUse, key_use
 
 _HOURS_MAX = (1 << 16) - 1
+_NOTHING = ("", "{}")
 _GATHERED = ("volume_counts", "volume_sums", "volume_squares", "volume_counted", "volume_hours_counted")
 
 
@@ -54,7 +55,7 @@ class ToolCalls:
     tool: NDArray[np.int64]
     """(c,) hashed."""
     identity: NDArray[np.uint64]
-    """(c,) hash of tool and arguments, never 0."""
+    """(c,) hash of tool and arguments, 0 where the gateway recorded neither: nothing says that two such are the same."""
     chars: NDArray[np.int64]
     """(c,) of the arguments."""
 
@@ -360,9 +361,10 @@ def _repeats(
     stored = sessions["volume_calls"][runs.row].copy()
     stored[runs.row < 0] = 0
     row_length = _carried(runs, sessions, "volume_repeats")
-    run = runs.of_event[calls.event]
-    order = np.argsort(run, kind="stable")
-    run, event = run[order], calls.event[order]
+    told = np.flatnonzero(calls.identity)
+    order = told[np.argsort(runs.of_event[calls.event[told]], kind="stable")]
+    event = calls.event[order]
+    run = runs.of_event[event]
     made = np.bincount(run, minlength=k)
     # Each run's earlier calls stand before its own on one line.
     base = np.cumsum(made + RECENT_CALLS) - (made + RECENT_CALLS)
@@ -402,5 +404,7 @@ def _bucket(name: str) -> int:
 
 
 def _identity(name: str, arguments: str) -> int:
+    if not name and arguments in _NOTHING:
+        return 0
     said = f"{name}\x1f{arguments}".encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(said, digest_size=8).digest(), "big") or 1
