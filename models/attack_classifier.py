@@ -39,7 +39,7 @@ class AttackClassifier:
     """
 
     name = "known_attack"
-    scale = "population"
+    scale = "raised"
     classes = CLASSES
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:

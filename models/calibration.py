@@ -19,7 +19,9 @@ SUBSETS_OF = 4
 KINDS_MAX = 16
 """A table of all combinations is held."""
 _SURPRISE_GRID = 2.0**20
-"""Libraries differ in the last bits of a logarithm; surprise is rounded to 1e-6 nats before it is added."""
+"""Libraries differ in the last bits of a logarithm; surprise is rounded to 1e-6 nats before it is used."""
+RAISED_WEIGHT = 50.0
+"""Sessions of a tenant's own that weigh as much as the population, where a kind is raised."""
 _MAD_TO_SD = 1.4826
 """Standard deviation of a normal law whose median absolute deviation is 1."""
 _SCALE_SHARE_MIN = 0.25
@@ -82,6 +84,35 @@ def location_scale(
     )
 
 
+def baseline(
+    scale_kind: str,
+    ring: NDArray[np.floating[Any]],
+    counts: NDArray[np.integer[Any]],
+    prior_location: float,
+    prior_scale: float,
+    prior_weight: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where tenants' session maxima lie, (t,), and how far apart, (t,), as a kind's scale has it.
+
+    Parameters
+    ----------
+    scale_kind
+        One of `models.signal.SCALES`. A raised kind takes of a tenant's past where it lies if that is higher than the
+        population's, which weighs `RAISED_WEIGHT` sessions at least, and never how far apart: that of few sessions is
+        noise, and makes of a tenant's first strange one the last.
+    ring, counts, prior_weight
+        As `location_scale` has them.
+    """
+    t = len(ring)
+    if scale_kind == "population":
+        return np.full(t, prior_location), np.full(t, prior_scale)
+    if scale_kind == "tenant":
+        return location_scale(ring, counts, prior_location, prior_scale, prior_weight)
+    weight = max(prior_weight, RAISED_WEIGHT)
+    location, _ = location_scale(ring, counts, prior_location, prior_scale, weight)
+    return np.maximum(location, prior_location), np.full(t, prior_scale)
+
+
 def _median(values: NDArray[np.float64], counts: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     """Medians (t,) of the first `counts` values of sorted rows, 0 for none."""
     row = np.arange(len(values))
@@ -96,11 +127,12 @@ def _median(values: NDArray[np.float64], counts: NDArray[np.integer[Any]]) -> ND
 class Calibration:
     """P-values on the scale of sessions: p is the share of benign sessions that reach as high anywhere.
 
-    Kinds combine by the sum of their surprises, -log p. What such a sum is worth is measured, not assumed: it has a
-    tail of its own, fitted on the same sums' session maxima, for each combination of kinds that may be eligible. Of
-    more than four kinds only some combinations are measured, all kinds together among them; any other takes the tail of
-    the smallest measured one that holds it. As surprises are not negative, the larger combination's sum is never the
-    smaller, so this errs to larger p-values whatever the dependence.
+    Kinds combine by the Euclidean norm of their weighted surprises, -log p: one that is far out speaks for itself, several
+    that are far out together say more, and many that are a little out say little. What such a norm is worth is
+    measured, not assumed: it has a tail of its own, fitted on the same norms' session maxima, for each combination of
+    kinds that may be eligible. Of more than four kinds only some combinations are measured, all kinds together among
+    them; any other takes the tail of the smallest measured one that holds it. As surprises are not negative, the larger
+    combination's norm is never the smaller, so this errs to larger p-values whatever the dependence.
 
     Parameters
     ----------
@@ -113,7 +145,14 @@ class Calibration:
     tails
         Of each kind's session maxima, less location, over scale.
     combined
-        Bit mask of kinds (bit i is kind i) -> tail of the session maxima of their summed surprises.
+        Bit mask of kinds (bit i is kind i) -> tail of the session maxima of the norm of their surprises.
+    weights
+        (k,) of the surprises in it.
+
+    References
+    ----------
+    Loughin (2004), A systematic comparison of methods for combining p-values: which one finds most depends on whether
+    the evidence lies in one test or in all.
     """
 
     kinds: tuple[str, ...]
@@ -122,6 +161,7 @@ class Calibration:
     prior_scale: NDArray[np.float64]
     tails: tuple[Tail, ...]
     combined: Mapping[int, Tail]
+    weights: NDArray[np.float64]
 
     def __post_init__(self) -> None:
         k = len(self.kinds)
@@ -131,6 +171,8 @@ class Calibration:
             raise ValueError(f"scales must be one of {SCALES} for each of {self.kinds}; got {self.scales}.")
         if self.prior_location.shape != (k,) or self.prior_scale.shape != (k,) or len(self.tails) != k:
             raise ValueError(f"prior_location, prior_scale and tails must be ({k},), one for each of {self.kinds}.")
+        if self.weights.shape != (k,) or not (np.isfinite(self.weights) & (self.weights > 0)).all():
+            raise ValueError(f"weights must be ({k},) and above 0; got {self.weights.tolist()}.")
         if (
             not np.isfinite(self.prior_location).all()
             or not (np.isfinite(self.prior_scale) & (self.prior_scale > 0)).all()
@@ -168,7 +210,7 @@ class Calibration:
     def combine(
         self, p: NDArray[np.float64], eligible: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Summed surprises (n,), higher is stranger, and their p-values (n,) in (0, 1].
+        """Norms of surprises (n,), higher is stranger, and their p-values (n,) in (0, 1].
 
         Parameters
         ----------
@@ -187,12 +229,10 @@ class Calibration:
         if p.shape != eligible.shape or p.ndim != 2 or p.shape[1] != len(self.kinds):
             raise ValueError(f"p and eligible must be (n, {len(self.kinds)}); got {p.shape} and {eligible.shape}.")
         counts = eligible & ~np.isnan(p)
-        surprise = np.rint(-np.log(np.where(counts, p, 1.0)) * _SURPRISE_GRID) / _SURPRISE_GRID
+        statistic = combined_surprise(-np.log(np.where(counts, p, 1.0)), self.weights)
         mask = np.zeros(len(p), np.int64)
-        statistic = np.zeros(len(p))
         for kind in range(len(self.kinds)):
             mask |= eligible[:, kind].astype(np.int64) << kind
-            statistic += surprise[:, kind]
         level = np.zeros(len(p))
         measured = np.where(mask > 0, self._measured[mask], 0)
         for combination in np.unique(measured[measured > 0]):
@@ -202,7 +242,11 @@ class Calibration:
 
     def to_arrays(self) -> tuple[dict[str, NDArray[np.float64]], dict[str, Any]]:
         """Float64 arrays by name, and what is not an array, for JSON."""
-        arrays = {"prior_location": self.prior_location, "prior_scale": self.prior_scale}
+        arrays = {
+            "prior_location": self.prior_location,
+            "prior_scale": self.prior_scale,
+            "weights": self.weights,
+        }
         named = [(f"tail.{kind}", tail) for kind, tail in zip(self.kinds, self.tails, strict=True)]
         named += [(f"combined.{mask}", self.combined[mask]) for mask in sorted(self.combined)]
         for name, tail in named:
@@ -246,4 +290,19 @@ class Calibration:
             array("prior_scale"),
             tuple(tail(f"tail.{kind}") for kind in kinds),
             {int(mask): tail(f"combined.{mask}") for mask in meta["combined"]},
+            array("weights"),
         )
+
+
+def combined_surprise(surprise: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Euclidean norm (n,) of weighted surprises (n, k), to 1e-6 nats: the same bits in any batch and on any machine.
+
+    >>> combined_surprise(np.array([[3.0, 4.0]]), np.ones(2))
+    array([5.])
+    """
+    rounded = np.rint(surprise * weights * _SURPRISE_GRID) / _SURPRISE_GRID
+    total = np.zeros(len(surprise))
+    for kind in range(surprise.shape[1]):
+        total += rounded[:, kind] ** 2
+    norm: NDArray[np.float64] = np.rint(np.sqrt(total) * _SURPRISE_GRID) / _SURPRISE_GRID
+    return norm

@@ -6,13 +6,13 @@ metrics.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 import river
 from numpy.typing import NDArray
-from river.drift import PageHinkley
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -87,17 +87,12 @@ class Drifts:
     """(d,) Page's, in standard deviations of a window; it fires above `Drift.threshold`."""
 
 
-class _Detector(PageHinkley):
-    """River's, made from numbers and read back: what it adds up counts only over its extremes."""
+@cache
+def _page_hinkley() -> Any:
+    """River's class: importing it takes seconds, and no tenant needs it before its 256th event."""
+    from river.drift import PageHinkley
 
-    def resume(self, windows: float, mean: float, up: float, down: float) -> None:
-        if windows:
-            self._x_mean.update(mean, windows)
-            vars(self).update(_sum_increase=up, _min_increase=0.0, _sum_decrease=-down, _max_decrease=0.0)
-
-    def numbers(self) -> tuple[float, float, float]:
-        """Mean, and Page's sums upwards and downwards."""
-        return self._x_mean.get(), self._sum_increase - self._min_increase, self._max_decrease - self._sum_decrease
+    return PageHinkley
 
 
 class Drift:
@@ -233,10 +228,16 @@ class Drift:
     def _seen(self, numbers: list[float], x: float, spread: float) -> tuple[list[float], float]:
         """A detector's numbers after a window of value `x`, and the larger of Page's two sums."""
         windows, before, squares, up, down = numbers
-        detector: Any = _Detector(self.warmup, self.slack * spread, self.threshold * spread, 1.0)
-        detector.resume(windows, before, up, down)
+        detector = _page_hinkley()(self.warmup, self.slack * spread, self.threshold * spread, 1.0)
+        # River's, made from numbers and read back: what it adds up counts only over its extremes.
+        inside = vars(detector)
+        if windows:
+            inside["_x_mean"].update(before, windows)
+            inside.update(_sum_increase=up, _min_increase=0.0, _sum_decrease=-down, _max_decrease=0.0)
         detector.update(x)
-        after, up, down = detector.numbers()
+        after = inside["_x_mean"].get()
+        up = inside["_sum_increase"] - inside["_min_increase"]
+        down = inside["_max_decrease"] - inside["_sum_decrease"]
         if windows < self.warmup:
             # What the first windows add up says how they differ, not that they have moved.
             up = down = 0.0

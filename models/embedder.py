@@ -79,6 +79,8 @@ class StaticEmbedder:
         _require_exact(table, pieces.tokens_max)
         self.space_id = space_id
         self.dim = int(table.shape[1])
+        self.continues = pieces.continues
+        self.vocabulary = pieces.vocabulary
         self._pieces = pieces
         self._pool = _pool_on(device, table)
 
@@ -108,9 +110,13 @@ class StaticEmbedder:
         """Vectors (n, dim) of `texts` (n,), in their order: unit rows, a zero row for a text without tokens."""
         return self._pool.embed(self._pieces.encode(texts))
 
-    def embed_int8(self, texts: Sequence[str]) -> NDArray[np.int8]:
-        """`quantise(embed(texts))`, without the float32 array in between."""
-        return self._pool.embed_int8(self._pieces.encode(texts))
+    def encode(self, texts: Sequence[str]) -> TokenBags:
+        """Tokens of `texts`: what is embedded, and what other models read."""
+        return self._pieces.encode(texts)
+
+    def embed_int8(self, texts: Sequence[str], bags: TokenBags | None = None) -> NDArray[np.int8]:
+        """`quantise(embed(texts))`, without the float32 array in between; `bags` saves encoding them again."""
+        return self._pool.embed_int8(self._pieces.encode(texts) if bags is None else bags)
 
     def token_counts(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Tokens (n,) that count in each text's vector."""

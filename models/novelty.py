@@ -1,6 +1,7 @@
 """How far a segment lies from what its tenant has heard that role say."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +25,14 @@ class Memory:
     """(t, m), how often, and how lately, the slot was the nearest."""
     owners: NDArray[np.uint64]
     """(t, m), hash of the session that brought the slot's vector."""
+    keys: NDArray[np.uint32]
+    """(t, m), hash of the API key that it was brought with, 0 where there was none."""
     used: NDArray[np.int32]
     """(t,), slots filled; they fill in order."""
 
     def take(self, rows: NDArray[np.int64]) -> "Memory":
         """A copy of these rows."""
-        return Memory(self.vectors[rows], self.roles[rows], self.weights[rows], self.owners[rows], self.used[rows])
+        return Memory(*(getattr(self, name)[rows] for name in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Lesson:
     """(n, d), unit rows times 127."""
     owner: NDArray[np.uint64]
     """(n,), hash of the session."""
+    key: NDArray[np.uint32]
+    """(n,), hash of the API key, 0 for none."""
 
 
 class Novelty:
@@ -67,7 +72,7 @@ class Novelty:
     admitted_max
         Vectors that one learn point takes in, so that a burst cannot wash a memory out.
     owner_share
-        Largest share of the slots that one session may hold.
+        Largest share of the slots that one session may hold; a key that of two of the tenant's keys, or as much.
 
     References
     ----------
@@ -81,7 +86,7 @@ class Novelty:
 
     def __init__(
         self,
-        slots: int = 64,
+        slots: int = 60,
         dim: int = 256,
         near: float = 0.9,
         half_life: float = 2048.0,
@@ -106,6 +111,7 @@ class Novelty:
             np.full((rows, self.slots), -1, np.int8),
             np.zeros((rows, self.slots), np.float32),
             np.zeros((rows, self.slots), np.uint64),
+            np.zeros((rows, self.slots), np.uint32),
             np.zeros(rows, np.int32),
         )
 
@@ -196,6 +202,7 @@ class Novelty:
         memory.roles[tenant, slot] = lesson.role[new]
         memory.weights[tenant, slot] = 1
         memory.owners[tenant, slot] = lesson.owner[new]
+        memory.keys[tenant, slot] = lesson.key[new]
         memory.used[:] = (memory.roles >= 0).sum(axis=1)
 
     def _distinct(self, lesson: Lesson, candidates: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -222,17 +229,43 @@ class Novelty:
     def _within_share(
         self, memory: Memory, lesson: Lesson, new: NDArray[np.int64], mature: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
-        """Without what would give one session more than its share of a memory."""
+        """Without what would give one session, or one of many keys, more than its share of a memory."""
         if len(new) == 0:
             return new
-        tenant, owner = lesson.tenant[new], lesson.owner[new]
-        _, group = np.unique(np.stack([tenant.astype(np.uint64), owner]), axis=1, return_inverse=True)
-        held = ((memory.owners[tenant] == owner[:, None]) & (memory.roles[tenant] >= 0)).sum(axis=1)
-        order = np.argsort(group, kind="stable")
-        rank = np.empty(len(new), np.int64)
-        rank[order] = _rank_within(group[order])
-        kept: NDArray[np.int64] = new[(held + rank < self.owned_max) | ~mature[tenant]]
+        filled = memory.roles >= 0
+        tenant = lesson.tenant[new]
+        within = _held(memory.owners, filled, tenant, lesson.owner[new]) < self.owned_max
+        new = new[within | ~mature[tenant]]
+        tenant, key = lesson.tenant[new], lesson.key[new]
+        most = np.maximum(self.owned_max, 2 * self.slots // np.maximum(_distinct_keys(memory, lesson), 1))
+        within = (_held(memory.keys, filled, tenant, key) < most[tenant]) | (key == 0)
+        kept: NDArray[np.int64] = new[within | ~mature[tenant]]
         return kept
+
+
+def _held(
+    owners: NDArray[Any], filled: NDArray[np.bool_], tenant: NDArray[np.int64], owner: NDArray[Any]
+) -> NDArray[np.int64]:
+    """Slots (n,) that each newcomer's owner holds when it comes, those before it taken in."""
+    if len(tenant) == 0:
+        return np.zeros(0, np.int64)
+    _, group = np.unique(np.stack([tenant.astype(np.uint64), owner.astype(np.uint64)]), axis=1, return_inverse=True)
+    held = ((owners[tenant] == owner[:, None]) & filled[tenant]).sum(axis=1)
+    order = np.argsort(group, kind="stable")
+    rank = np.empty(len(tenant), np.int64)
+    rank[order] = _rank_within(group[order])
+    total: NDArray[np.int64] = held + rank
+    return total
+
+
+def _distinct_keys(memory: Memory, lesson: Lesson) -> NDArray[np.int64]:
+    """Different API keys (t,) behind what tenants remember and are being taught."""
+    rows, slots = memory.keys.shape
+    tenant = np.concatenate([np.repeat(np.arange(rows), slots), lesson.tenant])
+    key = np.concatenate([memory.keys.ravel(), lesson.key])
+    pairs = np.unique(tenant[key > 0].astype(np.uint64) << np.uint64(32) | key[key > 0])
+    counts: NDArray[np.int64] = np.bincount((pairs >> np.uint64(32)).astype(np.int64), minlength=rows)
+    return counts
 
 
 def _rank_within(groups: NDArray[np.int64]) -> NDArray[np.int64]:

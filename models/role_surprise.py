@@ -68,7 +68,7 @@ class RoleSurprise:
     """
 
     name = "role_surprise"
-    scale = "population"
+    scale = "raised"
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         check(arrays)

@@ -5,8 +5,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-SCALES = ("tenant", "population")
-"""A signal on the tenant's scale is judged against that tenant's past, one on the population's against everyone's."""
+SCALES = ("tenant", "population", "raised")
+"""A signal on the tenant's scale is judged against that tenant's past, one on the population's against everyone's; one
+that is raised against everyone's too, but for tenants whose past lies higher: what theirs say every day is no surprise.
+"""
 
 
 class Signal(Protocol):

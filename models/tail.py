@@ -54,8 +54,16 @@ class Tail:
             raise ValueError("a tail's levels must begin at 0, never decrease, and end rising.")
 
     @classmethod
-    def fit(cls, values: NDArray[np.float64]) -> "Tail":
+    def fit(cls, values: NDArray[np.float64], atom: float | None = None) -> "Tail":
         """The tail of `values` (n,); equal ones count once, NaN not at all.
+
+        Parameters
+        ----------
+        values
+            (n,) of which one at least is finite.
+        atom
+            A least value that means "nothing": those at or below it count as often as they come, since they are no
+            repetitions of one session but sessions in which there was nothing.
 
         Above the threshold (the 90 % quantile; lower where fewer than 15 values would exceed it) a GPD is fitted by
         probability-weighted moments, its excesses winsorised at ten times the scale that their median implies. A
@@ -72,7 +80,10 @@ class Tail:
         >>> tail.survival(np.array([-5.0, 500.0, 990.0])).round(3)
         array([1.   , 0.5  , 0.017])
         """
-        v = np.unique(values[np.isfinite(values)]).astype(np.float64)
+        finite = values[np.isfinite(values)].astype(np.float64)
+        if atom is not None and len(finite):
+            return cls._above(finite, atom)
+        v = np.unique(finite)
         v = v[np.r_[True, np.diff(v) > _APART]] if len(v) else v
         if len(v) == 0:
             raise ValueError(f"a tail needs at least one finite value; got none among {len(values)}.")
@@ -87,6 +98,18 @@ class Tail:
         # Far from 0 the smallest steps may be lost to rounding.
         apart = np.r_[True, np.diff(x) > _APART]
         return cls(x[apart], level[apart])
+
+    @classmethod
+    def _above(cls, values: NDArray[np.float64], atom: float) -> "Tail":
+        """Values at the atom are certain; above it the tail of those above, as rare as they are."""
+        above = values[values > atom]
+        # As in the body: a value counts with itself, so that none above the atom is ever ruled out.
+        rare = float(np.log((len(values) + 1) / (len(above) + 1)))
+        if len(above) == 0:
+            return cls(np.array([atom, atom + 1.0]), np.array([0.0, max(rare, np.log(2.0))]))
+        tail = cls.fit(above)
+        apart = tail.x > atom + _APART
+        return cls(np.r_[atom, tail.x[apart]], np.r_[0.0, tail.level[apart] + rare])
 
     def surprise(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """-log survival of `x` (n,), at least 0, unbounded; NaN stays NaN."""

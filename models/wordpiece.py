@@ -48,6 +48,17 @@ class TokenBags:
     ids: NDArray[np.uint16]
     offsets: NDArray[np.int64]
 
+    def take(self, index: NDArray[np.integer]) -> TokenBags:
+        """The bags of the texts `index`.
+
+        >>> TokenBags(np.array([5, 6, 7], np.uint16), np.array([0, 1, 3])).take(np.array([1])).ids
+        array([6, 7], dtype=uint16)
+        """
+        lengths = np.diff(self.offsets)[index]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        at = np.arange(int(offsets[-1])) + np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths)
+        return TokenBags(self.ids[at], offsets)
+
 
 class WordPiece:
     """Texts in, bags of token ids out.
@@ -90,6 +101,9 @@ class WordPiece:
         self.tokens_max = tokens_max
         self.characters_max = characters_max
         ids = {token: place.to_bytes(_ID_BYTES, "little") for place, token in enumerate(tokens)}
+        self.vocabulary = tuple(tokens)
+        self.continues = np.fromiter((token.startswith("##") for token in tokens), np.bool_, len(tokens))
+        """(V,) whether a token goes on with a word that another has begun."""
         self._begins = {token: id_ for token, id_ in ids.items() if not token.startswith("##")}
         self._continues = {token[2:]: id_ for token, id_ in ids.items() if token.startswith("##")}
         self._begins_longest = _longest_by_beginning(self._begins)

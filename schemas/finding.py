@@ -94,6 +94,14 @@ class FindingView:
     ip: str | None = None
     tools: Sequence[str] = ()
     models: Sequence[str] = ()
+    turn: int | None = None
+    """Number of the opening event in its session, from 1."""
+    suspicious_turn: int | None = None
+    """Of the session's first event that was at all suspicious, which may have come before the one that opened it."""
+    suspicious_ms: int | None = None
+    """Its event time."""
+    related: Sequence[str] = ()
+    """Uids of other open findings of the same key."""
     is_test: bool = False
 
 
@@ -171,6 +179,10 @@ def _finding(view: FindingView) -> ocsf.Finding:
             p_combined=view.p_combined,
             signals={signal.name: _finite(signal.value) for signal in view.signals},
             p={signal.name: signal.p for signal in view.signals if signal.p is not None},
+            turn=view.turn,
+            first_suspicious_turn=view.suspicious_turn,
+            first_suspicious_time=view.suspicious_ms,
+            related_findings=list(view.related),
             test=view.is_test,
         ),
     )

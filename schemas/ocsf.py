@@ -176,6 +176,13 @@ class Unmapped(_Object, frozen=True, kw_only=True):
     p_combined: float | None = None
     signals: dict[str, float] = {}
     p: dict[str, float] = {}
+    turn: int | None = None
+    """Number of the opening event in its session, from 1."""
+    first_suspicious_turn: int | None = None
+    first_suspicious_time: int | None = None
+    """Event time, ms."""
+    related_findings: list[str] = []
+    """Uids of other open findings of the same key."""
     test: bool = False
     """Caused by a canary or an exercise."""
 

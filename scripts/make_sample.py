@@ -55,6 +55,8 @@ BENIGN: dict[str, tuple[int | None, int]] = {
 INJECTED_PER_TENANT = 11
 FOREIGN = {"pyrit_templates": 9, "itw_jailbreak": 6, "jailbreakbench": 6, "cyberseceval_pi": 9}
 """Attack sessions by file, each placed on a tenant of its own choosing as a session of its own."""
+LABELLED = {"pyrit_templates": 120, "itw_jailbreak": 160, "jailbreakbench": 30, "cyberseceval_pi": 70}
+"""Attack sessions by file that somebody has labelled before: what a classifier of known attacks is trained on."""
 FOREIGN_TENANTS = (
     "mint-gsm8k",
     "rapidapi-assistant",
@@ -93,7 +95,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="folder of labelled conversations, *.jsonl.gz")
     parser.add_argument("--arrivals", type=Path, required=True, help="folder with clients.jsonl.gz")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write train.jsonl.gz and live.jsonl.gz into")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write train, live and attacks (.jsonl.gz) into"
+    )
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -101,7 +105,8 @@ def main() -> None:
 
     benign, injected = _by_tenant(args.corpus)
     clients = _clients(args.arrivals / "clients.jsonl.gz", rng)
-    placed = _foreign(args.corpus, rng)
+    openings: list[frozenset[str]] = []
+    placed = _foreign(args.corpus, openings, rng)
     train: list[CorpusSession] = []
     live: list[CorpusSession] = []
     for tenant, (train_max, live_max) in BENIGN.items():
@@ -116,9 +121,11 @@ def main() -> None:
         client = clients.pop()
         train += _lay(learn, client, 0, TRAIN_DAYS, tenant, tools, keys, rng)
         live += _lay(judged, client, TRAIN_DAYS, TRAIN_DAYS + LIVE_DAYS, tenant, tools, keys, rng)
-    for name, sessions in (("train", train), ("live", live)):
+    labelled = _labelled(args.corpus, openings, random.Random(args.seed))
+    for name, sessions in (("train", train), ("live", live), ("attacks", labelled)):
         _write(args.out / f"{name}.jsonl.gz", sessions)
     print(table(train, live))
+    print(f"\n{len(labelled)} labelled attacks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +207,18 @@ def _spread(sessions: list[CorpusSession], count: int, rng: random.Random) -> li
     return chosen
 
 
-def _foreign(corpus: Path, rng: random.Random) -> dict[str, list[CorpusSession]]:
-    """Attacks that come without a tenant, placed."""
+def _labelled(corpus: Path, openings: list[frozenset[str]], rng: random.Random) -> list[CorpusSession]:
+    """Attacks none of which says in great part what one of the live ones, whose words are `openings`, says."""
+    labelled: list[CorpusSession] = []
+    for name, count in LABELLED.items():
+        fit = [s for s in _read(corpus / f"{name}.jsonl.gz") if _harmless_to_ship(s)]
+        labelled += _spread_distinct(fit, count, openings, rng)
+    return labelled
+
+
+def _foreign(corpus: Path, openings: list[frozenset[str]], rng: random.Random) -> dict[str, list[CorpusSession]]:
+    """Attacks that come without a tenant, placed; their words are added to `openings`."""
     placed: dict[str, list[CorpusSession]] = defaultdict(list)
-    openings: list[frozenset[str]] = []
     turn = 0
     for name, count in FOREIGN.items():
         fit = [s for s in _read(corpus / f"{name}.jsonl.gz") if _harmless_to_ship(s)]
@@ -359,7 +374,7 @@ def _line(session: CorpusSession) -> dict[str, Any]:
 
 
 def _write(path: Path, sessions: list[CorpusSession]) -> None:
-    ordered = sorted(sessions, key=lambda s: (s.start_ms, s.tenant, s.session))
+    ordered = sorted(sessions, key=lambda s: (s.start_ms or 0, s.tenant or "", s.session))
     with path.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=9, fileobj=raw, mtime=0) as packed:
         for session in ordered:
             packed.write(json.dumps(_line(session), ensure_ascii=False, separators=(",", ":")).encode() + b"\n")

@@ -207,17 +207,16 @@ class DecisionSettings:
     """When a score becomes a finding."""
 
     mode: str = "fpr"
-    """`fpr`, a session false-positive rate; `budget` is refused until releases hold the tenants' shares of one."""
+    """`fpr`, a session false-positive rate, or `budget`, so many new findings a day."""
     session_fpr: float = 0.01
     """Share of benign sessions that may be flagged, in mode `fpr`."""
+    exceptions: Mapping[str, str] = field(default_factory=dict)
+    """Tenant -> why nothing is found of it: what would be is `suppressed`, and counted."""
 
     def __post_init__(self) -> None:
         rules.one_of("decision.mode", self.mode, ("fpr", "budget"))
-        if self.mode == "budget":
-            # Shares of a budget come with a release, and no release has them yet: to score on would keep no budget.
-            rule = "fpr, until releases hold the tenants' shares of a budget"
-            raise rules.refused("decision.mode", rule, self.mode)
         rules.number("decision.session_fpr", self.session_fpr, above=0.0, at_most=1.0)
+        rules.mapping("decision.exceptions", self.exceptions, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +285,7 @@ class RedactionSettings:
     """What is taken out of a message before it is stored."""
 
     policy: str = "standard"
-    """`standard` (secrets, e-mail, phone, cards), `secrets` or `none`."""
+    """`standard` (secrets, e-mail, phone, cards, IBAN, IP addresses), `secrets` or `none`."""
 
     def __post_init__(self) -> None:
         rules.one_of("redaction.policy", self.policy, ("standard", "secrets", "none"))

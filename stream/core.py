@@ -9,11 +9,13 @@ import orjson
 from numpy.typing import NDArray
 
 from models.novelty import Novelty
+from models.provenance import Provenance, Told
 from stream.batch import EventBatch
 from stream.config import Settings
 from stream.inputs import Applied, InputBatch, Outcome
 from stream.record import JournalEntry, Record
 from stream.release import Release
+from stream.state.open_findings import Anomaly
 from stream.state.partition import Cursor, Partition
 from stream.state.pending import Closings, Segments
 from stream.state.schema import KINDS, NEVER_MS
@@ -21,24 +23,37 @@ from stream.state.store import State
 from stream.state.table import SessionKey, TenantKey
 from stream.steps.columns import carried_maxima, score_input, tenant_rows
 from stream.steps.content import Content, ContentReader, Embeds
+from stream.steps.decide import Decider
 from stream.steps.decode import decode
-from stream.steps.explain import anomaly
+from stream.steps.drift import DriftStep, Moved
+from stream.steps.explain import anomaly, drift_anomaly
 from stream.steps.features import features, windows
 from stream.steps.findings import FindingWriter, Source
+from stream.steps.provenance import obeyed, store_told
 from stream.steps.report import score_record
-from stream.steps.score import ScoreInput, Scores, ScoreStep
+from stream.steps.score import ScoreInput, ScoreStep
+from stream.steps.scored import Scored
 from stream.steps.sessions import (
     Heads,
     NewContent,
     Runs,
+    Suspicion,
     find_new_content,
     find_runs,
+    find_suspicion,
     store_heads,
 )
-from stream.steps.timing import Timed, closing, quiet_sessions, timed
+from stream.steps.timing import closing, quiet_sessions, timed
+from stream.steps.volume import VolumeInput, VolumeStep, tool_calls
 
 RARE_P = 0.01
 """Events at or below it are counted signal by signal: where they become more in all tenants, traffic has moved."""
+
+SUSPICIOUS_P = 0.1
+"""At or below it an event is part of what a finding may be about, though it opens none."""
+
+
+Watch = Callable[[Scored, Outcome], None]
 
 
 class Core:
@@ -54,22 +69,39 @@ class Core:
         Of the release's space.
     learning
         False while a release is calibrated: tenants' memories stay as they are.
+    watch
+        Shown every batch as it was scored, with what was said of it; it must change nothing.
     """
 
-    def __init__(self, settings: Settings, release: Release, embedder: Embeds, *, learning: bool = True) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        release: Release,
+        embedder: Embeds,
+        *,
+        learning: bool = True,
+        watch: Watch | None = None,
+    ) -> None:
         self._settings = settings
+        self._watch = watch
         self._release = release
         self._novelty = Novelty(dim=embedder.dim)
         self._state = State(settings, self._novelty, release.name)
         self._findings = FindingWriter(
             self._state.findings, release.name, settings.topics.partitions, settings.findings.test_tenant
         )
-        self._reader = ContentReader(embedder)
+        self._provenance = Provenance()
+        self._reader = ContentReader(embedder, release.texts)
+        self._decider = Decider(settings, release.sessions_per_day)
+        self._volume = VolumeStep(release.volume)
+        self._drift = DriftStep(KINDS)
         self._score_step = ScoreStep(
             self._novelty,
+            self._volume,
+            self._drift,
             release.bank,
             release.calibration,
-            session_fpr=settings.decision.session_fpr,
+            session_fpr=self._decider.session_fpr,
             grace_sessions=settings.learning.grace_sessions,
             quarantine_days=settings.learning.quarantine_days,
             learning=learning,
@@ -205,20 +237,44 @@ class Core:
         seen, lengths, tail, tail_lengths = windows(x, runs, state.sessions)
         tenant, names = tenant_rows(keys, state, self._release)
         adapter = np.fromiter((self._release.adapters.get(name, -1) for name in names), np.int64, len(names))
-        given = score_input(runs, new, contents, seen, lengths, core_time, tenant, adapter, state, self._novelty.dim)
+        heard = obeyed(self._provenance, runs, new, contents, state.sessions)
+        given = score_input(
+            runs,
+            new,
+            contents,
+            seen,
+            lengths,
+            core_time,
+            tenant,
+            adapter,
+            heard.x,
+            [head.key_hash for head in live.heads],
+            state,
+            self._novelty.dim,
+        )
+        made = tool_calls(live)
+        calls = self._volume.observe(live, runs, core_time, tenant, made, state.sessions, state.tenants)
+        window = self._drift.observe(live, tenant, made, given.segment_event, given.segment_role, given.segment_vector)
         ending = closing(placed, runs, state, quiet_ms)
         maxima = carried_maxima(runs, state)
         scores, segments, closings = self._score_step.score(
-            given, ending, maxima, state.tenants, state.pending, state.quarantine
+            given, calls, window, ending, maxima, state.tenants, state.pending, state.quarantine
         )
+        suspicion = find_suspicion(scores.p_combined <= SUSPICIOUS_P, live.event_time_ms, runs, state.sessions)
         # The last of several writes to one row stays, which is the latest event's.
         state.tenants["ordinal"][tenant] = given.ordinal
         state.tenants["sessions"][tenant] = given.opened
         state.tenants.mark("tenant", np.unique(tenant))
-        self._store_sessions(live, core_time, runs, heads, given, maxima, tail, tail_lengths)
+        self._store_sessions(
+            live, core_time, runs, heads, given, maxima, tail, tail_lengths, heard.told, suspicion, calls
+        )
+        state.tenants.mark("drift", self._drift.store(window, state.tenants))
         outcome.changes += state.pending.store(segments, closings, state.tenants)
         outcome.changes += state.quarantine.store(state.tenants)
-        self._report(placed, given, scores, new, contents, outcome)
+        scored = Scored(placed, live, given, scores, suspicion, new, contents)
+        self._report(scored, outcome)
+        if self._watch is not None:
+            self._watch(scored, outcome)
 
     def _contents(self, live: EventBatch, new: NewContent) -> list[Content]:
         messages = []
@@ -238,6 +294,9 @@ class Core:
         maxima: NDArray[np.float64],
         tail: NDArray[np.int8],
         tail_lengths: NDArray[np.int64],
+        told: Told,
+        suspicion: Suspicion,
+        calls: VolumeInput,
     ) -> None:
         """Each session's last run is what is left of it: a row while it is open, else nothing."""
         k, table = len(runs.keys), self._state.sessions
@@ -245,6 +304,7 @@ class Core:
         table.remove([runs.keys[i] for i in final if runs.ended_ms[i] != NEVER_MS and runs.keys[i] in table])
         stay = [i for i in final if runs.ended_ms[i] == NEVER_MS]
         if not stay:
+            self._store_volume(calls, np.zeros(0, np.int64), np.zeros(0, np.int64))
             return
         rows = table.find([runs.keys[i] for i in stay])
         absent = np.flatnonzero(rows < 0)
@@ -254,6 +314,8 @@ class Core:
         counts = np.bincount(runs.of_event, minlength=k)[run]
         goes_on = runs.row[run] >= 0
         table["events"][rows] = np.where(goes_on, table["events"][rows], 0) + counts
+        table["suspicious_turn"][rows] = suspicion.first_turn[last]
+        table["suspicious_ms"][rows] = suspicion.first_ms[last]
         table["session_ordinal"][rows] = given.session_ordinal[last]
         table["last_core_ms"][rows] = core_time_ms[last]
         table["last_event_ms"][rows] = live.event_time_ms[last]
@@ -261,28 +323,38 @@ class Core:
         table["window"][rows] = tail[run]
         table["window_used"][rows] = tail_lengths[run]
         store_heads(table, rows, [heads[i] for i in stay])
+        store_told(table, rows, told, run)
+        self._store_volume(calls, run, rows)
         table.mark("session", rows)
         quiet_ms = self._settings.core.session_quiet_ms
         for i in np.flatnonzero(~goes_on).tolist():
             key = runs.keys[stay[i]]
             self._state.partitions[key[0]].watch(int(core_time_ms[last[i]]) + quiet_ms, key)
 
-    def _report(
-        self,
-        placed: Timed,
-        given: ScoreInput,
-        scores: Scores,
-        new: NewContent,
-        contents: Sequence[Content],
-        outcome: Outcome,
-    ) -> None:
+    def _store_volume(self, calls: VolumeInput, run: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        tenants = self._state.tenants
+        tenants.mark("volume", self._volume.store(calls, tenants, self._state.sessions, run, rows))
+
+    def _report(self, scored: Scored, outcome: Outcome) -> None:
         """Findings in order, partition by partition, then a score for every event."""
+        placed, given, scores = scored.placed, scored.given, scored.scores
         batch = placed.batch
         at = np.full(len(batch), -1, np.int64)
         at[placed.live] = np.arange(len(placed.live))
         found = np.zeros(len(batch), bool)
-        found[placed.live] = scores.anomalous & ~scores.young
+        found[placed.live] = scores.anomalous
+        moved_at: dict[int, list[Moved]] = {}
+        for moved in scores.moved:
+            moved_at.setdefault(int(placed.live[moved.event]), []).append(moved)
+        moves = np.zeros(len(batch), bool)
+        moves[list(moved_at)] = True
+
+        def offset(event: int) -> int:
+            return int(batch.offset[event])
+
         uids: dict[int, str] = {}
+        verdicts: dict[int, str] = {}
+        classes = self._release.texts.classes
         for number, mine in placed.of_partition.items():
             held = self._state.partitions[number]
 
@@ -290,24 +362,50 @@ class Core:
                 event = placed.fired_by(number, due_ms)
                 return batch.topic, number, int(batch.offset[event])
 
-            for i in mine[found[mine]].tolist():
+            for i in mine[(found | moves)[mine]].tolist():
                 core_time_ms = int(placed.core_time_ms[i])
                 self._close_findings(held, core_time_ms, fired_by, outcome)
-                strange = anomaly(batch, i, int(at[i]), core_time_ms, given, scores, new, contents)
-                uids[i], record = self._findings.flag(strange, (batch.topic, number, int(batch.offset[i])))
-                outcome.findings.append(record)
+                for moved in moved_at.get(i, ()):
+                    drifted = drift_anomaly(scored, i, moved)
+                    if self._decided(held, drifted) == "finding":
+                        outcome.findings.append(self._findings.flag(drifted, (batch.topic, number, offset(i)))[1])
+                if not found[i]:
+                    continue
+                strange = anomaly(scored, i, int(at[i]), classes)
+                verdicts[i] = self._decided(held, strange)
+                if verdicts[i] == "finding":
+                    uids[i], record = self._findings.flag(strange, (batch.topic, number, offset(i)))
+                    outcome.findings.append(record)
             self._close_findings(held, held.core_time_ms, fired_by, outcome)
         decisions: Counter[str] = Counter()
         ordinals = self._ordinals(batch, at, given)
         for i in range(len(batch)):
             record, decision = score_record(
-                batch, i, int(at[i]), bool(placed.late[i]), ordinals[i], scores, uids.get(i), self._release.name
+                batch,
+                i,
+                int(at[i]),
+                bool(placed.late[i]),
+                ordinals[i],
+                scores,
+                verdicts.get(i),
+                uids.get(i),
+                self._release.name,
             )
             outcome.scores.append(record)
             decisions[decision] += 1
         outcome.counts.update(decisions)
         rare = np.count_nonzero(scores.p <= RARE_P, axis=0).tolist()
         outcome.counts.update({f"rare_{kind}": count for kind, count in zip(KINDS, rare, strict=True)})
+
+    def _decided(self, held: Partition, strange: Anomaly) -> str:
+        """What becomes of an anomaly: an update of an open finding costs no budget."""
+        tenant = strange.entity[1]
+        if self._decider.excepted(tenant):
+            return "suppressed"
+        if strange.entity in self._state.findings:
+            return "finding"
+        admitted = self._decider.admits(tenant, held.number, held.allowances, strange.core_time_ms, strange.p_combined)
+        return "finding" if admitted else "over_budget"
 
     def _ordinals(self, batch: EventBatch, at: NDArray[np.int64], given: ScoreInput) -> list[int]:
         """Of each event its ordinal; of a duplicate the one its tenant had reached."""

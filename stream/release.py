@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from models.autoencoder import SequenceBank
 from models.calibration import Calibration
+from models.text_models import TextModels
+from models.volume import Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,8 @@ class Release:
     feature_schema: str
     state_schema: str
     bank: SequenceBank
+    texts: TextModels
+    volume: Volume
     calibration: Calibration
     adapters: dict[str, int]
     """Tenant -> its row in the bank's adapters."""
@@ -25,6 +29,8 @@ class Release:
     """Columns of the tenant table, a row for each tenant of the training input."""
     warm_rows: dict[str, int]
     """Tenant -> its row there."""
+    sessions_per_day: dict[str, float]
+    """Tenant -> sessions a day in the training input, by which a budget is shared out."""
 
     @property
     def ids(self) -> tuple[str, str, str]:

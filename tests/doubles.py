@@ -8,20 +8,30 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from models.wordpiece import TokenBags
+
 
 class WordEmbedder:
     """Texts to unit vectors by their words: each word adds its own pattern of ±1. Texts with common words are near.
 
-    >>> near, far = WordEmbedder().embed_int8(["book a flight", "book a train", "rm -rf"])[[1, 2]].astype(int) @ \
-        WordEmbedder().embed_int8(["book a flight"])[0].astype(int)
+    >>> book, near, far = WordEmbedder().embed_int8(["book a flight", "book a train", "rm -rf"]).astype(int)
+    >>> near, far = near @ book, far @ book
     >>> bool(near > far)
     True
     """
 
     space_id = "words-32"
     dim = 32
+    continues = np.zeros(1 << 15, np.bool_)
+    vocabulary = tuple(f"t{i}" for i in range(1 << 15))
 
-    def embed_int8(self, texts: Sequence[str]) -> NDArray[np.int8]:
+    def encode(self, texts: Sequence[str]) -> TokenBags:
+        """A token a word, by its hash."""
+        ids = [[_token(word) for word in text.split()] for text in texts]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(bag) for bag in ids], dtype=np.int64)])
+        return TokenBags(np.array([token for bag in ids for token in bag], np.uint16), offsets)
+
+    def embed_int8(self, texts: Sequence[str], bags: TokenBags | None = None) -> NDArray[np.int8]:
         """Unit rows times 127, (n, 32), in input order."""
         return np.stack([self._vector(text) for text in texts]) if texts else np.zeros((0, self.dim), np.int8)
 
@@ -32,3 +42,7 @@ class WordEmbedder:
             total += 2 * np.unpackbits(bits).astype(np.int64) - 1
         norm = np.sqrt(float((total * total).sum()))
         return np.rint(total * (127.0 / norm if norm else 0.0)).astype(np.int8)
+
+
+def _token(word: str) -> int:
+    return int.from_bytes(blake2b(word.encode(), digest_size=2).digest(), "big") >> 1

@@ -173,8 +173,9 @@ def _train(add: _Add) -> None:
     )
     command.add_argument(
         "--task",
-        choices=("population", "adapters"),
-        help="population: no tenant's adapter is fitted; adapters: on the backbone of --base; default: both",
+        choices=("population", "adapters", "attack-classifier"),
+        help="population: no tenant's adapter is fitted; adapters: on the backbone of --base; attack-classifier: all, "
+        "and a classifier of the labelled attacks in --input; default: all but that",
     )
     command.add_argument("--nproc", type=_natural, default=1, metavar="N", help="processes (default: 1)")
     _common(command)

@@ -126,7 +126,7 @@ def fit_attack_classifier(
     taken = take(bags, rows)
     x = matrix(ngrams.features(taken))
     weight = _weights(source[rows], attack, np.diff(taken.offsets), how)
-    fold = rng.integers(0, how.folds, int(group.max()) + 1)[group[rows]]
+    fold = _dealt(group[rows], attack, rng, how.folds)
     arrays = _nothing()
     for place in np.flatnonzero(learnt).tolist():
         _fit_class(arrays, place, x, label, weight, fold, int(rng.integers(1 << 31)), how)
@@ -161,7 +161,7 @@ def _fit_class(
     held_out = np.zeros(len(positive))
     for number in range(how.folds):
         inside = fold != number
-        if (fold == number).any() and positive[inside].any():
+        if (fold == number).any() and positive[inside].any() and not positive[inside].all():
             weights, constant = fit_logistic(x[inside], positive[inside], weight[inside], cost=how.cost, seed=seed)
             held_out[~inside] = x[~inside] @ weights + constant
     slope, shift = platt(held_out, positive, weight)
@@ -199,6 +199,18 @@ def _capped(
     order = order[np.argsort(kind[order], kind="stable")]
     place = np.arange(len(order)) - np.searchsorted(kind[order], kind[order])
     return np.sort(order[place < most])
+
+
+def _dealt(
+    group: NDArray[np.integer], attack: NDArray[np.bool_], rng: np.random.Generator, folds: int
+) -> NDArray[np.int64]:
+    """Folds (s,): groups of attacks, and those of benign segments, are dealt out in turn, so that few are apart too."""
+    of_group = np.zeros(int(group.max()) + 1, np.int64)
+    for chosen in (attack, ~attack):
+        groups = np.unique(group[chosen])
+        of_group[groups] = rng.permutation(len(groups)) % folds
+    fold: NDArray[np.int64] = of_group[group]
+    return fold
 
 
 def _weights(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from models.calibration import SUBSETS_OF, Calibration, location_scale
+from models.calibration import SUBSETS_OF, Calibration, baseline, combined_surprise
 from models.tail import Tail
 
 RING = 64
@@ -25,6 +25,8 @@ def fit_population(
     sessions: NDArray[np.integer],
     *,
     scales: Mapping[str, str] | None = None,
+    atoms: Mapping[str, float] | None = None,
+    weights: Mapping[str, float] | None = None,
     ring: int = RING,
     prior_weight: float = PRIOR_SESSIONS,
 ) -> Calibration:
@@ -32,8 +34,8 @@ def fit_population(
 
     1. Each kind's location and scale over tenants: medians of the tenants' own. 2. Each session's maximum, less the
     location and over the scale that its tenant's *other* sessions give: pooled, their tail. 3. Each event's surprise by
-    kind, summed over every combination of kinds; the sums' session maxima, their tail. That the maxima of several kinds
-    fall on one event or on several, and that many events have nothing to score, is thereby measured.
+    kind, the norm of every combination of kinds; the norms' session maxima, their tail. That the maxima of several
+    kinds fall on one event or on several, and that many events have nothing to score, is thereby measured.
 
     Parameters
     ----------
@@ -42,7 +44,11 @@ def fit_population(
     tenants, sessions
         (n,), numbers; a session has one tenant.
     scales
-        By kind, "tenant" (the default) or "population".
+        By kind, one of `models.signal.SCALES`; "tenant" by default.
+    atoms
+        By kind on the population's scale: the least value, which means that there is nothing (`Tail.fit`).
+    weights
+        By kind, of its surprise among the others'; 1 where it is not named.
     ring, prior_weight
         As scoring has them.
 
@@ -66,23 +72,25 @@ def fit_population(
         maxima = session_maxima(scores[name], session)
         if not np.isfinite(maxima).any():
             raise ValueError(f"{name} needs a finite score to be calibrated by; got none in {len(session)} events.")
-        shared = scale_of[name] == "population"
-        prior_location[kind], prior_scale[kind] = _prior(maxima, np.zeros_like(tenant) if shared else tenant)
-        location = np.full(len(tenant), prior_location[kind])
-        scale = np.full(len(tenant), prior_scale[kind])
-        if not shared:
-            location, scale = location_scale(
-                *_others(maxima, tenant, ring), prior_location[kind], prior_scale[kind], prior_weight
-            )
-        tail = Tail.fit((maxima - location) / scale)
+        shared = scale_of[name] != "tenant"
+        atom = (atoms or {}).get(name)
+        if atom is not None:
+            prior_location[kind], prior_scale[kind] = atom, 1.0
+        else:
+            prior_location[kind], prior_scale[kind] = _prior(maxima, np.zeros_like(tenant) if shared else tenant)
+        location, scale = baseline(
+            scale_of[name], *_others(maxima, tenant, ring), prior_location[kind], prior_scale[kind], prior_weight
+        )
+        tail = Tail.fit((maxima - location) / scale, None if atom is None else 0.0)
         tails.append(tail)
         surprise[:, kind] = tail.surprise((scores[name] - location[session]) / scale[session])
+    weight = np.array([(weights or {}).get(kind, 1.0) for kind in kinds])
     combined = {
-        mask: Tail.fit(_combined_maxima(surprise, session, mask))
+        mask: Tail.fit(_combined_maxima(surprise, weight, session, mask))
         for mask in _measured_masks(k, list(scale_of.values()))
     }
     return Calibration(
-        kinds, tuple(scale_of[kind] for kind in kinds), prior_location, prior_scale, tuple(tails), combined
+        kinds, tuple(scale_of[kind] for kind in kinds), prior_location, prior_scale, tuple(tails), combined, weight
     )
 
 
@@ -136,21 +144,21 @@ def _others(
 def _measured_masks(k: int, scales: list[str]) -> list[int]:
     """Combinations of kinds that get a tail.
 
-    All of up to four kinds; of more, all together, those on the population's scale (which decide before a tenant has a
-    past), each alone, and all but one.
+    All of up to four kinds; of more, all together, those that are not on the tenant's scale (which decide before it
+    has a past), each alone, and all but one.
     """
     everything = (1 << k) - 1
     if k <= SUBSETS_OF:
         return list(range(1, everything + 1))
     masks = {everything} | {1 << kind for kind in range(k)} | {everything ^ (1 << kind) for kind in range(k)}
-    population = sum(1 << kind for kind in range(k) if scales[kind] == "population")
+    population = sum(1 << kind for kind in range(k) if scales[kind] != "tenant")
     return sorted(masks | ({population} - {0}))
 
 
-def _combined_maxima(surprise: NDArray[np.float64], session: NDArray[np.int64], mask: int) -> NDArray[np.float64]:
-    """Session maxima (s,) of the summed surprises of the kinds in `mask`, NaN where a session has none of them."""
+def _combined_maxima(
+    surprise: NDArray[np.float64], weights: NDArray[np.float64], session: NDArray[np.int64], mask: int
+) -> NDArray[np.float64]:
+    """Session maxima (s,) of the norm of the surprises of the kinds in `mask`, NaN where a session has none of them."""
     chosen = [kind for kind in range(surprise.shape[1]) if mask >> kind & 1]
-    total = np.zeros(len(surprise))
-    for kind in chosen:
-        total += np.nan_to_num(surprise[:, kind])
-    return session_maxima(np.where(np.isnan(surprise[:, chosen]).all(axis=1), np.nan, total), session)
+    norm = combined_surprise(np.nan_to_num(surprise[:, chosen]), weights[chosen])
+    return session_maxima(np.where(np.isnan(surprise[:, chosen]).all(axis=1), np.nan, norm), session)

@@ -149,7 +149,8 @@ def _by_replay(
     settings: Settings, arguments: argparse.Namespace, said: Said, stack: ExitStack
 ) -> dict[str, Any] | None:
     """What a replay up to the event tells; None when it does not come by."""
-    from stream.runtime.explain_watch import Seen, Unwritten, WatchingCore
+    from stream.core import Core
+    from stream.runtime.explain_watch import Seen, Unwritten, Watcher
     from stream.runtime.replay_input import prepare
 
     until = None
@@ -158,7 +159,13 @@ def _by_replay(
         until = said.score["partition"], said.score["offset"]
     prepared = prepare(settings, arguments, stack, until)
     sink = Unwritten(arguments.event_id)
-    replay = prepared.replay(lambda of: WatchingCore(of, prepared.release, prepared.embedder, arguments.event_id), sink)
+    release = prepared.release
+
+    def core(of: Settings) -> Core:
+        watcher = Watcher(arguments.event_id, of, release.texts.classes)
+        return Core(of, release, prepared.embedder, watch=watcher)
+
+    replay = prepared.replay(core, sink)
     _LOG.info("replaying up to the event")
     try:
         replay.run(prepared.input.sources(False)[0])

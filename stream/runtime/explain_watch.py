@@ -11,17 +11,14 @@ import orjson
 from numpy.typing import NDArray
 
 from stream.config import Settings
-from stream.core import Core
 from stream.inputs import Outcome
-from stream.release import Release
 from stream.sinks.sink import Written
 from stream.state.open_findings import Anomaly
 from stream.state.schema import FEATURES
-from stream.steps.content import ROLES, Content, Embeds
+from stream.steps.content import ROLES
 from stream.steps.explain import anomaly
-from stream.steps.score import HEARD, ScoreInput, Scores
-from stream.steps.sessions import NewContent
-from stream.steps.timing import Timed
+from stream.steps.score import HEARD
+from stream.steps.scored import Scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +40,8 @@ class Watched:
     """Its score record."""
     explained: Anomaly
     """As a finding would tell it, whether it is one or not."""
-    turn: int | None
-    """Number of the event in its session, from 1; None when the session has ended since."""
+    turn: int
+    """Number of the event in its session, from 1."""
     segments: list[Segment]
     features: list[tuple[str, float]]
     """What the sequence model sees of the event, and the share of its error; the least expected first."""
@@ -61,72 +58,60 @@ class Seen(Exception):
         self.watched = watched
 
 
-class WatchingCore(Core):
-    """A core that raises `Seen` once the event has been scored.
-
-    The event's numbers are those of any other core: it is only looked at, after everything has been decided.
+class Watcher:
+    """Raises `Seen` once the event has been scored; a core's `watch`.
 
     Parameters
     ----------
     event_id
         Of the event.
+    settings
+        By which the core decides.
+    classes
+        Of known attacks, as the release names them.
     """
 
-    def __init__(self, settings: Settings, release: Release, embedder: Embeds, event_id: str) -> None:
-        super().__init__(settings, release, embedder)
+    def __init__(self, event_id: str, settings: Settings, classes: Sequence[str]) -> None:
         self._event_id = event_id
-        self._given = settings
+        self._settings = settings
+        self._classes = classes
 
-    def _report(
-        self,
-        placed: Timed,
-        given: ScoreInput,
-        scores: Scores,
-        new: NewContent,
-        contents: Sequence[Content],
-        outcome: Outcome,
-    ) -> None:
-        super()._report(placed, given, scores, new, contents, outcome)
-        batch = placed.batch
-        for at, event in enumerate(placed.live.tolist()):
-            if batch.heads[event].event_id != self._event_id:
+    def __call__(self, scored: Scored, outcome: Outcome) -> None:
+        """Look for the event in a batch."""
+        for at, event in enumerate(scored.placed.live.tolist()):
+            if scored.placed.batch.heads[event].event_id != self._event_id:
                 continue
-            core_time_ms = int(placed.core_time_ms[event])
             watched = Watched(
                 score=orjson.loads(outcome.scores[event].value),
-                explained=anomaly(batch, event, at, core_time_ms, given, scores, new, contents),
-                turn=self._turn(placed, at),
-                segments=_segments(at, given, scores, new, contents),
-                features=_features(scores.feature_error[at]),
-                session_fpr=self._given.decision.session_fpr,
-                grace_sessions=self._given.learning.grace_sessions,
+                explained=anomaly(scored, event, at, self._classes),
+                turn=int(scored.suspicion.turn[at]),
+                segments=_segments(at, scored, self._classes),
+                features=_features(scored.scores.feature_error[at]),
+                session_fpr=self._settings.decision.session_fpr,
+                grace_sessions=self._settings.learning.grace_sessions,
             )
             raise Seen(watched)
 
-    def _turn(self, placed: Timed, at: int) -> int | None:
-        batch, live = placed.batch, placed.live.tolist()
-        names = [(int(batch.partition[i]), batch.heads[i].tenant, batch.heads[i].session) for i in live[at:]]
-        row = int(self._state.sessions.find(names[:1])[0])
-        turn = int(self._state.sessions["events"][row]) - names[1:].count(names[0]) if row >= 0 else 0
-        return turn if turn > 0 else None
 
-
-def _segments(
-    at: int, given: ScoreInput, scores: Scores, new: NewContent, contents: Sequence[Content]
-) -> list[Segment]:
+def _segments(at: int, scored: Scored, classes: Sequence[str]) -> list[Segment]:
     """The event's new segments in the order of its messages."""
+    given, new = scored.given, scored.new
     index = np.flatnonzero(given.segment_event == at).tolist()
     mine = np.flatnonzero((new.event == at) & new.unseen).tolist()
-    texts = [(text, int(new.message[i])) for i in mine for text in contents[i].texts]
+    texts = [(text, int(new.message[i])) for i in mine for text in scored.contents[i].texts]
     return [
-        Segment(
-            role=ROLES[int(given.segment_role[i])],
-            message_index=message,
-            text=text,
-            measures={"distance": float(scores.distance[i])} if int(given.segment_role[i]) in HEARD else {},
-        )
+        Segment(ROLES[int(given.segment_role[i])], message, text, _measures(i, scored, classes))
         for i, (text, message) in zip(index, texts, strict=True)
     ]
+
+
+def _measures(segment: int, scored: Scored, classes: Sequence[str]) -> dict[str, float]:
+    if int(scored.given.segment_role[segment]) not in HEARD:
+        return {}
+    judged = zip(("role log-odds", *classes), scored.given.segment_judged[segment].tolist(), strict=True)
+    return {"distance": float(scored.scores.distance[segment])} | {
+        name: value for name, value in judged if value == value
+    }
 
 
 def _features(error: NDArray[np.float32]) -> list[tuple[str, float]]:

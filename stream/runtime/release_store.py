@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from models.autoencoder import SequenceBank
 from models.calibration import Calibration
 from models.novelty import Novelty
+from models.text_models import TextModels
+from models.volume import Volume
 from schemas.manifest import CalibrationMeta, Manifest, StoredFile, TrainingInput
 from stream.config import Settings
 from stream.errors import StateError, UsageError
@@ -27,8 +29,10 @@ from stream.runtime.signing import sign, verify
 from stream.state.schema import FEATURE_SCHEMA, FEATURES, KINDS, STATE_SCHEMA, WINDOW, tenant_table
 
 MANIFEST = "manifest.json"
-BANK, CALIBRATION, WARM, TENANTS = "bank.safetensors", "calibration.safetensors", "warm.safetensors", "tenants.json"
-_FILES = (BANK, CALIBRATION, WARM, TENANTS)
+BANK, TEXTS, VOLUME = "bank.safetensors", "texts.safetensors", "volume.safetensors"
+CALIBRATION = "calibration.safetensors"
+WARM, TENANTS = "warm.safetensors", "tenants.json"
+_FILES = (BANK, TEXTS, VOLUME, CALIBRATION, WARM, TENANTS)
 _RETRAIN = "Name another release, or make it anew with 'tidegate train'."
 
 
@@ -101,9 +105,11 @@ def write_release(
     names = [name for name, _ in sorted(release.warm_rows.items(), key=lambda item: item[1])]
     contents = {
         BANK: _packed(release.bank.arrays),
+        TEXTS: _packed(release.texts.to_arrays()),
+        VOLUME: _packed(release.volume.to_arrays()),
         CALIBRATION: _packed(calibration),
         WARM: _packed(release.warm),
-        TENANTS: orjson.dumps(names),
+        TENANTS: orjson.dumps([[name, release.sessions_per_day.get(name, 0.0)] for name in names]),
     }
     manifest = Manifest(
         name="",
@@ -200,6 +206,8 @@ def _release(manifest: Manifest, bodies: Mapping[str, bytes], space_id: str | No
             raise _Refused(f"{name} must be {own}, as this version and its settings have it; it is {theirs}")
     try:
         bank = SequenceBank(_unpacked(bodies[BANK], BANK))
+        texts = TextModels.from_arrays(_unpacked(bodies[TEXTS], TEXTS))
+        volume = Volume(_unpacked(bodies[VOLUME], VOLUME))
         meta = msgspec.to_builtins(manifest.calibration)
         calibration = Calibration.from_arrays(_unpacked(bodies[CALIBRATION], CALIBRATION), meta)
     except ValueError as error:
@@ -220,10 +228,13 @@ def _release(manifest: Manifest, bodies: Mapping[str, bytes], space_id: str | No
         feature_schema=manifest.feature_schema,
         state_schema=manifest.state_schema,
         bank=bank,
+        texts=texts,
+        volume=volume,
         calibration=calibration,
         adapters=rows if bank.shape.tenants else {},
         warm=warm,
         warm_rows=rows,
+        sessions_per_day=tenants,
     )
 
 
@@ -242,12 +253,14 @@ def _check_warm(warm: Mapping[str, NDArray[Any]], tenants: int) -> None:
             )
 
 
-def _tenants(body: bytes) -> list[str]:
+def _tenants(body: bytes) -> dict[str, float]:
+    """Sessions a day by tenant, in the order of their rows."""
     try:
-        tenants = msgspec.json.decode(body, type=list[str])
+        pairs = msgspec.json.decode(body, type=list[tuple[str, Annotated[float, msgspec.Meta(ge=0)]]])
     except msgspec.DecodeError as error:
-        raise _Refused(f"{TENANTS} must be a JSON array of names: {error}") from error
-    if len(set(tenants)) != len(tenants):
+        raise _Refused(f"{TENANTS} must be a JSON array of [name, sessions a day]: {error}") from error
+    tenants = dict(pairs)
+    if len(tenants) != len(pairs):
         raise _Refused(f"{TENANTS} must name each tenant once")
     return tenants
 
@@ -256,7 +269,7 @@ def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     from safetensors.numpy import save
 
     # No metadata: safetensors orders it at random, and one input would not give one file.
-    return save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
+    return save({name: np.asarray(arrays[name], order="C") for name in sorted(arrays)})
 
 
 def _unpacked(body: bytes, name: str) -> dict[str, NDArray[Any]]:

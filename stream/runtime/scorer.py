@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from threading import Timer
 from typing import Any, Protocol
 
 import orjson
@@ -41,6 +43,9 @@ class Cursor(HasCursor, Protocol):
     @property
     def config_hash(self) -> str:
         """Of the configuration that results depend on."""
+
+
+_WARM_AFTER_SECONDS = 15.0
 
 
 class ScoringCore(Protocol):
@@ -158,6 +163,10 @@ class ScorePipeline:
         self._core = self._serving.core
         self._topics = self._make_topics(self._serving.release)
         self._restorer = self._make_restorer(self._core)
+        # Seconds of import that no tenant needs before its 256th event; by then it is there.
+        later = Timer(_WARM_AFTER_SECONDS, import_module, ("river.drift",))
+        later.daemon = True
+        later.start()
         self._metrics.release_info.labels(self._serving.release, self._serving.space_id).set(1)
         # Where there are trusted keys, a release that none of them vouches for is not loaded.
         self._metrics.release_verified.set(bool(self._settings.release.trusted_keys))

@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from schemas.manifest import InputFile, InputRange, Manifest, TrainingInput
 from stream.config import Settings
 from stream.errors import StateError, UsageError
+from stream.release import Release
 from stream.runtime.embedders import load_embedder
 from stream.runtime.release_store import check_replaceable, load_release, read_manifest, write_release
 from stream.runtime.signing import sign
 from stream.state.schema import FEATURE_SCHEMA, STATE_SCHEMA
+from stream.steps.content import Embeds
+from stream.training.attacks import AttackTexts, collect_attacks
 from stream.training.events import Gathered, TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
 from stream.training.train import Effort, train
@@ -54,11 +54,12 @@ def run(settings: Settings, arguments: Namespace) -> int:
         sign(b"", Path(settings.release.signing_key_file))
     embedder = load_embedder(settings.embedder)
     parent = _parent(arguments.base, settings, embedder.space_id)
-    backbone = _backbone(arguments, settings, embedder.space_id)
+    base = _base(arguments, settings, embedder.space_id)
 
     tally = Tally()
     progress("reading the input")
     events, read = _events(settings, arguments, tally)
+    attacks = _attacks(arguments, settings, embedder)
     trained = train(
         events,
         embedder,
@@ -68,7 +69,9 @@ def run(settings: Settings, arguments: Namespace) -> int:
         labelled=tally.labelled,
         processes=arguments.nproc,
         effort=replace(EFFORT, adapter_steps=0) if arguments.task == "population" else EFFORT,
-        backbone=backbone,
+        base=base,
+        adapters_only=arguments.task == "adapters",
+        attacks=attacks,
         progress=progress,
     )
     data = TrainingInput(
@@ -93,7 +96,7 @@ def run(settings: Settings, arguments: Namespace) -> int:
         git_revision=_git_revision(),
         settings=settings,
     )
-    if backbone is not None and parent is not None and parent.data.events_sha256 == data.events_sha256:
+    if arguments.task == "adapters" and parent is not None and parent.data.events_sha256 == data.events_sha256:
         progress(
             "--base was trained on this very input: no session is held out from its backbone, and more will be found "
             "than decision.session_fpr says. Name input that came after it."
@@ -137,13 +140,25 @@ def _topic(settings: Settings, arguments: Namespace) -> tuple[Iterator[Gathered]
     return records(), read
 
 
-def _backbone(arguments: Namespace, settings: Settings, space_id: str) -> dict[str, NDArray[Any]] | None:
-    """The bank whose adapters are to be fitted, with --task adapters."""
-    if arguments.task != "adapters":
+def _attacks(arguments: Namespace, settings: Settings, embedder: Embeds) -> AttackTexts | None:
+    """Labelled attacks of the input, with --task attack-classifier."""
+    if arguments.task != "attack-classifier":
         return None
+    found = collect_attacks(arguments.input or [], embedder, settings)
+    if found is None:
+        raise UsageError(
+            "--task attack-classifier needs sessions of label attack in --input, in the corpus layout; there are none."
+        )
+    return found
+
+
+def _base(arguments: Namespace, settings: Settings, space_id: str) -> Release | None:
+    """The release to go on from."""
     if arguments.base is None:
-        raise UsageError("--task adapters needs --base: the release whose backbone they are fitted on.")
-    return load_release(arguments.base, settings, space_id).bank.arrays
+        if arguments.task == "adapters":
+            raise UsageError("--task adapters needs --base: the release whose backbone they are fitted on.")
+        return None
+    return load_release(arguments.base, settings, space_id)
 
 
 def _parent(base: str | None, settings: Settings, space_id: str) -> Manifest | None:

@@ -1,9 +1,10 @@
 """Findings that are not closed: what each has gathered, and when quiet closes it."""
 
 import heapq
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 import orjson
@@ -19,8 +20,12 @@ NAMES_MAX = 32
 """Tools, and models, that a finding lists: a caller chooses how many there are."""
 NAME_CHARS_MAX = 128
 
-Entity = tuple[int, str, str]
-"""Partition, tenant, session."""
+RELATED_MAX = 16
+"""Other open findings of the same key that a finding names, the latest."""
+
+EntityType = Literal["session", "key", "tenant"]
+Entity = tuple[int, str, EntityType, str]
+"""Partition, tenant, type, and what names it there: a session, a key's hash, the tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,13 @@ class Anomaly:
     ip: str | None
     model: str | None
     tools: tuple[str, ...]
+    session: str | None = None
+    turn: int = 0
+    """Number of the event in its session, from 1."""
+    suspicious_turn: int = 0
+    """Of the first event of the session that was at all suspicious."""
+    suspicious_ms: int = 0
+    """Its event time."""
 
 
 class OpenFinding(msgspec.Struct):
@@ -67,12 +79,19 @@ class OpenFinding(msgspec.Struct):
     models: list[str]
     tools: list[str]
     traceparent: str | None
-    v: int = 1
+    session: str | None = None
+    turn: int = 0
+    """Of the event that opened it."""
+    suspicious_turn: int = 0
+    suspicious_ms: int = 0
+    related: list[str] = []
+    """Uids of other findings of the same key that were open when this one was last written."""
+    v: int = 2
 
 
 @dataclass(slots=True)
 class OpenFindings:
-    """One open finding per session, of every partition.
+    """One open finding per entity, of every partition.
 
     Parameters
     ----------
@@ -85,6 +104,11 @@ class OpenFindings:
     _timers: dict[int, list[tuple[int, Entity]]] = field(default_factory=dict)
     _changed: set[Entity] = field(default_factory=set)
     _stored: set[Entity] = field(default_factory=set)
+    _of_key: dict[tuple[int, str, str], list[tuple[int, str]]] = field(default_factory=dict)
+    """Partition, tenant and key -> when its open findings were created, and their uids, sorted."""
+
+    def __contains__(self, entity: Entity) -> bool:
+        return entity in self._open
 
     def due(self, partition: int, core_time_ms: int) -> list[tuple[int, Entity]]:
         """Findings of a partition that close at or before this time: (due, entity), in that order."""
@@ -110,30 +134,51 @@ class OpenFindings:
     def close(self, entity: Entity) -> OpenFinding:
         """Close an open finding after its quiet time: its last revision."""
         finding = self._open.pop(entity)
+        self._relate(entity, finding)
+        self._unlist(entity, finding)
         self._changed.add(entity)
         finding.revision += 1
         return finding
 
     def flag(self, anomaly: Anomaly) -> tuple[OpenFinding, Literal[1, 2]]:
-        """Open a finding for the anomaly's session (1), or update the one that is open (2)."""
+        """Open a finding for the anomaly's entity (1), or update the one that is open (2)."""
         entity = anomaly.entity
         finding = self._open.get(entity)
         activity: Literal[1, 2] = 2
         if finding is None:
             activity = 1
             finding = self._open[entity] = _opened(anomaly)
+            self._list(entity, finding)
             heapq.heappush(self._timers.setdefault(entity[0], []), (anomaly.core_time_ms + self.quiet_ms, entity))
         else:
             _updated(finding, anomaly)
+        self._relate(entity, finding)
         self._changed.add(entity)
         return finding, activity
+
+    def _relate(self, entity: Entity, finding: OpenFinding) -> None:
+        """Note which other findings of its key are open."""
+        latest = self._of_key.get((entity[0], entity[1], finding.key_hash or ""), [])[-RELATED_MAX - 1 :]
+        finding.related = [uid for _, uid in latest if uid != finding.uid][-RELATED_MAX:]
+
+    def _list(self, entity: Entity, finding: OpenFinding) -> None:
+        if finding.key_hash:
+            insort(self._of_key.setdefault((*entity[:2], finding.key_hash), []), (finding.created_ms, finding.uid))
+
+    def _unlist(self, entity: Entity, finding: OpenFinding) -> None:
+        place = (*entity[:2], finding.key_hash or "")
+        others = self._of_key.get(place, [])
+        at = bisect_left(others, (finding.created_ms, finding.uid))
+        del others[at : at + 1]
+        if not others:
+            self._of_key.pop(place, None)
 
     def changes(self) -> list[StateChange]:
         """State rows of the findings that changed since the last call."""
         out = []
         for entity in sorted(self._changed):
             finding = self._open.get(entity)
-            key = orjson.dumps(["finding", entity[1], "session", entity[2]])
+            key = orjson.dumps(["finding", *entity[1:]])
             if finding is not None:
                 out.append(StateChange(entity[0], key, msgspec.json.encode(finding)))
                 self._stored.add(entity)
@@ -158,23 +203,34 @@ class OpenFindings:
                 f"open finding {list(ids)!r} in partition {partition} cannot be read: {error}. "
                 "Rebuild the partition's state, see docs/runbook.md."
             ) from error
-        entity = (partition, ids[0], ids[2])
+        entity = _entity(partition, ids)
         self._open[entity] = finding
+        self._list(entity, finding)
         self._stored.add(entity)
         heapq.heappush(self._timers.setdefault(partition, []), (finding.last_core_ms + self.quiet_ms, entity))
 
     def drop(self, partition: int) -> None:
         """Forget a partition."""
         for entity in [entity for entity in self._open if entity[0] == partition]:
-            del self._open[entity]
+            self._unlist(entity, self._open.pop(entity))
         self._changed = {entity for entity in self._changed if entity[0] != partition}
         self._stored = {entity for entity in self._stored if entity[0] != partition}
         self._timers.pop(partition, None)
 
 
+def _entity(partition: int, ids: Sequence[str]) -> Entity:
+    for kind in get_args(EntityType):
+        if ids[1] == kind:
+            return partition, ids[0], kind, ids[2]
+    raise StateError(
+        f"open finding {list(ids)!r} in partition {partition} must be about one of {', '.join(get_args(EntityType))}. "
+        "Rebuild the partition's state, see docs/runbook.md."
+    )
+
+
 def _opened(anomaly: Anomaly) -> OpenFinding:
     return OpenFinding(
-        uid=finding_uid(anomaly.entity[1], "session", anomaly.entity[2], anomaly.event_id),
+        uid=finding_uid(*anomaly.entity[1:], anomaly.event_id),
         opening_event_id=anomaly.event_id,
         revision=1,
         count=1,
@@ -194,6 +250,10 @@ def _opened(anomaly: Anomaly) -> OpenFinding:
         models=_names([], [anomaly.model] if anomaly.model else []),
         tools=_names([], anomaly.tools),
         traceparent=anomaly.traceparent.decode("latin-1") if anomaly.traceparent else None,
+        session=anomaly.session,
+        turn=anomaly.turn,
+        suspicious_turn=anomaly.suspicious_turn,
+        suspicious_ms=anomaly.suspicious_ms,
     )
 
 

@@ -1,6 +1,7 @@
 """What a partition has besides rows: its time, its place, and its timers."""
 
 import heapq
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -8,6 +9,25 @@ import msgspec
 from stream.state.dedup import Dedup
 from stream.state.schema import NEVER_MS
 from stream.state.table import SessionKey
+
+_DAY_MS = 86_400_000
+
+
+class Allowance(msgspec.Struct):
+    """New findings that are left: as much as a day brings at most, and always room for one."""
+
+    left: float
+    core_ms: int
+
+    def take(self, daily: float, core_time_ms: int) -> bool:
+        """Spend one, if there is one; what a day brings comes in evenly over core time."""
+        passed = max(0, core_time_ms - self.core_ms)
+        self.left = min(max(daily, 1.0), self.left + daily * passed / _DAY_MS)
+        self.core_ms = max(self.core_ms, core_time_ms)
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
 
 
 class Cursor(msgspec.Struct, frozen=True):
@@ -22,7 +42,8 @@ class Cursor(msgspec.Struct, frozen=True):
     release: str
     config_hash: str
     journal_seq: int
-    v: int = 1
+    allowances: dict[str, Allowance] = {}
+    v: int = 2
 
 
 CURSOR_KEY = b'["cursor"]'
@@ -41,6 +62,8 @@ class Partition:
     release: str = ""
     config_hash: str = ""
     journal_seq: int = 0
+    allowances: dict[str, Allowance] = field(default_factory=dict)
+    """What is left of the budget, by whose it is (`stream.steps.decide`)."""
     session_timers: list[tuple[int, SessionKey]] = field(default_factory=list)
     """A heap of (due, session): early ones are looked up again and pushed back, so an event costs no push."""
 
@@ -54,6 +77,7 @@ class Partition:
             self.release,
             self.config_hash,
             self.journal_seq,
+            _copied(self.allowances),
         )
 
     def take(self, cursor: Cursor) -> None:
@@ -65,6 +89,7 @@ class Partition:
         self.release = cursor.release
         self.config_hash = cursor.config_hash
         self.journal_seq = cursor.journal_seq
+        self.allowances = _copied(cursor.allowances)
 
     def watch(self, due_ms: int, session: SessionKey) -> None:
         """Look at a session again when core time reaches `due_ms`."""
@@ -76,3 +101,8 @@ class Partition:
         while self.session_timers and self.session_timers[0][0] <= core_time_ms:
             out[heapq.heappop(self.session_timers)[1]] = None
         return list(out)
+
+
+def _copied(allowances: Mapping[str, Allowance]) -> dict[str, Allowance]:
+    """What neither a later event nor whoever holds the cursor changes."""
+    return {name: Allowance(each.left, each.core_ms) for name, each in allowances.items()}

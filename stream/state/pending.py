@@ -13,13 +13,13 @@ from stream.record import StateChange
 from stream.state.by_tenant import ByTenant, decode_arrays, encode_arrays, latest
 from stream.state.table import Table, TenantKey
 
-SEGMENTS_MAX = 36
+SEGMENTS_MAX = 24
 """Segments of a tenant that wait for its next learn point, the latest; with a full memory and quarantine they fill its
 32 KiB."""
-CLOSINGS_MAX = 64
-"""Closed sessions that wait: as many as its ring of session maxima holds."""
-_VERSION = 1
-_SEGMENT = np.dtype([("role", "i1"), ("slot", "<i2"), ("owner", "<u8")])
+CLOSINGS_MAX = 40
+"""Closed sessions that wait, the latest."""
+_VERSION = 2
+_SEGMENT = np.dtype([("role", "i1"), ("slot", "<i2"), ("owner", "<u8"), ("key", "<u4")])
 
 
 @dataclass(slots=True)
@@ -29,6 +29,7 @@ class Segments(ByTenant):
     role: NDArray[np.int8]
     slot: NDArray[np.int16]
     owner: NDArray[np.uint64]
+    key: NDArray[np.uint32]
     vector: NDArray[np.int8]
     """(n, d)"""
 
@@ -40,6 +41,7 @@ class Segments(ByTenant):
             np.zeros(0, np.int8),
             np.zeros(0, np.int16),
             np.zeros(0, np.uint64),
+            np.zeros(0, np.uint32),
             np.zeros((0, dim), np.int8),
         )
 
@@ -50,7 +52,7 @@ class Segments(ByTenant):
 
     def lesson(self, rows: NDArray[np.int64]) -> Lesson:
         """As the memories of `rows` (sorted) learn them."""
-        return Lesson(np.searchsorted(rows, self.row), self.role, self.slot, self.vector, self.owner)
+        return Lesson(np.searchsorted(rows, self.row), self.role, self.slot, self.vector, self.owner, self.key)
 
 
 @dataclass(slots=True)
@@ -178,14 +180,15 @@ def _outdated(rows: list[_Row]) -> list[_Row]:
 def _encode(segments: Segments, closings: Closings) -> bytes:
     heads = np.empty(len(segments.row), _SEGMENT)
     heads["role"], heads["slot"], heads["owner"] = segments.role, segments.slot, segments.owner
+    heads["key"] = segments.key
     # A repetition only strengthens its slot: its vector is not needed again.
     vectors = segments.vector[segments.slot < 0]
-    return encode_arrays(_VERSION, maxima=closings.maxima.astype("<f8"), segments=heads, vectors=vectors)
+    return encode_arrays(_VERSION, maxima=closings.maxima.astype("<f4"), segments=heads, vectors=vectors)
 
 
 def _decode(value: bytes, dim: int, kinds: int, where: str) -> tuple[Segments, Closings]:
     stored = decode_arrays(
-        value, _VERSION, where, segments=(_SEGMENT, (-1,)), vectors=(np.int8, (-1, dim)), maxima=("<f8", (-1, kinds))
+        value, _VERSION, where, segments=(_SEGMENT, (-1,)), vectors=(np.int8, (-1, dim)), maxima=("<f4", (-1, kinds))
     )
     heads, vectors, maxima = stored["segments"], stored["vectors"], stored["maxima"]
     if len(vectors) != int((heads["slot"] < 0).sum()):
@@ -200,6 +203,7 @@ def _decode(value: bytes, dim: int, kinds: int, where: str) -> tuple[Segments, C
         heads["role"].copy(),
         heads["slot"].astype(np.int16),
         heads["owner"].astype(np.uint64),
+        heads["key"].astype(np.uint32),
         every,
     )
     return segments, Closings(np.zeros(len(maxima), np.int64), maxima.astype(np.float64))

@@ -18,8 +18,8 @@ QUARANTINE_MAX = 12
 
 Were the latest kept, a topic told more than so often in `learning.quarantine_days` would push itself out for ever, and
 never be learned."""
-_VERSION = 1
-_SEGMENT = np.dtype([("role", "i1"), ("owner", "<u8"), ("due_ms", "<i8")])
+_VERSION = 2
+_SEGMENT = np.dtype([("role", "i1"), ("owner", "<u8"), ("key", "<u4"), ("due_ms", "<i8")])
 _UNWRITTEN = -1
 
 
@@ -29,6 +29,7 @@ class Flagged(ByTenant):
 
     role: NDArray[np.int8]
     owner: NDArray[np.uint64]
+    key: NDArray[np.uint32]
     vector: NDArray[np.int8]
     """(n, d)"""
     due_ms: NDArray[np.int64]
@@ -45,7 +46,7 @@ class Flagged(ByTenant):
     def of(cls, segments: Segments, due_ms: NDArray[np.int64]) -> "Flagged":
         """Segments that no state row holds yet."""
         number = np.full(len(segments.row), _UNWRITTEN, np.int64)
-        return cls(segments.row, segments.role, segments.owner, segments.vector, due_ms, number)
+        return cls(segments.row, segments.role, segments.owner, segments.key, segments.vector, due_ms, number)
 
 
 class Quarantine:
@@ -148,6 +149,7 @@ def _bounded(flagged: Flagged) -> Flagged:
 def _encode(flagged: Flagged) -> bytes:
     heads = np.empty(len(flagged.row), _SEGMENT)
     heads["role"], heads["owner"], heads["due_ms"] = flagged.role, flagged.owner, flagged.due_ms
+    heads["key"] = flagged.key
     return encode_arrays(_VERSION, segments=heads, vectors=flagged.vector)
 
 
@@ -161,4 +163,5 @@ def _decode(value: bytes, dim: int, where: str) -> Flagged:
             "Rebuild the partition's state, see docs/runbook.md."
         )
     role, owner, due_ms = heads["role"].copy(), heads["owner"].astype(np.uint64), heads["due_ms"].astype(np.int64)
-    return Flagged(np.zeros(n, np.int64), role, owner, vectors, due_ms, np.zeros(n, np.int64))
+    key = heads["key"].astype(np.uint32)
+    return Flagged(np.zeros(n, np.int64), role, owner, key, vectors, due_ms, np.zeros(n, np.int64))

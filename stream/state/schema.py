@@ -1,14 +1,50 @@
 """What a release and stored state must agree on: signals, features, and the columns of tenants and sessions."""
 
+import numpy as np
+
 from models.novelty import Novelty
+from models.provenance import PASSAGES, SAID_BITS, WORDS
 from stream.batch import DIGEST_BYTES
+from stream.state import drift, volume
 from stream.state.table import Column, Family, SessionKey, Table, TenantKey
 
-KINDS = ("novelty", "tool_novelty", "sequence")
-"""Signals, in the order of every (.., kinds) array: how new is what users say, what tools answer, the session's course.
+SCALE_OF = {
+    "novelty": "tenant",
+    "tool_novelty": "tenant",
+    "sequence": "tenant",
+    "role_surprise": "raised",
+    "provenance": "population",
+    "volume": "tenant",
+    "known_attack": "raised",
+    "tool_known_attack": "raised",
+}
+"""Signals and what each is judged against (`models.signal.SCALES`)."""
+KINDS = tuple(SCALE_OF)
+"""In the order of every (.., kinds) array: how new is what users say, what tools answer, the session's course; whether
+a tool's result speaks like a user; whether the model does what it said; how much, how often, when and from where it is
+called; whether what users say, and what tools answer, is like the text of known attacks.
 
-Users and tools are told apart because their distances are: what is ordinary among search results would be strange from
-a user."""
+Users and tools are told apart because what they say is: what is ordinary among search results would be strange from a
+user."""
+NOVELTY, TOOL_NOVELTY, SEQUENCE, ROLE_SURPRISE, PROVENANCE, VOLUME, KNOWN_ATTACK, TOOL_KNOWN_ATTACK = range(len(KINDS))
+SHARED = np.array([scale != "tenant" for scale in SCALE_OF.values()])
+"""(kinds,) which decide from a tenant's first event on."""
+REMEMBERED = [kind for kind, scale in enumerate(SCALE_OF.values()) if scale != "population"]
+"""Kinds of which a tenant's session maxima are kept."""
+WEIGHTS = {
+    "novelty": 0.7,
+    "tool_novelty": 0.5,
+    "sequence": 0.5,
+    "role_surprise": 1.5,
+    "provenance": 0.8,
+    "volume": 0.5,
+    "known_attack": 1.5,
+    "tool_known_attack": 0.5,
+}
+"""Of signals' surprises beside each other, where not 1: what is often strange for no reason counts less than what
+hardly ever is (docs/decisions/0012)."""
+ATOMS = {"provenance": 0.0}
+"""Signals whose least value means that there was nothing, in many sessions."""
 RING = 64
 """Session maxima a tenant keeps for its own location and scale."""
 RING_MAX = 24
@@ -40,7 +76,7 @@ FEATURES = (
 FEATURE_SCHEMA = "1." + str(len(FEATURES)) + "x" + str(WINDOW)
 """What a release's bank must have been trained on."""
 
-STATE_SCHEMA = f"2.{len(KINDS)}.{len(FEATURES)}x{WINDOW}"
+STATE_SCHEMA = f"3.{len(KINDS)}.{len(FEATURES)}x{WINDOW}"
 """What stored rows look like; a release that differs cannot take over."""
 
 
@@ -51,9 +87,11 @@ def tenant_table(novelty: Novelty) -> Table[TenantKey]:
     return Table(
         (
             Family("tenant", 1, (Column("ordinal", "<i8"), Column("sessions", "<i8"))),
+            Family("volume", 1, volume.TENANT_COLUMNS),
+            Family("drift", 1, drift.tenant_columns(kinds)),
             Family(
                 "learned",
-                2,
+                3,
                 (
                     Column("learned_at", "<i8"),
                     Column("learned_core_ms", "<i8"),
@@ -66,6 +104,9 @@ def tenant_table(novelty: Novelty) -> Table[TenantKey]:
                     Column("roles", "i1", (slots,), -1, counted_by="used"),
                     Column("weights", "<f4", (slots,), counted_by="used"),
                     Column("owners", "<u8", (slots,), counted_by="used"),
+                    Column("keys", "<u4", (slots,), counted_by="used"),
+                    *volume.LEARNED_COLUMNS,
+                    *drift.learned_columns(kinds),
                 ),
             ),
         )
@@ -78,19 +119,29 @@ def session_table() -> Table[SessionKey]:
         (
             Family(
                 "session",
-                1,
+                2,
                 (
                     Column("session_ordinal", "<i8"),
                     Column("last_core_ms", "<i8"),
                     Column("last_event_ms", "<i8"),
                     Column("events", "<i8"),
                     Column("session_maxima", "<f8", (len(KINDS),), float("nan")),
+                    Column("suspicious_turn", "<i4"),
+                    Column("suspicious_ms", "<i8"),
                     Column("head_length", "<i4", (2,)),
                     Column("head_hash", "u1", (2, DIGEST_BYTES)),
                     Column("ring_used", "<i4"),
                     Column("ring", "u1", (RING_MAX, DIGEST_BYTES), counted_by="ring_used"),
                     Column("window_used", "<i4"),
                     Column("window", "i1", (WINDOW - 1, len(FEATURES)), counted_by="window_used"),
+                    Column("told_count", "<i8"),
+                    Column("told_used", "<i4"),
+                    Column("told_hash", "<u4", (PASSAGES, WORDS), counted_by="told_used"),
+                    Column("told_weight", "u1", (PASSAGES, WORDS), counted_by="told_used"),
+                    Column("told_role", "<i2", (PASSAGES,), counted_by="told_used"),
+                    Column("said_used", "<i4"),
+                    Column("said", "u1", (SAID_BITS // 8,), counted_by="said_used"),
+                    *volume.SESSION_COLUMNS,
                 ),
             ),
         )

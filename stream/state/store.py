@@ -16,9 +16,29 @@ from stream.state.quarantine import Quarantine
 from stream.state.schema import KINDS, session_table, tenant_table
 
 _REBUILD = "Rebuild the partition's state, see docs/runbook.md."
-_LOAD_ORDER = {"tenant": 0, "learned": 0, "session": 1, "finding": 1, "pending": 2, "quarantine": 2, "dedup": 2}
+_LOAD_ORDER = {
+    "tenant": 0,
+    "volume": 0,
+    "drift": 0,
+    "learned": 0,
+    "session": 1,
+    "finding": 1,
+    "pending": 2,
+    "quarantine": 2,
+    "dedup": 2,
+}
 """Tenants before what waits for them, or is held back from them."""
-_IDS = {"tenant": 1, "learned": 1, "session": 2, "finding": 3, "pending": 2, "quarantine": 2, "dedup": 1}
+_IDS = {
+    "tenant": 1,
+    "volume": 1,
+    "drift": 1,
+    "learned": 1,
+    "session": 2,
+    "finding": 3,
+    "pending": 2,
+    "quarantine": 2,
+    "dedup": 1,
+}
 """How many strings name a row of a kind."""
 _NUMBERED = ("pending", "quarantine", "dedup")
 """Kinds whose last id is a number."""
@@ -123,7 +143,7 @@ class State:
         self._touched.discard(partition)
 
     def _load(self, held: Partition, kind: str, ids: list[str], value: bytes) -> None:
-        if kind in ("tenant", "learned"):
+        if kind in ("tenant", "volume", "drift", "learned"):
             self.tenants.load(held.number, kind, ids, value)
         elif kind == "session":
             row = self.sessions.load(held.number, kind, ids, value)

@@ -1,6 +1,7 @@
 """Events of a batch -> the arrays that scoring takes, with what the state knows of their tenants and sessions."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -44,6 +45,8 @@ def score_input(
     core_time_ms: NDArray[np.int64],
     tenant: NDArray[np.int64],
     adapter: NDArray[np.int64],
+    provenance: NDArray[np.float64],
+    keys: Sequence[str | None],
     state: State,
     dim: int,
 ) -> ScoreInput:
@@ -54,6 +57,7 @@ def score_input(
     counts = np.fromiter((len(part.texts) for part in parts), np.int64, len(parts))
     event = np.repeat(new.event[heard], counts)
     owner = np.fromiter((_owner(key[2]) for key in runs.keys), np.uint64, len(runs.keys))
+    judged = np.concatenate([part.judged for part in parts]) if parts else np.zeros((0, 1), np.float32)
     return ScoreInput(
         tenant=tenant,
         core_time_ms=core_time_ms,
@@ -65,11 +69,14 @@ def score_input(
         windows=windows,
         lengths=lengths,
         adapter=adapter,
+        provenance=provenance,
         segment_event=event,
         segment_role=np.concatenate([part.roles for part in parts]) if parts else np.zeros(0, np.int8),
+        segment_judged=judged,
         segment_chars=np.concatenate([part.lengths for part in parts]) if parts else np.zeros(0, np.float32),
         segment_vector=np.concatenate([part.vectors for part in parts]) if parts else np.zeros((0, dim), np.int8),
         segment_owner=owner[runs.of_event[event]],
+        segment_key=np.array([_key(text) for text in keys], np.uint32)[event],
     )
 
 
@@ -79,6 +86,14 @@ def carried_maxima(runs: Runs, state: State) -> NDArray[np.float64]:
     goes_on = runs.row >= 0
     maxima[goes_on] = state.sessions["session_maxima"][runs.row[goes_on]]
     return maxima
+
+
+@lru_cache(maxsize=65_536)
+def _key(key_hash: str | None) -> int:
+    """A key's hash in 32 bits, 0 for none."""
+    if key_hash is None:
+        return 0
+    return max(1, int.from_bytes(blake2b(key_hash.encode("utf-8", "surrogatepass"), digest_size=4).digest(), "big"))
 
 
 def _owner(session: str) -> int:

@@ -2,14 +2,17 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Protocol
+from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.provenance import Words, words
 from models.segments import split
+from models.wordpiece import TokenBags
 from schemas.event_head import MessageHead
 from stream.state.schema import TOOL_BUCKETS
 
@@ -19,13 +22,46 @@ ROLES = ("system", "user", "assistant", "tool", "call")
 _ROLE_CODES = {"system": SYSTEM, "developer": SYSTEM, "user": USER, "assistant": ASSISTANT, "tool": TOOL}
 
 
+EMBEDDED = (USER, TOOL, SYSTEM)
+"""Roles whose segments get vectors: the first two are remembered; of system prompts drift tells when they change. What
+the model writes is neither judged nor remembered: it is not whom an attack comes from."""
+JUDGED = (USER, TOOL)
+"""Roles whose segments the text models judge."""
+_WORDS_MAX = 32
+"""Words looked at of a segment, which holds few more."""
+
+
 class Embeds(Protocol):
     """What the content step needs of an embedder."""
 
     dim: int
+    continues: NDArray[np.bool_]
+    """(V,) which tokens go on with a word."""
 
-    def embed_int8(self, texts: Sequence[str]) -> NDArray[np.int8]:
-        """Unit rows times 127, (n, dim), in input order."""
+    @property
+    def vocabulary(self) -> Sequence[str]:
+        """(V,) tokens."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> TokenBags:
+        """Tokens of `texts`, by the packaged vocabulary."""
+        ...
+
+    def embed_int8(self, texts: Sequence[str], bags: TokenBags) -> NDArray[np.int8]:
+        """Unit rows times 127, (n, dim), in input order; `bags` are the texts' tokens."""
+        ...
+
+
+class Judges(Protocol):
+    """What the content step needs of a release's text models."""
+
+    @property
+    def columns(self) -> int:
+        """c, numbers a text."""
+        ...
+
+    def score(self, bags: TokenBags) -> NDArray[np.float32]:
+        """Log-odds (n, c) of texts: first that it speaks like no tool, then of each class of known attacks."""
         ...
 
 
@@ -40,14 +76,24 @@ class Content:
     """(s,): a tool call's arguments are `CALL`, whoever wrote the message."""
     lengths: NDArray[np.float32]
     """(s,) characters."""
-    vectors: NDArray[np.int8]
-    """(s, d)."""
     chars: int
     argument_chars: int
     calls: list[str]
     """Names of the tools called."""
     buckets: NDArray[np.int16]
     """(TOOL_BUCKETS,), calls by hashed tool name."""
+    call_digests: list[bytes]
+    """Of each call, what names tool and arguments."""
+    values: list[str]
+    """Segments of the values that tool calls pass, without their names."""
+    vectors: NDArray[np.int8] = field(default_factory=lambda: np.zeros((0, 0), np.int8))
+    """(s, d), 0 for roles that are not `EMBEDDED`."""
+    judged: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    """(s, c) by the text models, NaN for roles that are not `JUDGED`."""
+    words: Words = field(default_factory=lambda: Words(np.zeros((0, 0), np.uint32), np.zeros((0, 0), np.uint8)))
+    """(s,) of the segments."""
+    asked: Words = field(default_factory=lambda: Words(np.zeros((0, 0), np.uint32), np.zeros((0, 0), np.uint8)))
+    """Of `values`."""
 
 
 class ContentReader:
@@ -57,28 +103,31 @@ class ContentReader:
     ----------
     embedder
         Of the release's space.
+    judges
+        The release's text models.
     cache_max
         Messages kept, least recently used first out.
     """
 
-    def __init__(self, embedder: Embeds, cache_max: int = 20_000) -> None:
+    def __init__(self, embedder: Embeds, judges: Judges, cache_max: int = 20_000) -> None:
         self._embedder = embedder
+        self._judges = judges
         self._cache: OrderedDict[str, Content] = OrderedDict()
         self._cache_max = cache_max
         self.hits = 0
         self.misses = 0
 
     def read(self, messages: Sequence[MessageHead]) -> list[Content]:
-        """Contents of `messages`, in their order; all that are new are embedded in one call."""
+        """Contents of `messages`, in their order; all that are new are embedded and judged in one call."""
         cache = self._cache
         found = {message.digest: cache.get(message.digest) for message in messages}
         fresh: dict[str, Content] = {}
         for message in messages:
             if found[message.digest] is None and message.digest not in fresh:
-                fresh[message.digest] = _segmented(message)
+                fresh[message.digest] = segmented(message)
         self.misses += len(fresh)
         self.hits += len(messages) - len(fresh)
-        self._embed(list(fresh.values()))
+        self._understand(list(fresh.values()))
         for digest, content in found.items():
             if content is None:
                 cache[digest] = fresh[digest]
@@ -89,20 +138,41 @@ class ContentReader:
             cache.popitem(last=False)
         return out
 
-    def _embed(self, contents: list[Content]) -> None:
+    def _understand(self, contents: list[Content]) -> None:
+        """Vectors, judgements and words of new contents; the models see all of them at once."""
+        if not contents:
+            return
         texts = [text for content in contents for text in content.texts]
-        vectors = self._embedder.embed_int8(texts) if texts else np.zeros((0, self._embedder.dim), np.int8)
-        at = 0
+        role = np.concatenate([content.roles for content in contents])
+        bags = self._embedder.encode(texts)
+        told = words(bags, self._embedder.continues, _WORDS_MAX)
+        vectors = np.zeros((len(texts), self._embedder.dim), np.int8)
+        judged = np.full((len(texts), self._judges.columns), np.nan, np.float32)
+        seen, heard = np.flatnonzero(np.isin(role, EMBEDDED)), np.flatnonzero(np.isin(role, JUDGED))
+        if len(seen):
+            vectors[seen] = self._embedder.embed_int8([texts[i] for i in seen.tolist()], bags.take(seen))
+        if len(heard):
+            judged[heard] = self._judges.score(bags.take(heard))
+        values = [text for content in contents for text in content.values]
+        asked = words(self._embedder.encode(values), self._embedder.continues, _WORDS_MAX)
+        at = value_at = 0
         for content in contents:
-            content.vectors = vectors[at : at + len(content.texts)]
-            at += len(content.texts)
+            mine_too = slice(at, at + len(content.texts))
+            theirs = slice(value_at, value_at + len(content.values))
+            content.vectors, content.judged = vectors[mine_too], judged[mine_too]
+            content.words = Words(told.hash[mine_too], told.weight[mine_too])
+            content.asked = Words(asked.hash[theirs], asked.weight[theirs])
+            at, value_at = mine_too.stop, theirs.stop
 
 
-def _segmented(message: MessageHead) -> Content:
+def segmented(message: MessageHead) -> Content:
+    """What a message says, before any model has seen it."""
     role = _ROLE_CODES.get(message.role, USER)
     texts: list[str] = []
     roles: list[int] = []
     calls: list[str] = []
+    digests: list[bytes] = []
+    values: list[str] = []
     chars = argument_chars = 0
     for part in message.parts:
         if part.type == "reasoning":
@@ -112,6 +182,8 @@ def _segmented(message: MessageHead) -> Content:
             name, arguments = part.name or "", part.arguments or ""
             calls.append(name)
             argument_chars += len(arguments)
+            digests.append(blake2b(f"{name}\x1f{arguments}".encode("utf-8", "surrogatepass"), digest_size=8).digest())
+            values += split(_values(arguments))
             pieces, code = split(f"{name} {arguments}"), CALL
         else:
             text = part.text or part.response or ""
@@ -123,13 +195,44 @@ def _segmented(message: MessageHead) -> Content:
     for name in calls:
         buckets[blake2b(name.encode("utf-8", "surrogatepass"), digest_size=1).digest()[0] % TOOL_BUCKETS] += 1
     return Content(
-        role,
-        texts,
-        np.array(roles, np.int8),
-        np.array([len(text) for text in texts], np.float32),
-        np.zeros((0, 0), np.int8),
-        chars,
-        argument_chars,
-        calls,
-        buckets,
+        role=role,
+        texts=texts,
+        roles=np.array(roles, np.int8),
+        lengths=np.array([len(text) for text in texts], np.float32),
+        chars=chars,
+        argument_chars=argument_chars,
+        calls=calls,
+        buckets=buckets,
+        call_digests=digests,
+        values=values,
     )
+
+
+def _values(arguments: str) -> str:
+    """What a call passes, without the names it passes it under, which every call of the tool has.
+
+    >>> _values('{"to": "ann", "lines": [{"item": "tea", "n": 2}], "gift": true}')
+    'ann tea 2'
+    """
+    if arguments[:1] not in ("{", "["):
+        return arguments
+    try:
+        value = msgspec.json.decode(arguments)
+    except (msgspec.DecodeError, RecursionError):
+        return arguments
+    found: list[str] = []
+    _collect(value, found)
+    return " ".join(found)
+
+
+def _collect(value: Any, found: list[str]) -> None:
+    if isinstance(value, str):
+        found.append(value)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _collect(item, found)
+    elif isinstance(value, list):
+        for item in value:
+            _collect(item, found)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        found.append(str(value))

@@ -9,6 +9,8 @@ from stream.state.open_findings import Anomaly, Entity, OpenFinding, OpenFinding
 from stream.steps.report import significant
 from stream.steps.route import partition_of_key
 
+CRITICAL_P = 1e-5
+"""At or below it a finding is critical."""
 Source = tuple[str, int, int]
 """Topic, partition and offset of the input that causes a record."""
 
@@ -53,12 +55,11 @@ class FindingWriter:
         return OutRecord(partition_of_key(key, self._partitions), key, body, source, event_id, traceparent)
 
     def _render(self, entity: Entity, finding: OpenFinding, activity: Literal[1, 2, 3], time_ms: int) -> bytes:
-        events = f"{finding.count} anomalous event{'s' if finding.count > 1 else ''}"
         view = FindingView(
             tenant=entity[1],
-            entity_type="session",
-            entity=entity[2],
-            session=entity[2],
+            entity_type=entity[2],
+            entity=entity[3],
+            session=finding.session,
             uid=finding.uid,
             revision=finding.revision,
             activity=activity,
@@ -70,7 +71,7 @@ class FindingWriter:
             severity_id=severity(finding.p_combined),
             confidence_score=confidence(finding.p_combined),
             title=finding.title,
-            desc=f"{events}; the strangest is expected in {finding.p_combined:.2g} of the tenant's sessions.",
+            desc=_description(entity, finding),
             release=self._release,
             score=significant(max(0.0, -math.log10(finding.p_combined))),
             p_combined=significant(finding.p_combined),
@@ -83,9 +84,20 @@ class FindingWriter:
             ip=finding.ip,
             tools=finding.tools,
             models=finding.models,
+            turn=finding.turn or None,
+            suspicious_turn=finding.suspicious_turn or None,
+            suspicious_ms=finding.suspicious_ms or None,
+            related=finding.related,
             is_test=entity[1] == self._test_tenant,
         )
         return encode_finding(view)
+
+
+def _description(entity: Entity, finding: OpenFinding) -> str:
+    events = f"{finding.count} anomalous event{'s' if finding.count > 1 else ''}"
+    if entity[2] == "tenant":
+        return f"{events} of the tenant: what is normal for it has moved."
+    return f"{events}; the strangest is expected in {finding.p_combined:.2g} of the tenant's sessions."
 
 
 def severity(p_combined: float) -> Literal[2, 3, 4, 5]:
@@ -98,7 +110,7 @@ def severity(p_combined: float) -> Literal[2, 3, 4, 5]:
         return 2
     if p_combined > 1e-4:
         return 3
-    return 4 if p_combined > 1e-5 else 5
+    return 4 if p_combined > CRITICAL_P else 5
 
 
 def confidence(p_combined: float) -> int:

@@ -31,7 +31,8 @@ class Redactor:
     Parameters
     ----------
     policy
-        `standard`: secrets, e-mail addresses, telephone and card numbers; `secrets`: secrets alone; `none`: nothing.
+        `standard`: secrets, e-mail and IP addresses, telephone, card and account numbers (IBAN); `secrets`: secrets
+        alone; `none`: nothing.
 
     >>> counts: Counts = {}
     >>> Redactor("standard").text("Write to ann@example.org, password: hunter2", counts), counts

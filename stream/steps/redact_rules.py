@@ -5,7 +5,8 @@ be a key (`-----BEGIN PRIVATE KEY-----` and then sentences) stays visible.
 
 References
 ----------
-Prefixes of keys: their issuers' documentation. Luhn's formula: ISO/IEC 7812-1, annex B. Numbers' lengths: ITU-T E.164.
+Prefixes of keys: their issuers' documentation. Luhn's formula: ISO/IEC 7812-1, annex B. IBAN: ISO 13616, check digits
+by ISO 7064. Numbers' lengths: ITU-T E.164.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 
-PLACEHOLDER = re.compile(rb"\[[A-Z_]{4,12}(?::[0-9a-f]{12})?\]")
+PLACEHOLDER = re.compile(rb"\[[A-Z_]{2,12}(?::[0-9a-f]{12})?\]")
 """What redaction leaves behind: `[EMAIL]`, or `[EMAIL:0123456789ab]` in ids."""
 
 _DIGITS = bytes(range(48, 58))
@@ -84,6 +86,35 @@ def _alone(text: bytes, start: int, end: int) -> bool:
 
 def _card(text: bytes, start: int, end: int) -> bool:
     return _alone(text, start, end) and is_card(text[start:end].translate(None, _NOT_DIGITS))
+
+
+def is_iban(text: bytes) -> bool:
+    """Whether `text` has the check digits of an IBAN.
+
+    >>> is_iban(b"GB82 WEST 1234 5698 7654 32"), is_iban(b"GB83WEST12345698765432")
+    (True, False)
+    """
+    letters = text.translate(None, b" -").decode()
+    if not 15 <= len(letters) <= 34:
+        return False
+    return int("".join(str(int(letter, 36)) for letter in letters[4:] + letters[:4])) % 97 == 1
+
+
+def _iban(text: bytes, start: int, end: int) -> bool:
+    return is_iban(text[start:end])
+
+
+def _ip(text: bytes, start: int, end: int) -> bool:
+    """Whether it is an address, and no version, decimal or clock time."""
+    try:
+        ip_address(text[start:end].decode())
+    except ValueError:
+        return False
+    before, after = text[max(0, start - 8) : start].lower(), text[end : end + 2]
+    if before.endswith((b"version ", b"version:", b"ver ", b"ver. ", b"v.")) or before[-1:].isalnum():
+        return False
+    goes_on = after[:1] in (b".", b":") if b":" in text[start:end] else after[:1] == b"."
+    return before[-1:] not in (b".", b"-") and not (goes_on and after[1:].isalnum())
 
 
 def _phone(text: bytes, start: int, end: int) -> bool:
@@ -195,6 +226,9 @@ RULES: tuple[Rule, ...] = (
         _email,
         secret=False,
     ),
+    Rule("iban", r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,4})?\b", _iban, secret=False),
+    Rule("ip", r"\b\d{1,3}(?:\.\d{1,3}){3}\b", _ip, secret=False),
+    Rule("ip", r"(?i:\b[0-9a-f]{1,4}(?::[0-9a-f]{0,4}){2,7}(?:[0-9a-f.]{0,16}[0-9a-f])?)", _ip, secret=False),
     Rule("card", r"\b\d(?:[ -]?\d){11,18}\b", _card, secret=False),
     Rule("phone", r"(?:\+|\b00)\(?[1-9]\d{0,2}\)?[ .()/-]{0,3}(?:\d[ .()/-]{0,2}){5,13}\d\b", _phone, secret=False),
     Rule("phone", r"(?:\b1[ .-])?(?:\([2-9]\d{2}\) ?|\b[2-9]\d{2}[ .-])\d{3}[ .-]\d{4}\b", _phone, secret=False),

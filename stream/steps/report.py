@@ -18,12 +18,14 @@ def score_record(
     late: bool,
     ordinal: int,
     scores: Scores,
+    decided: str | None,
     finding_uid: str | None,
     release: str,
 ) -> tuple[OutRecord, str]:
     """The score of one event and its decision; `at` is its place among those scored, -1 for a duplicate.
 
-    `ordinal` is the event's number in its tenant, or the last one's for a duplicate.
+    `ordinal` is the event's number in its tenant, or the last one's for a duplicate; `decided` is what became of it if
+    it was an anomaly.
     """
     head = batch.heads[event]
     offset, partition = int(batch.offset[event]), int(batch.partition[event])
@@ -47,8 +49,7 @@ def score_record(
     }
     if at >= 0:
         x, p = scores.x[at].tolist(), scores.p[at].tolist()
-        anomalous, young = bool(scores.anomalous[at]), bool(scores.young[at])
-        body["decision"] = ("warmup" if young else "finding") if anomalous else "none"
+        body["decision"] = decided or ("warmup" if scores.warmup[at] else "none")
         body["learned"] = "quarantined" if scores.quarantined[at] else "yes"
         present = [(kind, value, q) for kind, value, q in zip(KINDS, x, p, strict=True) if not isnan(value)]
         body["signals"] = {kind: round(value, 6) for kind, value, _ in present}

@@ -6,19 +6,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.autoencoder import SequenceBank
-from models.calibration import Calibration, location_scale
+from models.calibration import Calibration, baseline
 from models.novelty import Memory, Novelty
+from models.volume import SUB_FEATURES
 from stream.state.pending import Closings, Pending, Segments
 from stream.state.quarantine import Flagged, Quarantine
-from stream.state.schema import KINDS, RING
+from stream.state.schema import (
+    KINDS,
+    KNOWN_ATTACK,
+    NOVELTY,
+    PROVENANCE,
+    REMEMBERED,
+    RING,
+    ROLE_SURPRISE,
+    SEQUENCE,
+    SHARED,
+    TOOL_KNOWN_ATTACK,
+    TOOL_NOVELTY,
+    VOLUME,
+)
 from stream.state.table import Table, TenantKey
 from stream.steps.content import ROLES, TOOL, USER
+from stream.steps.drift import DriftInput, DriftStep, Moved
 from stream.steps.learn_points import is_learn_point, waves
+from stream.steps.volume import VolumeInput, VolumeStep
 
-NOVELTY, TOOL_NOVELTY, SEQUENCE = range(len(KINDS))
 HEARD = {USER: NOVELTY, TOOL: TOOL_NOVELTY}
-"""Roles whose text is judged and remembered, with their signal. What the model and its operator write is neither: they
-are not whom an attack comes from, and their text would take the slots of those who are."""
+"""Roles whose text is remembered, with the signal of its distance."""
 _SIGNAL_OF_ROLE = np.array([HEARD.get(role, -1) for role in range(len(ROLES))], np.int64)
 RELIABLE_CHARS = np.float32(80)
 """A shorter segment, less than half of a full one, says too little for its distance to count in full."""
@@ -26,6 +40,8 @@ STRANGEST = (1.0, 0.5, 0.25, 0.125)
 """Weights of an event's strangest segments: one strange sentence counts, several count more."""
 PRIOR_SESSIONS = 20.0
 """Sessions of a tenant's own that weigh as much as the release's population."""
+SAME_DISTANCE = np.float32(0.02)
+"""Of two segments that say the same: a sentence hidden among known ones moves a segment further, if not far."""
 _DAY_MS = 86_400_000
 _LONGEST_MS = 1 << 61
 
@@ -52,11 +68,17 @@ class ScoreInput:
     lengths: NDArray[np.int64]
     adapter: NDArray[np.int64]
     """(n,) rows of the bank, -1 for tenants that the release does not know."""
+    provenance: NDArray[np.float64]
+    """(n,) that signal, which no tenant's learning changes; NaN where an event has none."""
     segment_event: NDArray[np.int64]
     segment_role: NDArray[np.int8]
+    segment_judged: NDArray[np.float32]
+    """(s, c) by the text models, NaN for roles they do not judge."""
     segment_chars: NDArray[np.float32]
     segment_vector: NDArray[np.int8]
     segment_owner: NDArray[np.uint64]
+    segment_key: NDArray[np.uint32]
+    """(s,) hash of the API key that it came with, 0 for none."""
 
 
 @dataclass(slots=True)
@@ -83,8 +105,8 @@ class Scores:
     p_combined: NDArray[np.float64]
     anomalous: NDArray[np.bool_]
     """(n,) at or beyond the operating point."""
-    young: NDArray[np.bool_]
-    """(n,) in a tenant's first sessions, which decide nothing."""
+    warmup: NDArray[np.bool_]
+    """(n,) only signals against a past that the tenant does not have yet say so."""
     quarantined: NDArray[np.bool_]
     """(n,) held back from the memory."""
     location: NDArray[np.float64]
@@ -93,6 +115,10 @@ class Scores:
     """(n, kinds), sessions of the tenant's own behind it."""
     feature_error: NDArray[np.float32]
     """(n, F), the sequence signal by feature."""
+    volume: NDArray[np.float32]
+    """(n, J), the volume signal by sub-feature."""
+    moved: list[Moved]
+    """What of tenants' traffic has moved at their learn points."""
     distance: NDArray[np.float32]
     """(s,), the novelty signal by segment."""
 
@@ -116,7 +142,7 @@ class ScoreStep:
 
     Parameters
     ----------
-    novelty, bank, calibration
+    novelty, volume, drift, bank, calibration
         The release's models.
     session_fpr
         Operating point: the share of a tenant's benign sessions that may be found anomalous.
@@ -131,6 +157,8 @@ class ScoreStep:
     def __init__(
         self,
         novelty: Novelty,
+        volume: VolumeStep,
+        drift: DriftStep,
         bank: SequenceBank,
         calibration: Calibration,
         *,
@@ -140,6 +168,8 @@ class ScoreStep:
         learning: bool = True,
     ) -> None:
         self.novelty = novelty
+        self._volume = volume
+        self._drift = drift
         self.bank = bank
         self.calibration = calibration
         self._session_fpr = session_fpr
@@ -150,6 +180,8 @@ class ScoreStep:
     def score(
         self,
         given: ScoreInput,
+        calls: VolumeInput,
+        window: DriftInput,
         closing: Closing,
         run_maxima: NDArray[np.float64],
         tenants: Table[TenantKey],
@@ -173,14 +205,17 @@ class ScoreStep:
             p=np.ones((n, kinds)),
             p_combined=np.ones(n),
             anomalous=np.zeros(n, bool),
-            young=given.session_ordinal <= self._grace_sessions,
+            warmup=np.zeros(n, bool),
             quarantined=np.zeros(n, bool),
             location=np.zeros((n, kinds)),
             observations=np.zeros((n, kinds), np.int64),
             feature_error=feature_error,
+            volume=np.zeros((n, len(SUB_FEATURES)), np.float32),
+            moved=[],
             distance=np.zeros(len(given.segment_event), np.float32),
         )
         scores.x[:, SEQUENCE] = sequence
+        scores.x[:, PROVENANCE] = given.provenance
         segments = len(given.segment_event)
         wave = waves(given.ordinal, given.ordinal_before)
         learns = is_learn_point(given.ordinal)
@@ -195,12 +230,16 @@ class ScoreStep:
             here = np.flatnonzero(wave == number)
             heard = np.flatnonzero(audible & (wave[given.segment_event] == number))
             self._novelty(given, tenants, heard, scores, left.slot)
+            scores.x[here, VOLUME], scores.volume[here] = self._volume.score(calls, here, tenants)
             self._decide(given, tenants, here, scores)
+            self._drift.hear(window, here, np.where(np.isnan(scores.x[here]), np.nan, scores.p[here]))
             np.fmax.at(run_maxima, given.run[here], scores.x[here])
             self._hold_back(given, here, heard, scores, left)
             due = here[learns[here]]
             if len(due) and self._learning:
                 self._learn(given, closing, run_maxima, tenants, pending, quarantine, due, left)
+                self._volume.learn(calls, due, tenants)
+                scores.moved += self._drift.learn(window, due, given.ordinal, tenants)
         quarantine.add(self._flagged(given, np.flatnonzero(left.flagged), left.slot))
         ended = np.flatnonzero(left.unclosed)
         return (
@@ -225,6 +264,13 @@ class ScoreStep:
         distance, slot[heard] = self.novelty.score(
             memory_of(tenants, rows), local, given.segment_role[heard], given.segment_vector[heard]
         )
+        # What the tenant has heard before, all but word for word, is no surprise however it speaks.
+        fresh = heard[distance > SAME_DISTANCE]
+        told, judged = fresh[given.segment_role[fresh] == TOOL], given.segment_judged
+        np.fmax.at(scores.x[:, ROLE_SURPRISE], given.segment_event[told], judged[told, 0])
+        if judged.shape[1] > 1:
+            kind = np.where(given.segment_role[fresh] == TOOL, TOOL_KNOWN_ATTACK, KNOWN_ATTACK)
+            np.fmax.at(scores.x, (given.segment_event[fresh], kind), judged[fresh, 1:].max(axis=1))
         distance = distance * np.minimum(given.segment_chars[heard] / RELIABLE_CHARS, np.float32(1))
         scores.distance[heard] = distance
         signal = _SIGNAL_OF_ROLE[given.segment_role[heard]]
@@ -250,9 +296,17 @@ class ScoreStep:
         scores.location[here] = location
         scores.observations[here] = np.minimum(tenants["maxima_count"][rows], RING)
         scores.p[here] = p
-        # All kinds count for every tenant; an event that one has nothing to say of is no other try for its session.
-        scores.p_combined[here] = self.calibration.combine(p, np.ones(p.shape, np.bool_))[1]
-        scores.anomalous[here] = scores.p_combined[here] <= self._session_fpr
+        # All kinds count for a tenant with a past, those on the population's scale for a young one; that an event has
+        # nothing for one of them is no other try for its session.
+        young = given.session_ordinal[here] <= self._grace_sessions
+        eligible = SHARED | ~young[:, None]
+        combined = self.calibration.combine(p, eligible)[1]
+        scores.anomalous[here] = combined <= self._session_fpr
+        if young.any():
+            past_too = self.calibration.combine(p[young], np.ones((int(young.sum()), len(KINDS)), np.bool_))[1]
+            scores.warmup[here[young]] = past_too <= self._session_fpr
+            scores.warmup &= ~scores.anomalous
+        scores.p_combined[here] = combined
 
     def _hold_back(
         self, given: ScoreInput, here: NDArray[np.int64], heard: NDArray[np.int64], scores: Scores, left: _Left
@@ -260,7 +314,7 @@ class ScoreStep:
         """What was flagged is held back from the memory, not from the calibration (design.md, "Learning")."""
         if self._quarantine_ms == 0:
             return
-        scores.quarantined[here] = scores.anomalous[here] & ~scores.young[here]
+        scores.quarantined[here] = scores.anomalous[here]
         mine = heard[scores.quarantined[given.segment_event[heard]]]
         left.waiting[mine] = False
         # What the tenant knows already, and what is empty, would take the room of what is to be learned.
@@ -273,7 +327,7 @@ class ScoreStep:
     def _released(self, flagged: Flagged, memory: Memory, rows: NDArray[np.int64]) -> Segments:
         """Flagged segments as the memories of `rows` (sorted) hear them now: some have become known meanwhile."""
         _, slot = self.novelty.score(memory, np.searchsorted(rows, flagged.row), flagged.role, flagged.vector)
-        return Segments(flagged.row, flagged.role, slot, flagged.owner, flagged.vector)
+        return Segments(flagged.row, flagged.role, slot, flagged.owner, flagged.key, flagged.vector)
 
     def _learn(
         self,
@@ -318,7 +372,7 @@ class ScoreStep:
     def _calibrate(self, tenants: Table[TenantKey], rows: NDArray[np.int64], closed: Closings) -> None:
         """Put closed sessions' maxima into their tenants' rings and fit location and scale anew."""
         order = np.argsort(closed.row, kind="stable")
-        for kind in range(len(KINDS)):
+        for kind in REMEMBERED:
             picked = order[np.isfinite(closed.maxima[order, kind])]
             row = closed.row[picked]
             starts = np.flatnonzero(np.r_[True, row[1:] != row[:-1]]) if len(row) else np.zeros(0, np.int64)
@@ -328,7 +382,8 @@ class ScoreStep:
             tenants["maxima"][row, kind, at % RING] = closed.maxima[picked, kind]
             np.add.at(tenants["maxima_count"], (row, kind), 1)
             prior = self.calibration
-            tenants["location"][rows, kind], tenants["scale"][rows, kind] = location_scale(
+            tenants["location"][rows, kind], tenants["scale"][rows, kind] = baseline(
+                self.calibration.scales[kind],
                 tenants["maxima"][rows, kind].astype(np.float64),
                 np.minimum(tenants["maxima_count"][rows, kind], RING),
                 prior.prior_location[kind],
@@ -344,6 +399,7 @@ def memory_of(tenants: Table[TenantKey], rows: NDArray[np.int64]) -> Memory:
         tenants["roles"][rows],
         tenants["weights"][rows],
         tenants["owners"][rows],
+        tenants["keys"][rows],
         tenants["used"][rows],
     )
 
@@ -353,6 +409,7 @@ def _put_back(tenants: Table[TenantKey], rows: NDArray[np.int64], memory: Memory
     tenants["roles"][rows] = memory.roles
     tenants["weights"][rows] = memory.weights
     tenants["owners"][rows] = memory.owners
+    tenants["keys"][rows] = memory.keys
     tenants["used"][rows] = memory.used
 
 
@@ -362,6 +419,7 @@ def _segments(given: ScoreInput, index: NDArray[np.int64], slot: NDArray[np.int1
         given.segment_role[index],
         slot[index],
         given.segment_owner[index],
+        given.segment_key[index],
         given.segment_vector[index],
     )
 

@@ -107,6 +107,46 @@ def find_runs(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """Since when the sessions of events (n) are suspicious."""
+
+    turn: NDArray[np.int64]
+    """(n,) number of each event in its session, from 1."""
+    first_turn: NDArray[np.int64]
+    """(n,) of the session's first suspicious event up to this one, 0 when there was none."""
+    first_ms: NDArray[np.int64]
+    """(n,) its event time."""
+
+
+def find_suspicion(
+    suspicious: NDArray[np.bool_], event_time_ms: NDArray[np.int64], runs: Runs, table: Table[SessionKey]
+) -> Suspicion:
+    """Since when each session has had a `suspicious` (n,) event."""
+    n, k = len(suspicious), len(runs.keys)
+    goes_on = runs.row >= 0
+    before = np.where(goes_on, table["events"][runs.row], 0)
+    turn = before[runs.of_event] + runs.position + 1
+    stored_turn = np.where(goes_on, table["suspicious_turn"][runs.row], 0).astype(np.int64)
+    stored_ms = np.where(goes_on, table["suspicious_ms"][runs.row], 0)
+    # Events of a run stand in order: the least position is the first.
+    first = np.full(k, n, np.int64)
+    at = np.flatnonzero(suspicious)
+    position = np.full(k, np.iinfo(np.int64).max)
+    np.minimum.at(position, runs.of_event[at], runs.position[at])
+    leads = at[runs.position[at] == position[runs.of_event[at]]]
+    first[runs.of_event[leads]] = leads
+    known = stored_turn > 0
+    of_run = np.where(known | (first == n), -1, first)
+    mine = of_run[runs.of_event]
+    here = (mine >= 0) & (runs.position >= runs.position[mine])
+    return Suspicion(
+        turn,
+        np.where(known[runs.of_event], stored_turn[runs.of_event], np.where(here, turn[mine], 0)),
+        np.where(known[runs.of_event], stored_ms[runs.of_event], np.where(here, event_time_ms[mine], 0)),
+    )
+
+
 @dataclass(slots=True)
 class Heads:
     """What a session has shown so far, by digest; plain values, so that it can be stored."""

@@ -55,7 +55,7 @@ class ToolCalls:
     tool: NDArray[np.int64]
     """(c,) hashed."""
     identity: NDArray[np.uint64]
-    """(c,) hash of tool and arguments, 0 where the gateway recorded neither: nothing says that two such are the same."""
+    """(c,) hash of tool and arguments, 0 where the gateway recorded neither: two such need not be the same."""
     chars: NDArray[np.int64]
     """(c,) of the arguments."""
 
@@ -116,6 +116,7 @@ class VolumeStep:
         runs: Runs,
         core_time_ms: NDArray[np.int64],
         tenant: NDArray[np.int64],
+        calls: ToolCalls,
         sessions: Table[SessionKey],
         tenants: Table[TenantKey],
     ) -> VolumeInput:
@@ -127,10 +128,11 @@ class VolumeStep:
             (n,) their partitions' time.
         tenant
             (n,) state rows.
+        calls
+            Of the events' responses.
         """
         n = len(live)
         keys = key_use(live, core_time_ms, tenant, tenants)
-        calls = tool_calls(live)
         counted = np.zeros((n, len(COUNTERS)), np.int64)
         counted[:, CALLS] = 1
         counted[:, FAILED] = live.failed

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.calibration import Calibration, location_scale
+from models.calibration import Calibration, baseline
 from models.training.calibration import fit_population, session_maxima
-from stream.state.schema import KINDS, RING
+from stream.state.schema import ATOMS, KINDS, REMEMBERED, RING, SCALE_OF, WEIGHTS
 from stream.steps.score import PRIOR_SESSIONS
 from stream.training.events import TrainingEvents
 
@@ -42,7 +42,7 @@ def calibrate(
     at nominal 1 %, simulated); with more of them than that share it costs findings.
     """
     scores = _complete(events, scores)
-    mature = _mature(events, grace_sessions)
+    mature = mature_events(events, grace_sessions)
     fitted = _fit(events, scores, mature)
     if labelled:
         return fitted, scores
@@ -55,7 +55,7 @@ def rings(events: TrainingEvents, scores: NDArray[np.float64], calibration: Cali
     t, k = len(events.tenants), len(KINDS)
     maxima = np.zeros((t, k, RING), np.float32)
     counts = np.zeros((t, k), np.int64)
-    for kind in range(k):
+    for kind in REMEMBERED:
         highest = session_maxima(scores[:, kind], events.session)
         scored = np.flatnonzero(np.isfinite(highest))
         scored = scored[np.argsort(events.session_tenant[scored], kind="stable")]
@@ -64,9 +64,11 @@ def rings(events: TrainingEvents, scores: NDArray[np.float64], calibration: Cali
         rank = np.arange(len(row)) - (np.cumsum(counts[:, kind]) - counts[:, kind])[row]
         latest = rank >= counts[row, kind] - RING
         maxima[row[latest], kind, rank[latest] % RING] = highest[scored[latest]]
-    location, scale = np.zeros((t, k)), np.ones((t, k))
-    for kind in range(k):
-        location[:, kind], scale[:, kind] = location_scale(
+    location = np.tile(calibration.prior_location, (t, 1))
+    scale = np.tile(calibration.prior_scale, (t, 1))
+    for kind in REMEMBERED:
+        location[:, kind], scale[:, kind] = baseline(
+            calibration.scales[kind],
             maxima[:, kind].astype(np.float64),
             np.minimum(counts[:, kind], RING),
             calibration.prior_location[kind],
@@ -99,7 +101,7 @@ def _complete(events: TrainingEvents, scores: NDArray[np.float64]) -> NDArray[np
     return scores
 
 
-def _mature(events: TrainingEvents, grace_sessions: int) -> NDArray[np.bool_]:
+def mature_events(events: TrainingEvents, grace_sessions: int) -> NDArray[np.bool_]:
     """Events (n) of tenants whose sessions count."""
     sessions = np.bincount(events.session_tenant, minlength=len(events.tenants))
     enough = sessions > grace_sessions
@@ -112,7 +114,9 @@ def _fit(events: TrainingEvents, scores: NDArray[np.float64], mature: NDArray[np
     session = events.session[mature]
     by_kind = {name: scores[mature, kind] for kind, name in enumerate(KINDS)}
     tenant = events.session_tenant[session]
-    return fit_population(by_kind, tenant, session, ring=RING, prior_weight=PRIOR_SESSIONS)
+    return fit_population(
+        by_kind, tenant, session, scales=SCALE_OF, atoms=ATOMS, weights=WEIGHTS, ring=RING, prior_weight=PRIOR_SESSIONS
+    )
 
 
 def _winsorised(

@@ -65,15 +65,15 @@ def gather_files(paths: Sequence[Path], format: FileFormat, settings: Settings, 
         yield from _of_corpora(corpora, settings, tally)
     if others:
         source = FileSource(others, format)
-        ingest = _ingest(settings, format)
+        ingest = ingest_step(settings, format)
         while not source.exhausted:
             for record in source.poll(_AT_ONCE):
                 yield from _ingested(ingest, record, tally)
 
 
 def _of_corpora(paths: Sequence[Path], settings: Settings, tally: Tally) -> Iterator[Gathered]:
-    ingest = _ingest(settings, "native")
-    sessions = list(chain.from_iterable(_sessions(path, tally) for path in paths))
+    ingest = ingest_step(settings, "native")
+    sessions = list(chain.from_iterable(sessions_of(path, tally) for path in paths))
     benign = [session for session in sessions if session.label == _BENIGN]
     tally.left_out += len(sessions) - len(benign)
     for offset, timed in enumerate(timeline(_in_order(benign))):
@@ -82,12 +82,20 @@ def _of_corpora(paths: Sequence[Path], settings: Settings, tally: Tally) -> Iter
         yield from _ingested(ingest, record, tally, timed.session.task)
 
 
-def _sessions(path: Path, tally: Tally) -> Iterator[CorpusSession]:
+def sessions_of(path: Path, tally: Tally | None = None) -> Iterator[CorpusSession]:
+    """Sessions of a corpus file; lines that are none are counted.
+
+    Raises
+    ------
+    UsageError
+        When it cannot be read.
+    """
     for line in _lines(path):
         try:
             yield decode_session(line)
         except ValueError:
-            tally.dead_letters["undecodable"] += 1
+            if tally is not None:
+                tally.dead_letters["undecodable"] += 1
 
 
 def _in_order(sessions: Sequence[CorpusSession]) -> list[CorpusSession]:
@@ -113,7 +121,8 @@ def _ingested(ingest: IngestStep, record: Record, tally: Tally, task: str | None
         yield Gathered(on_topic, task)
 
 
-def _ingest(settings: Settings, format: FileFormat) -> IngestStep:
+def ingest_step(settings: Settings, format: FileFormat) -> IngestStep:
+    """What ingest does to a record, with these settings."""
     ingest = settings.ingest
     return IngestStep(
         Router(settings.topics.partitions, settings.routing.shards),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,52 +11,73 @@ import orjson
 from numpy.typing import NDArray
 
 from models.autoencoder import SequenceBank
+from models.bank_arrays import SHIFTS
 from models.calibration import Calibration
 from models.tail import Tail
+from models.text_models import TextModels
+from models.volume import Baseline, Volume
 from stream.config import Settings
 from stream.core import Core
 from stream.errors import StateError
-from stream.inputs import InputBatch
+from stream.inputs import InputBatch, Outcome
 from stream.record import OutRecord, Record
 from stream.release import Release
 from stream.state.schema import FEATURE_SCHEMA, FEATURES, KINDS, STATE_SCHEMA, WINDOW
 from stream.steps.content import Embeds
+from stream.steps.scored import Scored
 
 _AT_ONCE = 2000
 
 
-class _Recorder(SequenceBank):
-    """Keeps the windows that it is asked about, and finds nothing strange in them."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a pass over training events (n) has seen of them."""
 
-    def __init__(self) -> None:
-        self.windows: list[NDArray[np.int8]] = []
-        self.lengths: list[NDArray[np.integer[Any]]] = []
-
-    def score(
-        self, windows: NDArray[np.int8], lengths: NDArray[np.integer[Any]], rows: NDArray[np.integer[Any]]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        self.windows.append(windows.copy())
-        self.lengths.append(lengths.copy())
-        return np.zeros(len(windows), np.float32), np.zeros((len(windows), windows.shape[2]), np.float32)
+    windows: NDArray[np.int8]
+    """(n, WINDOW, F)"""
+    lengths: NDArray[np.int64]
+    """(n,) how many events each window holds."""
+    volume: NDArray[np.float32]
+    """(n, J) sub-features of the volume signal, times its units."""
+    baseline: Baseline
+    """What tenants (t) have learned of their volume."""
 
 
 def unnamed_release(
     space_id: str,
     bank: SequenceBank,
+    texts: TextModels,
+    volume: Volume,
     calibration: Calibration,
     tenants: Sequence[str] = (),
     warm: dict[str, NDArray[Any]] | None = None,
+    *,
     adapted: Sequence[str] | None = None,
+    sessions_per_day: dict[str, float] | None = None,
 ) -> Release:
     """A release of this version's schemas.
 
-    `tenants` are the rows of `warm`, and of the bank's adapters if it has any, unless `adapted` names those.
+    `tenants` are the rows of `warm`, and `adapted` those of the bank's adapters, if it has any; the same where it is
+    None.
     """
     rows = {tenant: row for row, tenant in enumerate(tenants)}
     adapters = {}
-    if not isinstance(bank, _Recorder) and bank.shape.tenants:
+    if bank.shape.tenants:
         adapters = rows if adapted is None else {tenant: row for row, tenant in enumerate(adapted)}
-    return Release("", space_id, FEATURE_SCHEMA, STATE_SCHEMA, bank, calibration, adapters, warm or {}, rows)
+    return Release(
+        name="",
+        space_id=space_id,
+        feature_schema=FEATURE_SCHEMA,
+        state_schema=STATE_SCHEMA,
+        bank=bank,
+        texts=texts,
+        volume=volume,
+        calibration=calibration,
+        adapters=adapters,
+        warm=warm or {},
+        warm_rows=rows,
+        sessions_per_day=sessions_per_day or {},
+    )
 
 
 def silent_calibration() -> Calibration:
@@ -63,23 +85,50 @@ def silent_calibration() -> Calibration:
     k = len(KINDS)
     tail = Tail(np.array([0.0, 1e12]), np.array([0.0, 1e-9]))
     everything = dict.fromkeys(range(1, 1 << k), tail)
-    return Calibration(KINDS, ("tenant",) * k, np.zeros(k), np.ones(k), (tail,) * k, everything)
+    return Calibration(KINDS, ("tenant",) * k, np.zeros(k), np.ones(k), (tail,) * k, everything, np.ones(k))
 
 
-def collect_windows(
-    records: Sequence[Record], settings: Settings, embedder: Embeds, space_id: str
-) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
-    """Windows (n, WINDOW, F) of the events and how many events each holds (n,): what the sequence bank is fitted on."""
-    recorder = _Recorder()
-    run(Core(settings, unnamed_release(space_id, recorder, silent_calibration()), embedder), records)
-    windows = np.concatenate([np.zeros((0, WINDOW, len(FEATURES)), np.int8), *recorder.windows])
-    return windows, np.concatenate([np.zeros(0, np.int64), *recorder.lengths])
+def collect(records: Sequence[Record], settings: Settings, embedder: Embeds, space_id: str) -> Seen:
+    """What models are fitted on, as the scorer sees it."""
+    shown: list[tuple[NDArray[np.int8], NDArray[np.int64], NDArray[np.float32]]] = []
+
+    def watch(scored: Scored, _: Outcome) -> None:
+        shown.append((scored.given.windows, scored.given.lengths, scored.scores.volume))
+
+    volume = Volume()
+    release = unnamed_release(space_id, _blank_bank(), TextModels.silent(), volume, silent_calibration())
+    core = Core(settings, release, embedder, watch=watch)
+    run(core, records)
+    tenants = core.export_tenants()[1]
+    windows, lengths, features = (np.concatenate(parts) for parts in zip(*shown, strict=True))
+    baseline = Baseline(tenants["volume_gauges"], tenants["volume_counters"], tenants["volume_hours"])
+    return Seen(windows, lengths, (features * volume.unit).astype(np.float32), baseline)
+
+
+def _blank_bank() -> SequenceBank:
+    """The least bank there is: nothing is strange to it."""
+    sizes = {
+        "encoder": (len(FEATURES), 1),
+        "bottleneck": (WINDOW, 1),
+        "expand": (1, WINDOW),
+        "decoder": (1, len(FEATURES)),
+    }
+    arrays: dict[str, NDArray[Any]] = {
+        "shifts": np.full(len(sizes), SHIFTS[0], np.int8),
+        "feature_weight": np.ones(len(FEATURES), np.int8),
+    }
+    for name, shape in sizes.items():
+        arrays[f"{name}.weight"] = np.zeros(shape, np.int8)
+        arrays[f"{name}.bias"] = np.zeros(shape[1], np.int32)
+    return SequenceBank(arrays)
 
 
 def held_out_scores(
     heard: Sequence[Record],
     held_out: Sequence[Record],
     bank: SequenceBank,
+    texts: TextModels,
+    volume: Volume,
     settings: Settings,
     embedder: Embeds,
     space_id: str,
@@ -91,10 +140,10 @@ def held_out_scores(
     tenants of the bank's adapters.
     """
     silent = silent_calibration()
-    learner = Core(settings, unnamed_release(space_id, bank, silent), embedder)
+    learner = Core(settings, unnamed_release(space_id, bank, texts, volume, silent), embedder)
     run(learner, heard)
     tenants, warm = learner.export_tenants()
-    release = unnamed_release(space_id, bank, silent, tenants, warm, adapted)
+    release = unnamed_release(space_id, bank, texts, volume, silent, tenants, warm, adapted=adapted)
     judge = Core(settings, release, embedder, learning=False)
     return _signals(run(judge, held_out), len(held_out))
 

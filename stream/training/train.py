@@ -12,14 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.autoencoder import SequenceBank
+from models.text_models import TextModels
+from models.training.volume import fit_volume
 from stream.config import Settings
 from stream.errors import StateError, UsageError
 from stream.release import Release
 from stream.steps.content import Embeds
-from stream.training.calibrate import Rings, calibrate, flagged_share, rings
+from stream.training.attacks import AttackTexts
+from stream.training.calibrate import Rings, calibrate, flagged_share, mature_events, rings
 from stream.training.events import FOLDS, TrainingEvents
-from stream.training.passes import collect_windows, held_out_scores, silent_calibration, unnamed_release, warm_rows
+from stream.training.passes import collect, held_out_scores, silent_calibration, unnamed_release, warm_rows
+from stream.training.texts import collect_texts, fitted_texts
 
+_DAY_MS = 86_400_000
 Progress = Callable[[str], None]
 """Told what begins."""
 
@@ -53,7 +58,9 @@ def train(
     labelled: bool,
     processes: int = 1,
     effort: Effort = Effort(),
-    backbone: Mapping[str, NDArray[Any]] | None = None,
+    base: Release | None = None,
+    adapters_only: bool = False,
+    attacks: AttackTexts | None = None,
     progress: Progress = lambda _: None,
 ) -> Trained:
     """Fit the bank, calibrate on sessions held out from every fit, and leave each tenant with what it has said.
@@ -67,9 +74,13 @@ def train(
         Whether somebody said that all of it is benign: then everything is learned and counts in full.
     processes
         Fits side by side.
-    backbone
-        Arrays of a bank whose adapters alone are fitted anew. Sessions that it was fitted on are not held out from it:
-        what calibrates should have come after.
+    base
+        A release to go on from: its counts of words are added to.
+    adapters_only
+        Take its backbone as it is and fit adapters alone. Sessions that it was fitted on are not held out from it: what
+        calibrates should have come after.
+    attacks
+        Labelled ones, to learn a classifier of known attacks from; it is calibrated on the benign events as all else.
 
     Raises
     ------
@@ -83,23 +94,30 @@ def train(
             "not seen; it holds one. Name more --input."
         )
     progress(f"reading {len(records):,} events of {len(events.session_tenant):,} sessions as the scorer does")
-    windows, lengths = collect_windows(records, settings, embedder, space_id)
-    seen = _Seen(windows, lengths, events.session_tenant[events.session], fold, len(tenants))
+    shown = collect(records, settings, embedder, space_id)
+    seen = _Seen(shown.windows, shown.lengths, events.session_tenant[events.session], fold, len(tenants))
+    mature = mature_events(events, settings.learning.grace_sessions)
+    volume = fit_volume(shown.baseline, shown.volume[mature], events.session[mature])
+    said = collect_texts(events, embedder, settings)
+    base_texts = base.texts if base is not None else None
+    backbone = base.bank.arrays if base is not None and adapters_only else None
 
     def held_out(number: int) -> NDArray[np.float64]:
         progress(f"fitting without part {number + 1} of {FOLDS}, and scoring that part")
         rest, part = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         bank = SequenceBank(_fitted(seen.of(rest), seed, effort, backbone))
+        texts = fitted_texts(said.without(number), embedder.vocabulary, seed, base_texts, attacks)
         heard, unheard = [records[i] for i in rest.tolist()], [records[i] for i in part.tolist()]
-        return held_out_scores(heard, unheard, bank, settings, embedder, space_id, tenants)
+        return held_out_scores(heard, unheard, bank, texts, volume, settings, embedder, space_id, tenants)
 
-    def whole() -> dict[str, NDArray[Any]]:
+    def whole() -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
         progress("fitting on everything")
-        return _fitted(seen, seed, effort, backbone)
+        texts = fitted_texts(said, embedder.vocabulary, seed, base_texts, attacks)
+        return _fitted(seen, seed, effort, backbone), texts.to_arrays()
 
     numbers = np.unique(fold).tolist()
     jobs: list[Callable[[], Any]] = [whole, *(lambda number=number: held_out(number) for number in numbers)]
-    arrays, *parts = _done(jobs, processes)
+    (arrays, text_arrays), *parts = _done(jobs, processes)
     scores = np.full((len(records), parts[0].shape[1]), np.nan)
     for number, part in zip(numbers, parts, strict=True):
         scores[fold == number] = part
@@ -107,14 +125,23 @@ def train(
     grace_sessions = settings.learning.grace_sessions
     calibration, scores = calibrate(events, scores, grace_sessions=grace_sessions, labelled=labelled)
     own = rings(events, scores, calibration)
-    bank = SequenceBank(arrays)
+    bank, texts = SequenceBank(arrays), TextModels.from_arrays(text_arrays)
     # Of benign input everything is learned; of input that nobody has judged, what the release finds strange is not.
-    judge = unnamed_release(space_id, bank, silent_calibration() if labelled else calibration, tenants)
+    judge = unnamed_release(space_id, bank, texts, volume, silent_calibration() if labelled else calibration, tenants)
     names, warm = warm_rows(records, judge, settings, embedder)
     if names != tenants:
         raise StateError(f"every tenant must have a warm row beside its adapter; got {names} of {tenants}. A bug.")
     return Trained(
-        unnamed_release(space_id, bank, calibration, names, _with_rings(warm, own)),
+        unnamed_release(
+            space_id,
+            bank,
+            texts,
+            volume,
+            calibration,
+            names,
+            _with_rings(warm, own),
+            sessions_per_day=_sessions_per_day(events),
+        ),
         {
             f"held_out_flagged_at_{fpr}": round(flagged_share(events, scores, calibration, own, fpr), 6)
             for fpr in (0.01, 0.05)
@@ -159,6 +186,13 @@ def _fitted(
         how=FitAdapters(steps=effort.adapter_steps),
     )
     return {**backbone, **adapters}
+
+
+def _sessions_per_day(events: TrainingEvents) -> dict[str, float]:
+    """Sessions a day by tenant."""
+    days = max((events.last_ms - events.first_ms) / _DAY_MS, 1.0)
+    counts = np.bincount(events.session_tenant, minlength=len(events.tenants))
+    return {tenant: round(count / days, 6) for tenant, count in zip(events.tenants, counts.tolist(), strict=True)}
 
 
 def _adapted(arrays: Mapping[str, NDArray[Any]]) -> int:

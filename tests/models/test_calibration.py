@@ -87,6 +87,7 @@ def _calibration(k: int = 2, masks: list[int] | None = None) -> Calibration:
             mask: Tail.fit(rng.gamma(mask.bit_count(), size=400))
             for mask in (masks if masks is not None else range(1, 1 << k))
         },
+        np.linspace(0.5, 1.5, k) if k > 1 else np.ones(1),
     )
 
 
@@ -98,12 +99,14 @@ def test_p_values_are_the_tails_of_scaled_scores() -> None:
     assert np.isnan(p[2])
 
 
-def test_surprises_add_up_and_meet_the_tail_of_their_combination() -> None:
+def test_surprises_have_a_norm_that_meets_the_tail_of_their_combination() -> None:
     calibration = _calibration()
     p = np.array([[0.1, 0.02], [0.1, 0.02], [0.1, 0.02], [0.1, np.nan]])
     eligible = np.array([[True, True], [True, False], [False, True], [True, True]])
     statistic, combined = calibration.combine(p, eligible)
-    expected = -np.log([0.1 * 0.02, 0.1, 0.02, 0.1])
+    # Weights are 0.5 and 1.5.
+    first, second = -0.5 * np.log(0.1), -1.5 * np.log(0.02)
+    expected = [(first**2 + second**2) ** (1 / 2), first, second, first]
     assert statistic == pytest.approx(expected, abs=1e-5)
     for i, mask in enumerate([3, 1, 2, 3]):
         assert combined[i] == calibration.combined[mask].survival(statistic[i : i + 1])[0]
@@ -177,6 +180,7 @@ def test_scoring_changes_no_input() -> None:
         ({"set": ("prior_scale", np.zeros(2))}, "prior_scale above 0"),
         ({"set": ("prior_location", np.zeros(3))}, r"prior_location, prior_scale and tails must be \(2,\)"),
         ({"set": ("combined.3.level", np.zeros(2))}, "combined.3: a tail needs"),
+        ({"set": ("weights", np.zeros(2))}, r"weights must be \(2,\) and above 0"),
         ({"meta": {"kinds": ["a", "a"], "scales": ["tenant"] * 2, "combined": [3]}}, "kinds must be 1 to 16 different"),
         ({"meta": {"kinds": ["a", "b"], "scales": ["tenant", "mine"], "combined": [3]}}, "scales must be one of"),
         ({"meta": {"kinds": ["a", "b"], "scales": ["tenant"] * 2, "combined": [1]}}, r"that of all; got \[1\]"),

@@ -140,3 +140,18 @@ def test_knots_that_make_no_tail_are_refused(x: list[float], level: list[float],
 def test_a_tail_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one finite value; got none among 2"):
         Tail.fit(np.array([np.nan, np.inf]))
+
+
+def test_nothing_is_certain_and_what_lies_above_is_as_rare_as_it_comes() -> None:
+    values = np.r_[np.zeros(900), np.linspace(1.0, 2.0, 100)]
+    tail = Tail.fit(values, atom=0.0)
+    assert tail.survival(np.array([-1.0, 0.0])).tolist() == [1.0, 1.0]
+    # 50 of 1,000 sessions reach the median of those above nothing; without counting nothing it would be half.
+    assert tail.survival(np.array([1.5]))[0] == pytest.approx(0.05, rel=0.05)
+    assert Tail.fit(values).survival(np.array([1.5]))[0] == pytest.approx(0.5, rel=0.05)
+
+
+def test_a_tail_of_nothing_but_nothing_leaves_the_first_value_unlikely_and_not_impossible() -> None:
+    tail = Tail.fit(np.zeros(99), atom=0.0)
+    assert tail.survival(np.array([0.0]))[0] == 1
+    assert tail.survival(np.array([1.0]))[0] == pytest.approx(0.01)

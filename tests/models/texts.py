@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -27,6 +28,7 @@ _TOOL = (
 _ASSISTANT = ("I have found {digit} hotels in {city} for you.", "Your order of {dish} has been cancelled.")
 
 
+@cache
 def pieces() -> WordPiece:
     """The packaged tokeniser."""
     return WordPiece(TOKENS)

@@ -28,7 +28,7 @@ END_MS = START_MS + 10**9
 
 def core() -> Core:
     """The core that the expectations are of."""
-    return Core(SETTINGS, release(), WordEmbedder())
+    return Core(SETTINGS, release(reading=True), WordEmbedder())
 
 
 def inputs() -> list[Record]:

@@ -9,15 +9,29 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.attack_classifier import AttackClassifier
 from models.autoencoder import SequenceBank
 from models.calibration import Calibration
+from models.ngrams import COLUMNS, NGrams
 from models.novelty import Novelty
+from models.role_surprise import BIGRAM_BITS, RoleSurprise
+from models.text_models import TextModels
 from models.training.calibration import fit_population
+from models.volume import Volume
 from schemas.manifest import TrainingInput
 from stream.config import Settings
 from stream.release import Release
 from stream.runtime.release_store import write_release
-from stream.state.schema import FEATURE_SCHEMA, FEATURES, KINDS, STATE_SCHEMA, WINDOW, tenant_table
+from stream.state.schema import (
+    ATOMS,
+    FEATURE_SCHEMA,
+    FEATURES,
+    SCALE_OF,
+    STATE_SCHEMA,
+    WEIGHTS,
+    WINDOW,
+    tenant_table,
+)
 
 HIDDEN, BOTTLENECK, RANK = 8, 4, 2
 
@@ -50,28 +64,70 @@ def random_bank(seed: int = 5, tenants: int = 2) -> SequenceBank:
     return SequenceBank(arrays)
 
 
-def calibration() -> Calibration:
+def texts(seed: int = 5) -> TextModels:
+    """Text models that have learned nothing, but are some: what they say of a text is the same every time."""
+    rng = np.random.default_rng(seed)
+    size = 1 << 15
+    weights = rng.integers(-40, 41, (6, COLUMNS)).astype(np.int8)
+    role: dict[str, NDArray[np.generic]] = {
+        "weights": weights[0],
+        "scales": np.array([0.25, 0.25]),
+        "constant": np.array(1.0),
+        "bigrams": rng.integers(-40, 41, 1 << BIGRAM_BITS).astype(np.int8),
+        "unigrams": rng.integers(-40, 41, size).astype(np.int16),
+        "contexts": rng.integers(-40, 41, size + 1).astype(np.int16),
+        "ratio_share": np.array(0.25),
+        "counts.user": np.zeros(size, np.uint32),
+        "counts.tool": np.zeros(size, np.uint32),
+        "counts.keys": np.zeros(0, np.uint32),
+        "counts.bigrams": np.zeros((2, 0), np.uint32),
+    }
+    return TextModels(
+        NGrams(np.arange(size).astype(np.uint16)),
+        RoleSurprise(role),
+        AttackClassifier({"weights": weights[1:], "units": np.full((5, 2), 0.25), "constants": np.zeros(5)}),
+    )
+
+
+def calibration(reading: bool = False) -> Calibration:
     """Fitted on maxima drawn around what the streams of `tests.stream.streams` bring."""
     rng = np.random.default_rng(3)
     sessions = np.repeat(np.arange(400), 5)
-    drawn = {"sequence": lambda: rng.gamma(8.0, 0.8, len(sessions))}
-    scores = {kind: drawn.get(kind, lambda: 0.5 * rng.beta(2, 2, len(sessions)))() for kind in KINDS}
-    return fit_population(scores, sessions % 8, sessions)
+    n = len(sessions)
+    # What a release that does not read never says is calibrated as training does: it stays silent.
+    silent = np.where(np.arange(n) == 0, 1.0, np.nan)
+    scores = {
+        "novelty": 0.5 * rng.beta(2, 2, n),
+        "tool_novelty": 0.5 * rng.beta(2, 2, n),
+        "sequence": rng.gamma(8.0, 0.8, n),
+        "role_surprise": rng.normal(20.0, 30.0, n) if reading else silent,
+        "provenance": np.maximum(rng.normal(-10.0, 20.0, n), 0) if reading else silent,
+        "volume": rng.gamma(2.0, 0.4, n) if reading else silent,
+        "known_attack": rng.normal(30.0, 30.0, n) if reading else silent,
+        "tool_known_attack": rng.normal(30.0, 30.0, n) if reading else silent,
+    }
+    return fit_population(scores, sessions % 8, sessions, scales=SCALE_OF, atoms=ATOMS, weights=WEIGHTS)
 
 
 @cache
-def release(name: str = "r-test", seed: int = 5, space_id: str = "words-32") -> Release:
-    """A release that knows `team-0` and `team-1`, the first also by a warm row."""
+def release(name: str = "r-test", seed: int = 5, space_id: str = "words-32", reading: bool = False) -> Release:
+    """A release that knows `team-0` and `team-1`, the first also by a warm row.
+
+    Its text models say nothing unless it is `reading`.
+    """
     return Release(
         name=name,
         space_id=space_id,
         feature_schema=FEATURE_SCHEMA,
         state_schema=STATE_SCHEMA,
         bank=random_bank(seed),
-        calibration=calibration(),
+        texts=texts(seed) if reading else TextModels.silent(),
+        volume=Volume(),
+        calibration=calibration(reading),
         adapters={"team-0": 0, "team-1": 1},
         warm={"sessions": np.array([5]), "ordinal": np.array([40]), "learned_at": np.array([40])},
         warm_rows={"team-0": 0},
+        sessions_per_day={"team-0": 30.0, "team-1": 10.0},
     )
 
 
@@ -84,6 +140,7 @@ def write(out: Path, space_id: str, *, seed: int = 5) -> str:
         adapters={},
         warm={name: np.asarray(columns[name][:0]) for name in columns.columns},
         warm_rows={},
+        sessions_per_day={},
     )
     data = TrainingInput(
         events=0, sessions=0, tenants=0, left_out=0, dead_letters=0, first_event_ms=0, last_event_ms=0,

@@ -140,6 +140,14 @@ def test_an_output_prefix_takes_the_place_of_the_prefix_for_outputs_only() -> No
     assert TopicsSettings(prefix="eu.").scores == "eu.genai.anomaly.scores.v1"
 
 
-def test_a_budget_that_would_not_be_kept_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"decision\.mode must be fpr, until releases hold the tenants' shares"):
-        DecisionSettings(mode="budget")
+def test_a_mode_of_decision_is_one_of_two() -> None:
+    assert DecisionSettings(mode="budget").mode == "budget"
+    with pytest.raises(UsageError, match=r"decision\.mode must be one of fpr, budget; got 'both'"):
+        DecisionSettings(mode="both")
+
+
+def test_exceptions_name_tenants_and_say_why() -> None:
+    assert DecisionSettings(exceptions={"pentest": "their job"}).exceptions == {"pentest": "their job"}
+    exceptions: Any = {"pentest": 3}
+    with pytest.raises(UsageError, match=r"decision\.exceptions must be a table of text by name"):
+        DecisionSettings(exceptions=exceptions)

@@ -35,6 +35,8 @@ EVERYTHING_FOUND = replace(
     findings=FindingsSettings(quiet_ms=1_000),
 )
 """Each event is an anomaly, and a second later each finding is closed, so that the next one speaks of one event."""
+ALMOST_EVERYTHING_FOUND = replace(EVERYTHING_FOUND, decision=DecisionSettings(session_fpr=0.999999))
+"""As far as there is anything to say of an event at all."""
 NOTHING_FOUND = replace(SETTINGS, decision=DecisionSettings(session_fpr=1e-9))
 
 SYSTEM, ASK, ANSWER = text("system", "be of help"), text("user", "what flies to rome"), text("assistant", "two planes")
@@ -114,7 +116,7 @@ def test_event_without_content_is_scored_on_its_metadata_and_forgets_nothing(tal
 def test_event_without_content_has_no_novelty() -> None:
     outcome = step(Core(SETTINGS, release(), WordEmbedder()), record(0, event(1, START_MS)))
     score = orjson.loads(outcome.scores[0].value)
-    assert (set(score["signals"]), score["decision"]) == ({"sequence"}, "none")
+    assert (set(score["signals"]), score["decision"]) == ({"sequence", "volume"}, "none")
 
 
 def test_other_session_has_heard_nothing(talk: Talk) -> None:
@@ -202,7 +204,7 @@ def test_duplicates_do_not_count_towards_learn_points() -> None:
 
 def test_what_is_found_is_held_back_from_the_memory_and_what_warms_up_is_not() -> None:
     for grace, told in ((0, "quarantined"), (99, "yes")):
-        settings = replace(EVERYTHING_FOUND, learning=LearningSettings(grace_sessions=grace))
+        settings = replace(ALMOST_EVERYTHING_FOUND, learning=LearningSettings(grace_sessions=grace))
         live = Core(settings, release(), WordEmbedder())
         said = "a text of more than forty characters that is told twice"
         records = [
@@ -214,11 +216,13 @@ def test_what_is_found_is_held_back_from_the_memory_and_what_warms_up_is_not() -
 
 
 def test_first_sessions_of_a_tenant_are_warm_up() -> None:
-    settings = replace(EVERYTHING_FOUND, learning=LearningSettings(grace_sessions=3))
+    settings = replace(ALMOST_EVERYTHING_FOUND, learning=LearningSettings(grace_sessions=3))
     live = Core(settings, release(), WordEmbedder())
 
     def said(number: int, session: int) -> Record:
-        value = event(number, START_MS + number, [text("user", f"{number}")], tenant="new", session=f"s{session}")
+        # Nothing that was said before: strange to any past.
+        words = " ".join(f"{number}-{i}" for i in range(30))
+        value = event(number, START_MS + number, [text("user", words)], tenant="new", session=f"s{session}")
         return record(number, value)
 
     outcome = step(live, *[said(number, session) for number, session in enumerate([1, 2, 3, 4, 3, 1, 5])])

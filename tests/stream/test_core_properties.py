@@ -49,7 +49,7 @@ CUTS = st.lists(st.builds(Cut, st.integers(1, 9), st.booleans()), max_size=30)
 
 
 def core() -> Core:
-    return Core(SETTINGS, release(), WordEmbedder())
+    return Core(SETTINGS, release(reading=True), WordEmbedder())
 
 
 class Shell:

@@ -198,9 +198,9 @@ def test_warm_rows_tell_no_time() -> None:
 def test_tenant_s_arrays_stay_within_their_bound() -> None:
     """A full memory, pending and quarantine: 256 bytes a vector, and what stands beside each."""
     table = tenant_table(Novelty()).bytes_per_row()
-    pending = SEGMENTS_MAX * (256 + 1 + 2 + 8) + CLOSINGS_MAX * 8 * len(KINDS)
-    quarantine = QUARANTINE_MAX * (256 + 1 + 8 + 8)
-    assert 31 * 1024 < table + pending + quarantine <= 32 * 1024
+    pending = SEGMENTS_MAX * (256 + 1 + 2 + 8 + 4) + CLOSINGS_MAX * 4 * len(KINDS)
+    quarantine = QUARANTINE_MAX * (256 + 1 + 8 + 4 + 8)
+    assert 28 * 1024 < table + pending + quarantine <= 32 * 1024
 
 
 def test_flood_of_findings_leaves_a_bounded_quarantine() -> None:

@@ -29,7 +29,7 @@ def embedder() -> StaticEmbedder:
 
 
 def core() -> Core:
-    return Core(SETTINGS, release(space_id=embedder().space_id), embedder())
+    return Core(SETTINGS, release(space_id=embedder().space_id, reading=True), embedder())
 
 
 @pytest.fixture(scope="module")

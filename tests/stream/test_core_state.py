@@ -110,8 +110,8 @@ def test_damaged_row_is_told_with_its_remedy(whole: Said, kind: str, value: byte
 
 
 def test_row_of_an_unknown_kind_is_refused(whole: Said) -> None:
-    with pytest.raises(StateError, match="kind 'drift' in partition 0: a newer version wrote it"):
-        core().restore(0, [*whole.rows[0], (b'["drift","team-1"]', b"{}")])
+    with pytest.raises(StateError, match="kind 'mood' in partition 0: a newer version wrote it"):
+        core().restore(0, [*whole.rows[0], (b'["mood","team-1"]', b"{}")])
 
 
 def test_key_that_is_no_array_is_refused(whole: Said) -> None:

@@ -63,7 +63,10 @@ def test_late_event_is_scored_and_never_moves_time_back() -> None:
     step(live, record(0, said(1, 60_000)))
     outcome = step(live, record(1, said(2, 60_000 - SETTINGS.core.lateness_ms - 1)))
     assert score_of(outcome)["late"] is True
-    assert (score_of(outcome)["decision"], set(score_of(outcome)["signals"])) == ("none", {"novelty", "sequence"})
+    assert (score_of(outcome)["decision"], set(score_of(outcome)["signals"])) == (
+        "none",
+        {"novelty", "sequence", "volume"},
+    )
     cursor = live.cursor(0)
     assert cursor is not None and cursor.core_time_ms == START_MS + 60_000
 
@@ -116,9 +119,16 @@ def test_quiet_session_closes_with_the_event_that_passes_its_time(together: bool
 
 def test_session_that_goes_on_after_quiet_starts_anew() -> None:
     """The second of two sessions is beyond the grace period of one; the first event of all is within."""
-    settings = replace(EVERYTHING_FOUND, learning=LearningSettings(grace_sessions=1))
+    settings = replace(
+        SETTINGS, decision=DecisionSettings(session_fpr=0.999999), learning=LearningSettings(grace_sessions=1)
+    )
     for gap_ms, decision in ((QUIET_MS - 1, "warmup"), (QUIET_MS, "finding")):
-        outcome = step(core(settings), record(0, said(1, 0)), record(1, said(2, gap_ms)))
+        # Nothing that was said before: strange to any past.
+        strange = [
+            event(n, START_MS + after_ms, [text("user", " ".join(f"{n}-{i}" for i in range(30)))])
+            for n, after_ms in ((1, 0), (2, gap_ms))
+        ]
+        outcome = step(core(settings), record(0, strange[0]), record(1, strange[1]))
         assert [score_of(outcome, at)["decision"] for at in range(2)] == ["warmup", decision]
 
 

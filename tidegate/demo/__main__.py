@@ -24,7 +24,7 @@ from tidegate.demo.tally import Row, Tally, rows
 from tidegate.demo.watch import Watch
 
 ROOT = Path(__file__).resolve().parents[2]
-RAW = "litellm.raw"
+RAW = "gateways.raw"
 PARTITIONS = 8
 _READY_S, _DRAIN_S = 60.0, 60.0
 _COLOURS = {"Low": "cyan", "Medium": "yellow", "High": "red", "Critical": "bold red"}
@@ -68,7 +68,7 @@ def _demo(console: Console, out: Path, given: Path | None, seconds: float) -> in
         )
         raw = f"{kafka.prefix}{RAW}"
         run(["topics", "create", "--source-topic", raw], setting, out / "topics.log")
-        ingest = ["ingest", "--source-topic", raw, "--format", "litellm", "--group-id", kafka.group("ingest")]
+        ingest = ["ingest", "--source-topic", raw, "--format", "auto", "--group-id", kafka.group("ingest")]
         score = ["score", "--release", str(release), "--group-id", kafka.group("score")]
         with (
             Service(ingest, setting, out / "ingest.log") as ingesting,

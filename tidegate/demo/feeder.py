@@ -1,14 +1,13 @@
-"""Captured traffic -> LiteLLM records on the raw topic, in the capture's order, many times faster than it happened."""
+"""Captured traffic -> gateways' records on the raw topic, in the capture's order, much faster than it happened."""
 
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import orjson
 from confluent_kafka import Producer
 
-from sample.records import LIVE, records
+from sample.records import LIVE, mixed
 from schemas.corpus_records import Truth
 
 _FLUSH_S = 30.0
@@ -26,7 +25,7 @@ class Fed:
 
 def capture() -> list[tuple[int, bytes, Truth]]:
     """The live part of the sample: start in ms, record, and what is known about it."""
-    return [(time_ms, orjson.dumps(record), truth) for time_ms, record, truth in _records()]
+    return list(mixed(LIVE))
 
 
 def feed(
@@ -50,7 +49,3 @@ def feed(
     if left:
         raise TimeoutError(f"{left} records could not be sent to {topic} on {bootstrap_servers} in {_FLUSH_S:.0f} s")
     yield fed
-
-
-def _records() -> Iterator[tuple[int, dict[str, object], Truth]]:
-    yield from records(LIVE, "litellm")

@@ -191,9 +191,7 @@ def test_event_that_a_state_already_knows_is_said_to_be_a_duplicate(made: Run, t
         folder.close()
     last = max(made.scores, key=lambda each: each["offset"])
     flags = made.replaying("--from-state", str(tmp_path / "state"))
-    with pytest.raises(
-        UsageError, match=r"at .*\[\d\]@\d+ is a duplicate of one before what is replayed"
-    ):
+    with pytest.raises(UsageError, match=r"at .*\[\d\]@\d+ is a duplicate of one before what is replayed"):
         explain_command.run(SETTINGS, parse(["explain", last["event_id"], *flags]))
 
 

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from models.novelty import Novelty
+from models.volume import SUB_FEATURES, Volume
 from schemas.manifest import InputFile, Manifest, TrainingInput
 from stream.config import ReleaseSettings, Settings
 from stream.errors import StateError, UsageError
@@ -41,6 +42,10 @@ DATA = TrainingInput(
 )
 
 
+NOTHING = b"\x02\0\0\0\0\0\0\0{}"
+"""A safetensors file without tensors."""
+
+
 def whole_release() -> Release:
     """A release that knows two tenants, each by a whole row."""
     table = tenant_table(Novelty(dim=32))
@@ -49,7 +54,9 @@ def whole_release() -> Release:
     for name in table.columns:
         column = table[name]
         warm[name] = rng.integers(0, 60, (2, *column.shape[1:])).astype(column.dtype)
-    return replace(release(), warm=warm, warm_rows={"team-1": 1, "team-0": 0})
+    signals = release(reading=True)
+    volume = Volume({**Volume().to_arrays(), "unit": np.linspace(0.5, 2.0, len(SUB_FEATURES))})
+    return replace(signals, volume=volume, warm=warm, warm_rows={"team-1": 1, "team-0": 0})
 
 
 def written(out: Path, settings: Settings = SETTINGS, **changed: Any) -> Manifest:
@@ -94,6 +101,14 @@ def test_a_release_is_loaded_as_it_was_written(tmp_path: Path) -> None:
         assert (loaded.warm[name].dtype, loaded.warm[name].tolist()) == (column.dtype, column.tolist())
     for name, array in original.bank.arrays.items():
         assert np.array_equal(loaded.bank.arrays[name], array)
+    for theirs, ours in (
+        (loaded.texts.to_arrays(), original.texts.to_arrays()),
+        (loaded.volume.to_arrays(), original.volume.to_arrays()),
+    ):
+        assert {name: (array.dtype, array.shape, array.tobytes()) for name, array in theirs.items()} == {
+            name: (array.dtype, array.shape, array.tobytes()) for name, array in ours.items()
+        }
+    assert loaded.sessions_per_day == {"team-0": 30.0, "team-1": 10.0}
     assert orjson.dumps(loaded.calibration.to_arrays(), option=orjson.OPT_SERIALIZE_NUMPY) == orjson.dumps(
         original.calibration.to_arrays(), option=orjson.OPT_SERIALIZE_NUMPY
     )
@@ -183,10 +198,16 @@ def test_a_release_of_another_embedding_space_is_refused(tmp_path: Path) -> None
     ("name", "body", "said"),
     [
         ("bank.safetensors", b"no tensors", r"bank\.safetensors is no safetensors file"),
-        ("tenants.json", b'["team-0","team-0"]', r"tenants\.json must name each tenant once"),
-        ("tenants.json", b'["team-0"]', r"must have an adapter for each of 1 tenants; it has 2"),
-        ("tenants.json", b'{"a": 1}', r"tenants\.json must be a JSON array of names"),
-        ("warm.safetensors", b"\x02\0\0\0\0\0\0\0{}", r"warm\.safetensors must hold the columns .*; it holds \[\]"),
+        ("texts.safetensors", b"no tensors", r"texts\.safetensors is no safetensors file"),
+        ("texts.safetensors", NOTHING, r"text models must hold ngrams\.masks, .*; got \[\]"),
+        ("volume.safetensors", b"no tensors", r"volume\.safetensors is no safetensors file"),
+        ("volume.safetensors", NOTHING, r"gauge_prior must be float64 .*; got none"),
+        ("tenants.json", b'[["team-0",3.0],["team-0",1.0]]', r"tenants\.json must name each tenant once"),
+        ("tenants.json", b'[["team-0",3.0]]', r"must have an adapter for each of 1 tenants; it has 2"),
+        ("tenants.json", b'{"a": 1}', r"tenants\.json must be a JSON array of \[name, sessions a day\]"),
+        ("tenants.json", b'["team-0","team-1"]', r"tenants\.json must be a JSON array of \[name, sessions a day\]"),
+        ("tenants.json", b'[["team-0",-1.0],["team-1",1.0]]', r"tenants\.json must be .* Expected `float` >= 0"),
+        ("warm.safetensors", NOTHING, r"warm\.safetensors must hold the columns .*; it holds \[\]"),
     ],
 )
 def test_files_that_are_hashed_but_make_no_release_are_refused(

@@ -371,4 +371,5 @@ def test_replay_writes_the_report_beside_its_files(tmp_path: Path, capsys: pytes
     assert f"{summary['findings_opened']:,} findings in {summary['events']:,} events" in told.text
     assert "at an operating point of 2.00% of sessions" in told.text
     assert told.tags.count("article") == min(summary["findings_opened"], FINDINGS_SHOWN)
-    assert len(told.marked) == told.tags.count("article")
+    # What moved of a tenant as a whole, and how it calls, has no text to show.
+    assert 0 < len(told.marked) <= told.tags.count("article")

@@ -117,7 +117,13 @@ class VolumeBench(Bench):
         """Values (n,) and sub-features (n, J) of the readable ones."""
         placed = self.place(records)
         given = self.volume.observe(
-            placed.live, placed.runs, placed.core_time_ms, placed.tenant, self.sessions, self.tenants
+            placed.live,
+            placed.runs,
+            placed.core_time_ms,
+            placed.tenant,
+            tool_calls(placed.live),
+            self.sessions,
+            self.tenants,
         )
         self.given = given
         values = np.zeros(len(placed.live))

@@ -7,19 +7,21 @@ import pytest
 from numpy.typing import NDArray
 
 from models.calibration import location_scale
-from stream.state.schema import KINDS, RING
+from stream.state.schema import KINDS, NOVELTY, PROVENANCE, REMEMBERED, RING, SEQUENCE, SHARED, TOOL_NOVELTY
 from stream.training.calibrate import calibrate, flagged_share, rings
 from stream.training.events import FOLDS, TrainingEvents
 
-NOVELTY, TOOL_NOVELTY, SEQUENCE = range(len(KINDS))
-
 
 def drawn(sessions: int = 1200, tenants: int = 4, seed: int = 1) -> tuple[TrainingEvents, NDArray[np.float64]]:
-    """Two events a session, tenants in turn, each with a level of its own; tools answer every other event."""
+    """Two events a session, tenants in turn, each with a level of its own; tools answer every other event.
+
+    Where nobody's past is what counts, no tenant has a level, and most calls obey nothing.
+    """
     rng = np.random.default_rng(seed)
     number = np.repeat(np.arange(sessions), 2)
     tenant = np.arange(sessions) % tenants
-    scores = rng.gamma(4.0, 0.05, (len(number), len(KINDS))) + 0.3 * tenant[number, None]
+    scores = rng.gamma(4.0, 0.05, (len(number), len(KINDS))) + 0.3 * tenant[number, None] * ~SHARED
+    scores[rng.random(len(number)) < 0.8, PROVENANCE] = 0
     scores[::2, TOOL_NOVELTY] = np.nan
     events = TrainingEvents(
         records=[],
@@ -49,7 +51,14 @@ def test_rings_hold_the_latest_maxima_of_each_tenant_where_the_table_would() -> 
     events, scores = drawn()
     calibration, taken = calibrate(events, scores, grace_sessions=20, labelled=True)
     own = rings(events, taken, calibration)
-    assert own.counts.tolist() == [[300] * 3] * 4
+    # What is judged against everyone alone has no ring.
+    counts = np.zeros(len(KINDS), np.int64)
+    counts[REMEMBERED] = 300
+    assert own.counts.tolist() == [counts.tolist()] * 4
+    others = np.setdiff1d(np.arange(len(KINDS)), REMEMBERED)
+    assert PROVENANCE in others
+    assert np.array_equal(own.location[:, others], np.tile(calibration.prior_location[others], (4, 1)))
+    assert np.array_equal(own.scale[:, others], np.tile(calibration.prior_scale[others], (4, 1)))
     maxima = scores.reshape(-1, 2, len(KINDS))[2::4, :, NOVELTY].max(axis=1).astype(np.float32)
     for place in range(300 - RING, 300):
         assert own.maxima[2, NOVELTY, place % RING] == maxima[place]
@@ -107,4 +116,5 @@ def test_winsorising_input_without_attacks_costs_few_false_positives() -> None:
         events, scores = drawn(seed=seed)
         calibration, taken = calibrate(events, scores, grace_sessions=20, labelled=False)
         shares.append(flagged_share(events, scores, calibration, rings(events, taken, calibration), 0.01))
-    assert 0.008 <= np.mean(shares) <= 0.025
+    # Each of the signals is winsorised, so that the more there are the more it costs: 2.9 % when these were seven.
+    assert 0.008 <= np.mean(shares) <= 0.035

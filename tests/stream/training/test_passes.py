@@ -10,6 +10,8 @@ import orjson
 import pytest
 
 from models.autoencoder import SequenceBank
+from models.text_models import TextModels
+from models.volume import SUB_FEATURES, Volume
 from stream.core import Core
 from stream.errors import StateError
 from stream.record import Record
@@ -17,7 +19,7 @@ from stream.state.schema import FEATURES, KINDS, WINDOW
 from stream.training.events import TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
 from stream.training.passes import (
-    collect_windows,
+    collect,
     held_out_scores,
     run,
     silent_calibration,
@@ -29,6 +31,8 @@ from tests.stream.releases import random_bank, release
 from tests.stream.training.captures import SETTINGS, corpus, write_lines
 
 BANK = random_bank(tenants=0)
+TEXTS = TextModels.silent()
+VOLUME = Volume()
 EMBEDDER = WordEmbedder()
 SPACE = EMBEDDER.space_id
 
@@ -40,27 +44,48 @@ def events(tmp_path: Path) -> TrainingEvents:
 
 
 def test_windows_are_those_that_the_scorer_shows_its_bank(events: TrainingEvents) -> None:
-    windows, lengths = collect_windows(events.records, SETTINGS, EMBEDDER, SPACE)
+    seen = collect(events.records, SETTINGS, EMBEDDER, SPACE)
+    windows, lengths = seen.windows, seen.lengths
     assert windows.shape == (60, WINDOW, len(FEATURES))
     # Sessions do not overlap here: two calls each, the second seen with the first.
     assert lengths.tolist() == [1, 2] * 30
     assert np.array_equal(windows[1::2, -2], windows[::2, -1])
 
 
+def test_volume_is_seen_in_natural_units_with_what_its_tenants_have_taught(events: TrainingEvents) -> None:
+    seen = collect(events.records, SETTINGS, EMBEDDER, SPACE)
+    assert seen.volume.dtype == np.float32
+    assert seen.volume.shape == (60, len(SUB_FEATURES))
+    shown: list[np.ndarray] = []
+    judge = unnamed_release(SPACE, BANK, TEXTS, VOLUME, silent_calibration())
+    core = Core(SETTINGS, judge, EMBEDDER, watch=lambda scored, _: shown.append(scored.scores.volume * VOLUME.unit))
+    run(core, events.records)
+    assert np.allclose(seen.volume, np.concatenate(shown), rtol=1e-6)
+    rows = core.export_tenants()[1]
+    for name in ("gauges", "counters", "hours"):
+        assert np.array_equal(getattr(seen.baseline, name), rows[f"volume_{name}"])
+
+
 def test_what_is_held_out_teaches_nothing(events: TrainingEvents) -> None:
     heard, unheard = events.records[:40], events.records[40:]
-    scores = held_out_scores(heard, unheard, BANK, SETTINGS, EMBEDDER, SPACE)
+    scores = held_out_scores(heard, unheard, BANK, TEXTS, VOLUME, SETTINGS, EMBEDDER, SPACE)
     assert scores.shape == (20, len(KINDS))
-    again = held_out_scores(heard, [*unheard, *_as_other_sessions(unheard)], BANK, SETTINGS, EMBEDDER, SPACE)
+    again = held_out_scores(
+        heard, [*unheard, *_as_other_sessions(unheard)], BANK, TEXTS, VOLUME, SETTINGS, EMBEDDER, SPACE
+    )
     assert np.array_equal(again[:20], scores, equal_nan=True)
-    assert np.array_equal(again[20:], scores, equal_nan=True)
+    # But that a tenant calls more often is seen as it happens.
+    volume = KINDS.index("volume")
+    taught = np.delete(again[20:], volume, axis=1)
+    assert np.array_equal(taught, np.delete(scores, volume, axis=1), equal_nan=True)
+    assert (again[20:, volume] >= scores[:, volume]).all()
 
 
 def test_what_was_heard_before_is_less_new_than_what_was_not(events: TrainingEvents) -> None:
     kinds = slice(0, 2)
     heard = events.records
-    known = held_out_scores(heard, _as_other_sessions(heard), BANK, SETTINGS, EMBEDDER, SPACE)[:, kinds]
-    unknown = held_out_scores(heard[:6], heard[6:], BANK, SETTINGS, EMBEDDER, SPACE)[:, kinds]
+    known = held_out_scores(heard, _as_other_sessions(heard), BANK, TEXTS, VOLUME, SETTINGS, EMBEDDER, SPACE)[:, kinds]
+    unknown = held_out_scores(heard[:6], heard[6:], BANK, TEXTS, VOLUME, SETTINGS, EMBEDDER, SPACE)[:, kinds]
     assert np.nanmean(known) < np.nanmean(unknown)
 
 
@@ -69,7 +94,7 @@ def test_held_out_events_are_judged_with_their_tenants_own_adapters(events: Trai
     sequence = KINDS.index("sequence")
 
     def judged(bank: SequenceBank, adapted: tuple[str, ...] = ()) -> np.ndarray:
-        return held_out_scores(heard, unheard, bank, SETTINGS, EMBEDDER, SPACE, adapted)[:, sequence]
+        return held_out_scores(heard, unheard, bank, TEXTS, VOLUME, SETTINGS, EMBEDDER, SPACE, adapted)[:, sequence]
 
     # Rows are in the order that `adapted` has: team-1 is the first, team-0 is not there.
     scores = judged(random_bank(tenants=2), ("team-1", "team-2"))
@@ -83,12 +108,12 @@ def test_held_out_events_are_judged_with_their_tenants_own_adapters(events: Trai
 
 
 def test_nothing_is_anomalous_to_a_silent_calibration(events: TrainingEvents) -> None:
-    core = Core(SETTINGS, unnamed_release(SPACE, BANK, silent_calibration()), EMBEDDER)
+    core = Core(SETTINGS, unnamed_release(SPACE, BANK, TEXTS, VOLUME, silent_calibration()), EMBEDDER)
     assert all(b'"decision":"none"' in score.value for score in run(core, events.records))
 
 
 def test_warm_rows_are_the_tenants_of_the_input_after_all_of_it(events: TrainingEvents) -> None:
-    judge = unnamed_release(SPACE, BANK, silent_calibration())
+    judge = unnamed_release(SPACE, BANK, TEXTS, VOLUME, silent_calibration())
     names, rows = warm_rows(events.records, judge, SETTINGS, EMBEDDER)
     assert names == ["team-0", "team-1", "team-2"]
     assert rows["ordinal"].tolist() == [20, 20, 20]
@@ -100,21 +125,25 @@ def test_warm_rows_are_the_tenants_of_the_input_after_all_of_it(events: Training
 def test_a_tenant_split_over_partitions_is_the_part_that_heard_most(events: TrainingEvents) -> None:
     mine = [record for record in events.records if b'"tenant":"team-0"' in (record.value or b"")]
     split = [Record(r.topic, 0 if i < 14 else 1, r.offset, r.timestamp_ms, r.key, r.value) for i, r in enumerate(mine)]
-    names, rows = warm_rows(split, unnamed_release(SPACE, BANK, silent_calibration()), SETTINGS, EMBEDDER)
+    names, rows = warm_rows(
+        split, unnamed_release(SPACE, BANK, TEXTS, VOLUME, silent_calibration()), SETTINGS, EMBEDDER
+    )
     assert (names, rows["ordinal"].tolist()) == (["team-0"], [14])
 
 
 def test_an_event_without_a_score_is_told(events: TrainingEvents) -> None:
     broken = Record("t", 0, 0, 0, None, b"{")
     with pytest.raises(StateError, match=r"every training event must be scored; got 2 scores of 3"):
-        held_out_scores(events.records[:4], [*events.records[4:6], broken], BANK, SETTINGS, EMBEDDER, SPACE)
+        held_out_scores(
+            events.records[:4], [*events.records[4:6], broken], BANK, TEXTS, VOLUME, SETTINGS, EMBEDDER, SPACE
+        )
 
 
 def test_exported_rows_start_a_core_where_the_other_ended(events: TrainingEvents) -> None:
-    first = Core(SETTINGS, unnamed_release(SPACE, BANK, release().calibration), EMBEDDER)
+    first = Core(SETTINGS, unnamed_release(SPACE, BANK, TEXTS, VOLUME, release().calibration), EMBEDDER)
     run(first, events.records[:40])
     names, rows = first.export_tenants()
-    warm = unnamed_release(SPACE, BANK, release().calibration, names, rows)
+    warm = unnamed_release(SPACE, BANK, TEXTS, VOLUME, release().calibration, names, rows)
     second = Core(SETTINGS, warm, EMBEDDER)
     run(second, events.records[40:])
     assert second.export_tenants()[1]["ordinal"].tolist() == [20, 20, 20]

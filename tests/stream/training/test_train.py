@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from stream.errors import UsageError
-from stream.state.schema import KINDS, RING
+from stream.state.schema import KINDS, REMEMBERED, RING
 from stream.training.events import TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
 from stream.training.train import Effort, Trained, train
@@ -51,7 +51,9 @@ def test_a_release_knows_every_tenant_of_its_input(whole: Trained) -> None:
 
 
 def test_tenants_start_with_maxima_of_sessions_that_were_held_out(whole: Trained, events: TrainingEvents) -> None:
-    assert whole.release.warm["maxima_count"].tolist() == [[20] * 3] * 3
+    counts = whole.release.warm["maxima_count"]
+    assert (counts[:, REMEMBERED] == 20).all()
+    assert counts.sum() == 20 * 3 * len(REMEMBERED)
     # Sentences that were heard, word for word, are at distance 0: these were not.
     assert (whole.release.warm["maxima"][:, 0, :20].mean(axis=1) > 0.05).all()
 
@@ -77,9 +79,11 @@ def test_the_population_alone_leaves_adapters_zero_and_they_can_be_fitted_on_it_
     assert population.release.bank.shape.tenants == 3
     assert not any(array.any() for array in adapters(population).values())
     base = population.release.bank.arrays
-    made = trained(events, backbone=base, effort=replace(QUICK, adapter_steps=64))
-    assert made.metrics["tenants_adapted"] == 3
-    assert all(array.any(axis=(1, 2)).all() for array in adapters(made).values())
+    effort = replace(QUICK, adapter_steps=64)
+    made = trained(events, base=population.release, adapters_only=True, effort=effort)
+    # A tenant keeps its adapter only where it gains by it on what was held out, which of so little not all do.
+    moved = [array.any(axis=(1, 2)) for name, array in adapters(made).items() if name.endswith(".up")]
+    assert 1 <= made.metrics["tenants_adapted"] == np.logical_or.reduce(moved).sum()
     for name, array in made.release.bank.arrays.items():
         assert name.startswith("adapter.") or np.array_equal(array, base[name])
     # What calibrates was scored with adapters too, of fits that did not see it.
@@ -95,10 +99,10 @@ def test_held_out_sessions_are_flagged_as_rarely_as_the_operating_point_says(who
 def test_what_nobody_judged_is_not_learned_when_it_is_strange(tmp_path: Path) -> None:
     rng = Random(5)
     strange = [" ".join("".join(rng.choices("xyzqjk", k=9)) for _ in range(40)) for _ in range(5)]
-    attack = session(60, turns=[{"role": "user", "text": "\n".join(strange)}])
-    # The tenant's events 1 to 40, 41, and 42 to 65: it learns at its 64th.
-    events = arranged(tmp_path / "c.jsonl", [*corpus(60), attack, *(session(i) for i in range(61, 73))])
-    owner = int.from_bytes(blake2b(b"s60", digest_size=8).digest(), "big")
+    attack = session(84, turns=[{"role": "user", "text": "\n".join(strange)}])
+    # The tenant's events 1 to 56, 57, and 58 to 65: it learns at its 64th, what it has not heard too much after.
+    events = arranged(tmp_path / "c.jsonl", [*corpus(84), attack, *(session(i) for i in range(85, 89))])
+    owner = int.from_bytes(blake2b(b"s84", digest_size=8).digest(), "big")
     for labelled in (True, False):
         assert (owner in trained(events, labelled=labelled).release.warm["owners"][0].tolist()) is labelled
 
@@ -112,4 +116,34 @@ def test_one_session_alone_cannot_be_calibrated_by(tmp_path: Path) -> None:
 def test_input_without_tools_trains_all_the_same(tmp_path: Path) -> None:
     lines = [session(i, turns=[{"role": "user", "text": f"hello number {i}"}]) for i in range(12)]
     release = trained(arranged(tmp_path / "c.jsonl", lines)).release
-    assert release.warm["maxima_count"].tolist() == [[12, 12, 12]]
+    counts = release.warm["maxima_count"][0]
+    assert (counts[REMEMBERED] == 12).all()
+    # Where no tool speaks nobody is taken for another, and nothing says what an attack is.
+    assert (release.texts.role_surprise, release.texts.classes) == (None, ())
+
+
+def test_sessions_a_day_are_those_of_the_days_that_the_input_covers(whole: Trained, events: TrainingEvents) -> None:
+    # 60 sessions 10 minutes apart are less than a day, which counts as one.
+    assert events.last_ms - events.first_ms < 86_400_000
+    assert whole.release.sessions_per_day == {"team-0": 20.0, "team-1": 20.0, "team-2": 20.0}
+    fast = TrainingEvents(
+        **{name: getattr(events, name) for name in events.__slots__} | {"last_ms": events.first_ms + 8 * 86_400_000}
+    )
+    assert trained(fast).release.sessions_per_day["team-1"] == 2.5
+
+
+def test_a_release_has_text_models_and_units_of_volume_of_its_own(whole: Trained, events: TrainingEvents) -> None:
+    release = whole.release
+    assert release.texts.role_surprise is not None
+    assert release.texts.attacks is None
+    # Of tenants within their grace there would be nothing to measure it by.
+    assert (release.volume.unit > 0).all()
+
+
+def test_words_of_an_earlier_release_go_on_counting(whole: Trained, events: TrainingEvents) -> None:
+    more = trained(events, base=whole.release).release.texts.role_surprise
+    once = whole.release.texts.role_surprise
+    assert more is not None and once is not None
+    counts = [float(model.to_arrays()["counts.user"].sum()) for model in (once, more)]
+    assert counts[0] > 0
+    assert counts[1] == 2 * counts[0]

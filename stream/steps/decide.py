@@ -1,0 +1,108 @@
+"""Which anomalies become findings: the operating point, exceptions, and the budget of new findings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stream.config import Settings
+from stream.state.partition import Allowance
+from stream.steps.findings import CRITICAL_P
+from stream.steps.route import Router
+
+UNKNOWN_SHARE = 0.1
+"""Of the budget, for tenants that the release does not know."""
+THRESHOLDS = (1e-6, 0.2)
+"""Range of the p-value that a budget may come to: beyond one end a tail says nothing, at the other nothing is rare."""
+
+
+_POOL, _CRITICAL, _TENANT = "pool", "critical", "tenant/"
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """A day's new findings, shared out.
+
+    Parameters
+    ----------
+    of_tenant
+        Tenants whose share is one a day or more.
+    of_partition
+        What each partition has for all others: those with smaller shares, and those that the release does not know.
+    critical
+        What each partition has besides, for severity critical alone.
+    """
+
+    of_tenant: Mapping[str, float]
+    of_partition: tuple[float, ...]
+    critical: float
+
+
+class Decider:
+    """Decides what becomes of an anomaly.
+
+    In mode `fpr` the operating point is a share of sessions. In mode `budget` it is where as many benign sessions lie
+    as the budget has findings, going by the sessions a day that the release was trained on; what comes beyond a
+    tenant's share of the budget is dropped, and counted. Shares follow from the release, so that partitions need not
+    agree; only new findings cost anything.
+
+    Parameters
+    ----------
+    sessions_per_day
+        The release's: sessions a day by tenant.
+    """
+
+    def __init__(self, settings: Settings, sessions_per_day: Mapping[str, float]) -> None:
+        self._exceptions = settings.decision.exceptions
+        self.session_fpr = settings.decision.session_fpr
+        self.shares: Shares | None = None
+        if settings.decision.mode == "budget":
+            total = sum(sessions_per_day.values())
+            wanted = settings.budget.findings_per_day * (1 - settings.budget.critical_reserve)
+            self.session_fpr = min(max(wanted / total, THRESHOLDS[0]), THRESHOLDS[1]) if total else THRESHOLDS[0]
+            self.shares = _shares(settings, sessions_per_day)
+
+    def excepted(self, tenant: str) -> bool:
+        """Whether nothing is found of a tenant."""
+        return tenant in self._exceptions
+
+    def admits(
+        self, tenant: str, partition: int, allowances: dict[str, Allowance], core_time_ms: int, p_combined: float
+    ) -> bool:
+        """Whether the budget has room for a new finding; `allowances` are the partition's, which this may change."""
+        shares = self.shares
+        if shares is None:
+            return True
+        own = shares.of_tenant.get(tenant)
+        daily = shares.of_partition[partition] if own is None else own
+        whose = _POOL if own is None else f"{_TENANT}{tenant}"
+        if _allowance(allowances, whose, daily, core_time_ms).take(daily, core_time_ms):
+            return True
+        if p_combined > CRITICAL_P:
+            return False
+        reserve = _allowance(allowances, _CRITICAL, shares.critical, core_time_ms)
+        return reserve.take(shares.critical, core_time_ms)
+
+
+def _allowance(allowances: dict[str, Allowance], name: str, daily: float, core_time_ms: int) -> Allowance:
+    if name not in allowances:
+        allowances[name] = Allowance(max(daily, 1.0), core_time_ms)
+    return allowances[name]
+
+
+def _shares(settings: Settings, sessions_per_day: Mapping[str, float]) -> Shares:
+    partitions = settings.topics.partitions
+    router = Router(partitions, settings.routing.shards)
+    daily = settings.budget.findings_per_day * (1 - settings.budget.critical_reserve)
+    total = sum(sessions_per_day.values())
+    own: dict[str, float] = {}
+    pooled = [daily * (UNKNOWN_SHARE if total else 1.0) / partitions] * partitions
+    for tenant in sorted(sessions_per_day):
+        share = daily * (1 - UNKNOWN_SHARE) * sessions_per_day[tenant] / total if total else 0.0
+        split = settings.routing.shards.get(tenant, 1)
+        if share / max(split, 1) >= 1:
+            own[tenant] = share / max(split, 1)
+        elif split > 1:
+            pooled = [part + share / partitions for part in pooled]
+        else:
+            pooled[router.route(tenant, "")[1]] += share
+    reserve = settings.budget.findings_per_day * settings.budget.critical_reserve
+    return Shares(own, tuple(pooled), reserve / partitions)

@@ -1,0 +1,25 @@
+"""A batch as it was scored: what is reported, explained and watched."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stream.batch import EventBatch
+from stream.steps.content import Content
+from stream.steps.score import ScoreInput, Scores
+from stream.steps.sessions import NewContent, Suspicion
+from stream.steps.timing import Timed
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Events of a batch, duplicates among them in `placed` alone, and all that was said of them."""
+
+    placed: Timed
+    live: EventBatch
+    """The n events that are no duplicates: what all that follows counts."""
+    given: ScoreInput
+    scores: Scores
+    suspicion: Suspicion
+    new: NewContent
+    contents: Sequence[Content]
+    """Of the new messages."""

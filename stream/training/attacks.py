@@ -1,0 +1,95 @@
+"""Labelled attacks of corpus files -> the segments that a classifier of known attacks learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from models.wordpiece import TokenBags
+from schemas.corpus import CorpusSession, calls
+from schemas.corpus_records import to_native
+from schemas.corpus_timeline import UNDATED_START_MS
+from stream.config import Settings
+from stream.record import Record
+from stream.steps.content import JUDGED, Embeds, segmented
+from stream.steps.decode import decode
+from stream.training.gather import ingest_step, sessions_of
+
+ATTACK = "attack"
+_UNPLACED = "unplaced"
+"""Tenant of an attack that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttackTexts:
+    """Segments (s) of attacks, redacted as ingest does."""
+
+    bags: TokenBags
+    labels: NDArray[np.bool_]
+    """(s, c) classes."""
+    source: list[str]
+    """(s,) where each comes from."""
+    group: list[str]
+    """(s,) sessions: their segments belong together."""
+
+
+def collect_attacks(paths: Sequence[Path], embedder: Embeds, settings: Settings) -> AttackTexts | None:
+    """Segments of the labelled attacks in corpus files; None where there are none.
+
+    Of a session that marks which messages carry its attack, those alone; of others what users and tools said.
+
+    Raises
+    ------
+    UsageError
+        When a file cannot be read.
+    """
+    # The classes belong to the fit, which takes a second to import.
+    from models.training.attack_classifier import attack_classes
+
+    texts: list[str] = []
+    labels: list[tuple[bool, ...]] = []
+    source: list[str] = []
+    group: list[str] = []
+    for path in paths:
+        for session in sessions_of(path):
+            if session.label != ATTACK:
+                continue
+            for text in _segments(session, settings):
+                texts.append(text)
+                labels.append(attack_classes(session.attack_family, text))
+                source.append(session.source or "")
+                group.append(session.session)
+    if not texts:
+        return None
+    return AttackTexts(embedder.encode(texts), np.array(labels, np.bool_), source, group)
+
+
+def _segments(session: CorpusSession, settings: Settings) -> Iterator[str]:
+    marked = [turn for turn in session.turns if turn.payload]
+    shown = msgspec.structs.replace(
+        session,
+        tenant=session.tenant or _UNPLACED,
+        turns=tuple(marked or [turn for turn in session.turns if turn.role in ("user", "tool")]),
+    )
+    last = calls(shown)[-1:]
+    records = [
+        Record("corpus", 0, call.index, UNDATED_START_MS, None, orjson.dumps(to_native(shown, call, UNDATED_START_MS)))
+        for call in last
+    ]
+    events = ingest_step(settings, "native").step(records).events
+    batch, _ = decode(
+        [Record("corpus", event.partition, 0, UNDATED_START_MS, event.key, event.value) for event in events],
+        settings.core.future_ms,
+    )
+    for head in batch.heads:
+        for message in head.messages:
+            content = segmented(message)
+            yield from (
+                text for text, role in zip(content.texts, content.roles.tolist(), strict=True) if role in JUDGED
+            )

@@ -1,0 +1,129 @@
+"""What was said in training events, once for each tenant, with who said it and in which folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.attack_classifier import AttackClassifier
+from models.ngrams import NGrams, token_shapes
+from models.role_surprise import RoleSurprise
+from models.text_models import TextModels
+from models.wordpiece import TokenBags
+from stream.config import Settings
+from stream.steps.content import JUDGED, TOOL, USER, Embeds, segmented
+from stream.steps.decode import decode
+from stream.training.attacks import AttackTexts
+from stream.training.events import FOLDS, TrainingEvents
+
+_AT_ONCE = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingTexts:
+    """Segments (s) of distinct messages."""
+
+    bags: TokenBags
+    role: NDArray[np.int8]
+    """(s,) as `stream.steps.content` numbers them."""
+    tenant: NDArray[np.int64]
+    """(s,)"""
+    folds: NDArray[np.int64]
+    """(s,) bit f is set where a session of fold f holds the message."""
+
+    def without(self, fold: int) -> TrainingTexts:
+        """What sessions of the other folds hold."""
+        return self._taken(np.flatnonzero(self.folds & ~np.int64(1 << fold)))
+
+    def _taken(self, index: NDArray[np.intp]) -> TrainingTexts:
+        return TrainingTexts(self.bags.take(index), self.role[index], self.tenant[index], self.folds[index])
+
+
+def collect_texts(events: TrainingEvents, embedder: Embeds, settings: Settings) -> TrainingTexts:
+    """Segments of all messages of the events, requests and answers alike."""
+    seen: dict[tuple[int, str], int] = {}
+    folds: list[int] = []
+    texts: list[str] = []
+    message_of: list[int] = []
+    roles: list[NDArray[np.int8]] = []
+    tenants: list[int] = []
+    fold_of = events.fold.tolist()
+    tenant_of = events.session_tenant[events.session].tolist()
+    for low in range(0, len(events.records), _AT_ONCE):
+        batch, _ = decode(events.records[low : low + _AT_ONCE], settings.core.future_ms)
+        for at, head in enumerate(batch.heads, low):
+            for message in (*head.messages, *head.output):
+                key = (tenant_of[at], message.digest)
+                number = seen.get(key)
+                if number is None:
+                    number = seen[key] = len(folds)
+                    folds.append(0)
+                    content = segmented(message)
+                    texts += content.texts
+                    roles.append(content.roles)
+                    message_of += [number] * len(content.texts)
+                    tenants += [tenant_of[at]] * len(content.texts)
+                folds[number] |= 1 << fold_of[at]
+    return TrainingTexts(
+        embedder.encode(texts),
+        np.concatenate([np.zeros(0, np.int8), *roles]),
+        np.array(tenants, np.int64),
+        np.array(folds, np.int64)[np.array(message_of, np.int64)],
+    )
+
+
+def fitted_texts(
+    texts: TrainingTexts,
+    tokens: Sequence[str],
+    seed: int,
+    base: TextModels | None = None,
+    attacks: AttackTexts | None = None,
+) -> TextModels:
+    """The text models of benign segments; they say nothing where users or tools have said nothing.
+
+    Parameters
+    ----------
+    tokens
+        The vocabulary (V,).
+    base
+        Of an earlier release, whose counts of words go on, and whose classifier of known attacks stays if there are no
+        `attacks`; the n-grams are then its own too.
+    attacks
+        What to learn a classifier from.
+    """
+    # Imports that only training needs, and takes a second for.
+    from models.training.role_surprise import fit_role_surprise
+
+    if not all((texts.role == role).any() for role in (USER, TOOL)):
+        return TextModels.silent()
+    kept = base.attacks if base is not None and attacks is None else None
+    ngrams = base.ngrams if base is not None and kept else NGrams.fit(texts.bags, texts.tenant, token_shapes(tokens))
+    before = base.role_surprise.to_arrays() if base is not None and base.role_surprise is not None else None
+    arrays = fit_role_surprise(texts.bags, texts.role, texts.tenant, ngrams, seed=seed, base=before)
+    classifier = kept if attacks is None else _classifier(texts, attacks, ngrams, seed)
+    return TextModels(ngrams, RoleSurprise(arrays), classifier)
+
+
+def _classifier(texts: TrainingTexts, attacks: AttackTexts, ngrams: NGrams, seed: int) -> AttackClassifier:
+    """Of attacks against what users and tools of every tenant say."""
+    from models.training.attack_classifier import fit_attack_classifier
+
+    benign = np.flatnonzero(np.isin(texts.role, JUDGED))
+    said = texts.bags.take(benign)
+    tenants = int(texts.tenant.max(initial=-1)) + 1
+    labels = np.concatenate([np.zeros((len(benign), attacks.labels.shape[1]), np.bool_), attacks.labels])
+    # Whose text it is stands for where it comes from: tenants are the benign sources. Attacks are dealt by session:
+    # were whole families held out, each fit would have another scale, and its scores could not be compared.
+    source = np.concatenate([texts.tenant[benign], tenants + np.unique(attacks.source, return_inverse=True)[1]])
+    # Benign text is dealt by tenant and the folds of its sessions: of few tenants too there is some in every fit.
+    parts = np.unique(texts.tenant[benign] << FOLDS | texts.folds[benign], return_inverse=True)[1]
+    own = int(parts.max(initial=-1)) + 1
+    group = np.concatenate([parts, own + np.unique(attacks.group, return_inverse=True)[1]])
+    bags = TokenBags(
+        np.concatenate([said.ids, attacks.bags.ids]),
+        np.concatenate([said.offsets, said.offsets[-1] + attacks.bags.offsets[1:]]),
+    )
+    return AttackClassifier(fit_attack_classifier(bags, labels, source, group, ngrams, seed=seed))

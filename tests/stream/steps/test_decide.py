@@ -1,0 +1,93 @@
+"""What of the anomalies becomes a finding."""
+
+from dataclasses import replace
+
+import pytest
+
+from stream.config import BudgetSettings, DecisionSettings, RoutingSettings, Settings, TopicsSettings
+from stream.state.partition import Allowance
+from stream.steps.decide import THRESHOLDS, Decider
+from stream.steps.route import partition_of
+
+DAY_MS = 86_400_000
+RARE, CRITICAL = 1e-3, 1e-6
+SETTINGS = Settings(
+    topics=TopicsSettings(partitions=2),
+    decision=DecisionSettings(mode="budget", session_fpr=0.5),
+    budget=BudgetSettings(findings_per_day=10.0, critical_reserve=0.2),
+)
+TRAFFIC = {"large": 900.0, "small": 100.0}
+
+
+def _new(
+    decider: Decider, tenant: str, partition: int, count: int, now_ms: int, p: float, left: dict[str, Allowance]
+) -> int:
+    return sum(decider.admits(tenant, partition, left, now_ms, p) for _ in range(count))
+
+
+def test_without_a_budget_every_anomaly_is_a_finding_at_the_given_rate() -> None:
+    decider = Decider(Settings(decision=DecisionSettings(session_fpr=0.02)), TRAFFIC)
+    assert decider.session_fpr == 0.02
+    assert _new(decider, "small", 0, 1000, 0, RARE, {}) == 1000
+
+
+def test_the_operating_point_is_where_the_budget_lies_among_a_days_sessions() -> None:
+    # 10 a day, less 20 % reserve, of 1,000 sessions a day.
+    assert Decider(SETTINGS, TRAFFIC).session_fpr == pytest.approx(8 / 1000)
+    assert Decider(SETTINGS, {"one": 1.0}).session_fpr == THRESHOLDS[1]
+    assert Decider(SETTINGS, {}).session_fpr == THRESHOLDS[0]
+
+
+def test_a_tenant_has_its_share_of_a_day_and_more_as_time_passes() -> None:
+    decider = Decider(SETTINGS, TRAFFIC)
+    left: dict[str, Allowance] = {}
+    partition = partition_of("large", None, 2)
+    # 8 a day, 90 % of them for known tenants, 90 % of those for this one: 6.48.
+    assert _new(decider, "large", partition, 100, 0, RARE, left) == 6
+    assert _new(decider, "large", partition, 100, 0, RARE, left) == 0
+    assert _new(decider, "large", partition, 100, DAY_MS // 2, RARE, left) == 3
+    assert _new(decider, "large", partition, 100, 100 * DAY_MS, RARE, left) == 6
+
+
+def test_small_and_unknown_tenants_share_what_their_partition_has() -> None:
+    decider = Decider(SETTINGS, TRAFFIC)
+    here = partition_of("small", None, 2)
+    shares = decider.shares
+    assert shares is not None and dict(shares.of_tenant) == {"large": pytest.approx(6.48)}
+    # Unknown tenants: 10 % of 8, halved by partition; the small one has 0.72 beside it where it lives.
+    assert shares.of_partition[here] == pytest.approx(0.4 + 0.72)
+    assert shares.of_partition[1 - here] == pytest.approx(0.4)
+    assert sum(shares.of_tenant.values()) + sum(shares.of_partition) + 2 * shares.critical == pytest.approx(10)
+    left: dict[str, Allowance] = {}
+    assert _new(decider, "small", here, 5, 0, RARE, left) + _new(decider, "stranger", here, 5, 0, RARE, left) == 1
+
+
+def test_critical_findings_have_a_reserve_of_their_own() -> None:
+    decider = Decider(SETTINGS, TRAFFIC)
+    left: dict[str, Allowance] = {}
+    partition = partition_of("large", None, 2)
+    assert _new(decider, "large", partition, 100, 0, RARE, left) == 6
+    assert _new(decider, "large", partition, 100, 0, CRITICAL, left) == 1
+    assert _new(decider, "large", partition, 100, 0, RARE, left) == 0
+
+
+def test_time_that_goes_back_brings_nothing() -> None:
+    allowance = Allowance(1.0, 5 * DAY_MS)
+    assert allowance.take(1.0, 5 * DAY_MS)
+    assert not allowance.take(1.0, 0)
+    assert not allowance.take(1.0, 5 * DAY_MS + DAY_MS // 2)
+    assert allowance.take(1.0, 6 * DAY_MS)
+
+
+def test_a_split_tenants_share_is_split() -> None:
+    split = replace(SETTINGS, routing=RoutingSettings(shards={"large": 2, "small": 2}))
+    shares = Decider(split, TRAFFIC).shares
+    assert shares is not None
+    assert shares.of_tenant["large"] == pytest.approx(3.24)
+    assert list(shares.of_partition) == pytest.approx([0.4 + 0.36] * 2)
+
+
+def test_excepted_tenants_are_named_by_the_configuration() -> None:
+    decider = Decider(Settings(decision=DecisionSettings(exceptions={"pentest": "their job"})), {})
+    assert decider.excepted("pentest")
+    assert not decider.excepted("other")
