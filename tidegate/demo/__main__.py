@@ -26,6 +26,10 @@ from tidegate.demo.watch import Watch
 ROOT = Path(__file__).resolve().parents[2]
 RAW = "gateways.raw"
 PARTITIONS = 8
+SESSION_FPR = "0.03"
+"""The demo's operating point: a SOC that would rather look at three benign sessions in a hundred than miss more."""
+RARE_P = 0.1
+"""Above it a signal is no part of why."""
 _READY_S, _DRAIN_S = 60.0, 60.0
 _COLOURS = {"Low": "cyan", "Medium": "yellow", "High": "red", "Critical": "bold red"}
 
@@ -65,6 +69,7 @@ def _demo(console: Console, out: Path, given: Path | None, seconds: float) -> in
             KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap_servers,
             TIDEGATE_TOPICS__PREFIX=kafka.prefix,
             TIDEGATE_TOPICS__PARTITIONS=str(PARTITIONS),
+            TIDEGATE_DECISION__SESSION_FPR=SESSION_FPR,
         )
         raw = f"{kafka.prefix}{RAW}"
         run(["topics", "create", "--source-topic", raw], setting, out / "topics.log")
@@ -129,14 +134,16 @@ def _stream(
 def _line(record: dict[str, Any]) -> str:
     """A finding in two lines: what, where, how rare, and the segment that shows it."""
     severity = record["severity"]
-    signals = ", ".join(f"{name} p={p:.2g}" for name, p in record["unmapped"]["p"].items())
-    atlas = ", ".join(
-        (attack.get("sub_technique") or attack["technique"])["uid"] for attack in record["finding_info"]["attacks"]
-    )
+    said = record["unmapped"]
+    # The rarest first, and what is not rare not at all; of a tenant's drift there is no p-value but a title.
+    rare = sorted((p, name) for name, p in said.get("p", {}).items() if p <= RARE_P)
+    signals = ", ".join(f"{name} p={p:.2g}" for p, name in rare) or record["finding_info"]["title"]
+    attacks = record["finding_info"].get("attacks", [])
+    atlas = ", ".join((attack.get("sub_technique") or attack["technique"])["uid"] for attack in attacks)
     excerpts = [evidence["data"] for evidence in record.get("evidences", [])]
     shown = f"{excerpts[0]['role']}: {' '.join(excerpts[0]['excerpt'].split())}" if excerpts else "no text"
     colour = _COLOURS.get(severity, "white")
-    head = f"{record['metadata']['tenant_uid']}  {record['unmapped']['entity']}  {signals}  {atlas}"
+    head = f"{record['metadata']['tenant_uid']}  {said['entity']}  {signals}  {atlas}"
     return f"[{colour}]{severity:<8}[/{colour}] {escape(head)}\n         [dim]{escape(shown[:160])}[/dim]"
 
 
