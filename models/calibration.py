@@ -127,8 +127,8 @@ def _median(values: NDArray[np.float64], counts: NDArray[np.integer[Any]]) -> ND
 class Calibration:
     """P-values on the scale of sessions: p is the share of benign sessions that reach as high anywhere.
 
-    Kinds combine by the Euclidean norm of their weighted surprises, -log p: one that is far out speaks for itself, several
-    that are far out together say more, and many that are a little out say little. What such a norm is worth is
+    Kinds combine by the Euclidean norm of their weighted surprises, -log p: one that is far out speaks for itself,
+    several that are far out together say more, and many that are a little out say little. What such a norm is worth is
     measured, not assumed: it has a tail of its own, fitted on the same norms' session maxima, for each combination of
     kinds that may be eligible. Of more than four kinds only some combinations are measured, all kinds together among
     them; any other takes the tail of the smallest measured one that holds it. As surprises are not negative, the larger
