@@ -43,7 +43,7 @@ WEIGHTS = {
 }
 """Of signals' surprises beside each other, where not 1: what is often strange for no reason counts less than what
 hardly ever is (docs/decisions/0012)."""
-ATOMS = {"provenance": 0.0}
+ATOMS = {"provenance": 0.0, "known_attack": 0.0, "tool_known_attack": 0.0}
 """Signals whose least value means that there was nothing, in many sessions."""
 RING = 64
 """Session maxima a tenant keeps for its own location and scale."""

@@ -256,7 +256,7 @@ class ScoreStep:
         scores: Scores,
         slot: NDArray[np.int16],
     ) -> None:
-        """The novelty of an event is the weighted mean of its strangest segments' distances, those it lacks being 0."""
+        """Signals of new segments: an event's strangest few, as `_strangest` weighs them, or its strangest."""
         if len(heard) == 0:
             return
         event = given.segment_event[heard]
@@ -264,26 +264,19 @@ class ScoreStep:
         distance, slot[heard] = self.novelty.score(
             memory_of(tenants, rows), local, given.segment_role[heard], given.segment_vector[heard]
         )
-        # What the tenant has heard before, all but word for word, is no surprise however it speaks.
-        fresh = heard[distance > SAME_DISTANCE]
-        told, judged = fresh[given.segment_role[fresh] == TOOL], given.segment_judged
-        np.fmax.at(scores.x[:, ROLE_SURPRISE], given.segment_event[told], judged[told, 0])
-        if judged.shape[1] > 1:
-            kind = np.where(given.segment_role[fresh] == TOOL, TOOL_KNOWN_ATTACK, KNOWN_ATTACK)
-            np.fmax.at(scores.x, (given.segment_event[fresh], kind), judged[fresh, 1:].max(axis=1))
-        distance = distance * np.minimum(given.segment_chars[heard] / RELIABLE_CHARS, np.float32(1))
-        scores.distance[heard] = distance
+        reliable = np.minimum(given.segment_chars[heard] / RELIABLE_CHARS, np.float32(1))
+        scores.distance[heard] = distance * reliable
         signal = _SIGNAL_OF_ROLE[given.segment_role[heard]]
-        order = np.lexsort((-distance, signal, event))
-        event, signal = event[order], signal[order]
-        first = np.r_[True, (event[1:] != event[:-1]) | (signal[1:] != signal[:-1])]
-        starts = np.flatnonzero(first)
-        rank = np.arange(len(order)) - starts[np.cumsum(first) - 1]
-        scores.x[event[starts], signal[starts]] = 0
-        strange = np.flatnonzero(rank < len(STRANGEST))
-        weight = np.array(STRANGEST) / sum(STRANGEST)
-        # Added one after another, each event's own from the strangest down: the same sum in any batch.
-        np.add.at(scores.x, (event[strange], signal[strange]), weight[rank[strange]] * distance[order][strange])
+        _strangest(scores.x, event, signal, scores.distance[heard])
+        # What the tenant has heard before, all but word for word, is no surprise however it speaks.
+        fresh = np.flatnonzero(distance > SAME_DISTANCE)
+        role, judged = given.segment_role[heard[fresh]], given.segment_judged[heard[fresh]]
+        told = role == TOOL
+        np.fmax.at(scores.x[:, ROLE_SURPRISE], event[fresh[told]], judged[told, 0])
+        if judged.shape[1] > 1:
+            kind = np.where(told, TOOL_KNOWN_ATTACK, KNOWN_ATTACK)
+            likeness = np.maximum(judged[:, 1:].max(axis=1), 0) * reliable[fresh]
+            _strangest(scores.x, event[fresh], kind, likeness)
 
     def _decide(self, given: ScoreInput, tenants: Table[TenantKey], here: NDArray[np.int64], scores: Scores) -> None:
         rows = given.tenant[here]
@@ -390,6 +383,27 @@ class ScoreStep:
                 prior.prior_scale[kind],
                 PRIOR_SESSIONS,
             )
+
+
+def _strangest(
+    x: NDArray[np.float64], event: NDArray[np.int64], signal: NDArray[np.int64], value: NDArray[np.float32]
+) -> None:
+    """Set signals of events in `x` (n, kinds) to the weighted mean of their segments' (s,) largest values, at least 0.
+
+    Segments that an event lacks count 0: one strange sentence counts, several count more.
+    """
+    if len(event) == 0:
+        return
+    order = np.lexsort((-value, signal, event))
+    event, signal = event[order], signal[order]
+    first = np.r_[True, (event[1:] != event[:-1]) | (signal[1:] != signal[:-1])]
+    starts = np.flatnonzero(first)
+    rank = np.arange(len(order)) - starts[np.cumsum(first) - 1]
+    x[event[starts], signal[starts]] = 0
+    strange = np.flatnonzero(rank < len(STRANGEST))
+    weight = np.array(STRANGEST) / sum(STRANGEST)
+    # Added one after another, each event's own from the strangest down: the same sum in any batch.
+    np.add.at(x, (event[strange], signal[strange]), weight[rank[strange]] * value[order][strange])
 
 
 def memory_of(tenants: Table[TenantKey], rows: NDArray[np.int64]) -> Memory:
