@@ -26,6 +26,7 @@ from benchmarks.stages import Stages
 from benchmarks.workload import ingest_step, litellm, normalised
 from models.embedder import StaticEmbedder
 from models.novelty import Novelty
+from models.text_models import TextModels
 from stream.config import Settings
 from stream.core import Core
 from stream.inputs import InputBatch
@@ -33,14 +34,26 @@ from stream.record import Record
 from stream.release import Release
 from stream.runtime.release_store import load_release
 from stream.steps.content import ContentReader
+from stream.steps.drift import DriftStep
 from stream.steps.score import ScoreStep
+from stream.steps.volume import VolumeStep
 
 _WATCHED: list[tuple[str, ModuleType | type, str]] = [
     ("decode", core_module, "decode"),
     ("time, duplicates", core_module, "timed"),
     ("sessions, new content", core_module, "find_runs"),
     ("sessions, new content", core_module, "find_new_content"),
-    ("segments, tokens, embedding", ContentReader, "read"),
+    ("segments, tokens, embedding, words", ContentReader, "read"),
+    ("role surprise, known attacks", TextModels, "score"),
+    ("provenance", core_module, "obeyed"),
+    ("volume", VolumeStep, "observe"),
+    ("volume", VolumeStep, "score"),
+    ("volume", VolumeStep, "learn"),
+    ("volume", VolumeStep, "store"),
+    ("drift", DriftStep, "observe"),
+    ("drift", DriftStep, "hear"),
+    ("drift", DriftStep, "learn"),
+    ("drift", DriftStep, "store"),
     ("features, windows", core_module, "features"),
     ("features, windows", core_module, "windows"),
     ("novelty", Novelty, "score"),
