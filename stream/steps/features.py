@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.event_head import EventHead
 from stream.batch import EventBatch
 from stream.state.schema import FEATURES, TOOL_BUCKETS, WINDOW
 from stream.state.table import SessionKey, Table
@@ -14,6 +15,9 @@ from stream.steps.sessions import NewContent, Runs
 GRID = 16
 """A feature is stored in steps of 1/16, so that the autoencoder's arithmetic is exact (`models.autoencoder`)."""
 
+_TO_CALL = frozenset({"tool_calls", "tool_use", "function_call"})
+_CUT_SHORT = frozenset({"length", "max_tokens", "max_output_tokens"})
+"""Why an answer ended, in the words of OpenAI's and Anthropic's interfaces: one thing whoever says it."""
 _STEP = {name: i for i, name in enumerate(FEATURES)}
 
 
@@ -64,11 +68,17 @@ def features(
     x[:, _STEP["duration_ms"]] = np.log1p(np.nan_to_num(batch.duration_ms)) / 4
     x[:, _STEP["gap_ms"]] = np.log1p(np.maximum(batch.event_time_ms - previous_time_ms, 0) / 1000) / 2
     x[:, _STEP["failed"]] = 4 * batch.failed
-    reasons = [head.finish_reason for head in batch.heads]
-    x[:, _STEP["finish_tool_calls"]] = [2 * (reason == "tool_calls") for reason in reasons]
-    x[:, _STEP["finish_length"]] = [2 * (reason == "length") for reason in reasons]
+    x[:, _STEP["finish_tool_calls"]] = [2 * _ended_to_call(head) for head in batch.heads]
+    x[:, _STEP["finish_length"]] = [2 * (head.finish_reason in _CUT_SHORT) for head in batch.heads]
     x[:, _STEP["tools_offered"]] = np.log1p([len(head.tools) for head in batch.heads]) / 2
     return np.clip(np.rint(x * GRID), -127, 127).astype(np.int8)
+
+
+def _ended_to_call(head: EventHead) -> bool:
+    """Whether the answer ended for a tool to be called; OpenAI's Responses say `completed` then too."""
+    if head.finish_reason == "completed":
+        return any(part.type == "tool_call" for message in head.output for part in message.parts)
+    return head.finish_reason in _TO_CALL
 
 
 def windows(
