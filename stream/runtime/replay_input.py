@@ -88,7 +88,7 @@ def prepare(
         With the exit code that says what is wrong.
     """
     # Imported here: not all that a command does needs models and numpy.
-    from stream.runtime.embedders import load_embedder
+    from stream.runtime.embedders import load_embedder, looking_again
     from stream.runtime.release_store import load_release
 
     state = ExportedState(arguments.from_state) if arguments.from_state is not None else None
@@ -102,6 +102,8 @@ def prepare(
     else:
         given = _topic(settings, arguments, journal, state, stack, until)
     plan = JournalPlan.of(settings, given.entries, release.name, given.starts)
+    # After all that can be wrong with the input: the weights take seconds.
+    release = looking_again(release, settings, embedder.vocabulary)
     return Prepared(settings, release, embedder, given, plan, state)
 
 

@@ -22,11 +22,12 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     def load() -> InService:
         # Imported while the group is being joined and the producer fences its predecessor.
         from stream.core import Core
-        from stream.runtime.embedders import load_embedder
+        from stream.runtime.embedders import as_configured, load_embedder
         from stream.runtime.release_store import load_release
 
         embedder = load_embedder(settings.embedder)
-        release = load_release(arguments.release, settings, embedder.space_id)
+        stored = load_release(arguments.release, settings, embedder.space_id)
+        release = as_configured(stored, settings, embedder.vocabulary)
         core = Core(settings, release, embedder)
         return InService(core, release.name, release.space_id, release.feature_schema, release.state_schema)
 

@@ -11,11 +11,12 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+from models.second_look import Remembering
 from schemas.manifest import InputFile, InputRange, Manifest, TrainingInput
 from stream.config import Settings
 from stream.errors import StateError, UsageError
 from stream.release import Release
-from stream.runtime.embedders import load_embedder
+from stream.runtime.embedders import load_embedder, load_transformer
 from stream.runtime.release_store import check_replaceable, load_release, read_manifest, write_release
 from stream.runtime.signing import sign
 from stream.state.schema import FEATURE_SCHEMA, STATE_SCHEMA
@@ -23,6 +24,7 @@ from stream.steps.content import Embeds
 from stream.training.attacks import AttackTexts, collect_attacks
 from stream.training.events import Gathered, TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
+from stream.training.texts import Again
 from stream.training.train import Effort, train
 
 EFFORT = Effort()
@@ -53,6 +55,7 @@ def run(settings: Settings, arguments: Namespace) -> int:
     if settings.release.signing_key_file:
         sign(b"", Path(settings.release.signing_key_file))
     embedder = load_embedder(settings.embedder)
+    again = _again(settings, embedder)
     parent = _parent(arguments.base, settings, embedder.space_id)
     base = _base(arguments, settings, embedder.space_id)
 
@@ -72,6 +75,7 @@ def run(settings: Settings, arguments: Namespace) -> int:
         base=base,
         adapters_only=arguments.task == "adapters",
         attacks=attacks,
+        again=again,
         progress=progress,
     )
     data = TrainingInput(
@@ -138,6 +142,14 @@ def _topic(settings: Settings, arguments: Namespace) -> tuple[Iterator[Gathered]
 
     read = [InputRange(topic=topic, partition=p, from_offset=b.start, to_offset=b.end) for p, b in bounds.items()]
     return records(), read
+
+
+def _again(settings: Settings, embedder: Embeds) -> Again | None:
+    """The transformer, where one is to look again; it reads each text once, however many fits and passes there are."""
+    gate = settings.transformer.threshold
+    if gate is None:
+        return None
+    return Again(Remembering(load_transformer(settings.transformer, embedder.vocabulary)), gate)
 
 
 def _attacks(arguments: Namespace, settings: Settings, embedder: Embeds) -> AttackTexts | None:

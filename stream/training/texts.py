@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.attack_classifier import AttackClassifier
 from models.ngrams import NGrams, token_shapes
 from models.role_surprise import RoleSurprise
+from models.second_look import SecondLook, Transforms
 from models.text_models import TextModels
 from models.wordpiece import TokenBags
 from stream.config import Settings
@@ -81,6 +82,7 @@ def fitted_texts(
     seed: int,
     base: TextModels | None = None,
     attacks: AttackTexts | None = None,
+    second: SecondLook | None = None,
 ) -> TextModels:
     """The text models of benign segments; they say nothing where users or tools have said nothing.
 
@@ -93,6 +95,8 @@ def fitted_texts(
         `attacks`; the n-grams are then its own too.
     attacks
         What to learn a classifier from.
+    second
+        What a transformer adds.
     """
     # Imports that only training needs, and takes a second for.
     from models.training.role_surprise import fit_role_surprise
@@ -104,7 +108,38 @@ def fitted_texts(
     before = base.role_surprise.to_arrays() if base is not None and base.role_surprise is not None else None
     arrays = fit_role_surprise(texts.bags, texts.role, texts.tenant, ngrams, seed=seed, base=before)
     classifier = kept if attacks is None else _classifier(texts, attacks, ngrams, seed)
-    return TextModels(ngrams, RoleSurprise(arrays), classifier)
+    return TextModels(ngrams, RoleSurprise(arrays), classifier, second)
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A transformer, and from which role surprise on it looks at a segment again."""
+
+    transformer: Transforms
+    gate: float
+
+
+def looking(texts: TextModels, again: Again | None) -> TextModels:
+    """The models as they will serve: with the transformer, if there is one and they have learned from it."""
+    return texts if again is None or texts.second is None else texts.looking_again(again.transformer)
+
+
+class SecondLooks:
+    """What a transformer adds, learnt of all segments or without those of one fold; each is read by it once."""
+
+    def __init__(self, texts: TrainingTexts, again: Again, seed: int) -> None:
+        from models.training.second_look import look
+
+        self._again = again
+        self._looked = look(texts.bags, texts.role, texts.tenant, texts.folds, again.transformer, seed=seed)
+
+    def without(self, fold: int | None) -> SecondLook:
+        """Of what sessions of the other folds hold; of everything for None."""
+        from models.training.second_look import fit_second_look
+
+        mine = self._again
+        arrays = fit_second_look(self._looked, fold, gate=mine.gate, space_id=mine.transformer.space_id)
+        return SecondLook(arrays)
 
 
 def _classifier(texts: TrainingTexts, attacks: AttackTexts, ngrams: NGrams, seed: int) -> AttackClassifier:

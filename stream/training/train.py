@@ -17,12 +17,12 @@ from models.training.volume import fit_volume
 from stream.config import Settings
 from stream.errors import StateError, UsageError
 from stream.release import Release
-from stream.steps.content import Embeds
+from stream.steps.content import TOOL, USER, Embeds
 from stream.training.attacks import AttackTexts
 from stream.training.calibrate import Rings, calibrate, flagged_share, mature_events, rings
 from stream.training.events import FOLDS, TrainingEvents
 from stream.training.passes import collect, held_out_scores, silent_calibration, unnamed_release, warm_rows
-from stream.training.texts import collect_texts, fitted_texts
+from stream.training.texts import Again, SecondLooks, TrainingTexts, collect_texts, fitted_texts, looking
 
 _DAY_MS = 86_400_000
 Progress = Callable[[str], None]
@@ -61,6 +61,7 @@ def train(
     base: Release | None = None,
     adapters_only: bool = False,
     attacks: AttackTexts | None = None,
+    again: Again | None = None,
     progress: Progress = lambda _: None,
 ) -> Trained:
     """Fit the bank, calibrate on sessions held out from every fit, and leave each tenant with what it has said.
@@ -82,6 +83,9 @@ def train(
     attacks
         Labelled ones, to learn a classifier of known attacks from; it is calibrated on the benign events as all else.
 
+    again
+        A transformer that looks at segments again; what it adds is learned and calibrated as it will be added.
+
     Raises
     ------
     UsageError
@@ -101,18 +105,23 @@ def train(
     said = collect_texts(events, embedder, settings)
     base_texts = base.texts if base is not None else None
     backbone = base.bank.arrays if base is not None and adapters_only else None
+    looks = _looks(said, again, seed, progress)
+
+    def texts_of(part: TrainingTexts, without: int | None) -> TextModels:
+        second = looks.without(without) if looks is not None else None
+        return fitted_texts(part, embedder.vocabulary, seed, base_texts, attacks, second)
 
     def held_out(number: int) -> NDArray[np.float64]:
         progress(f"fitting without part {number + 1} of {FOLDS}, and scoring that part")
         rest, part = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         bank = SequenceBank(_fitted(seen.of(rest), seed, effort, backbone))
-        texts = fitted_texts(said.without(number), embedder.vocabulary, seed, base_texts, attacks)
+        texts = looking(texts_of(said.without(number), number), again)
         heard, unheard = [records[i] for i in rest.tolist()], [records[i] for i in part.tolist()]
         return held_out_scores(heard, unheard, bank, texts, volume, settings, embedder, space_id, tenants)
 
     def whole() -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
         progress("fitting on everything")
-        texts = fitted_texts(said, embedder.vocabulary, seed, base_texts, attacks)
+        texts = texts_of(said, None)
         return _fitted(seen, seed, effort, backbone), texts.to_arrays()
 
     numbers = np.unique(fold).tolist()
@@ -125,7 +134,7 @@ def train(
     grace_sessions = settings.learning.grace_sessions
     calibration, scores = calibrate(events, scores, grace_sessions=grace_sessions, labelled=labelled)
     own = rings(events, scores, calibration)
-    bank, texts = SequenceBank(arrays), TextModels.from_arrays(text_arrays)
+    bank, texts = SequenceBank(arrays), looking(TextModels.from_arrays(text_arrays), again)
     # Of benign input everything is learned; of input that nobody has judged, what the release finds strange is not.
     judge = unnamed_release(space_id, bank, texts, volume, silent_calibration() if labelled else calibration, tenants)
     names, warm = warm_rows(records, judge, settings, embedder)
@@ -148,6 +157,14 @@ def train(
         }
         | {"tenants_adapted": _adapted(arrays)},
     )
+
+
+def _looks(said: TrainingTexts, again: Again | None, seed: int, progress: Progress) -> SecondLooks | None:
+    """What a transformer makes of the segments; None without one, or where users or tools have said nothing."""
+    if again is None or not all((said.role == role).any() for role in (USER, TOOL)):
+        return None
+    progress("the transformer reads what it will learn from")
+    return SecondLooks(said, again, seed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
@@ -19,6 +20,7 @@ from stream.config import (
     RoutingSettings,
     Settings,
     TopicsSettings,
+    TransformerSettings,
 )
 from stream.errors import StateError, UsageError
 
@@ -52,6 +54,8 @@ def test_a_broken_rule_names_key_rule_value_and_remedy() -> None:
             "budget.critical_reserve must be a number at least 0 and at most 1",
         ),
         (lambda: EmbedderSettings(device="tpu"), "embedder.device must be auto, cpu, cuda or cuda:N"),
+        (lambda: TransformerSettings(device="tpu"), "transformer.device must be auto, cpu, cuda or cuda:N"),
+        (lambda: TransformerSettings(mode="some"), "transformer.mode must be"),
         (lambda: HttpSettings(listen="localhost"), "http.listen must be host:port"),
         (lambda: HttpSettings(listen="localhost:70000"), "http.listen must be host:port"),
         (lambda: RoutingSettings(shards={"a": 0}), "routing.shards.a must be a whole number of at least 1"),
@@ -80,9 +84,10 @@ def test_what_results_depend_on_is_named_and_hashed() -> None:
     values = settings.determinism()
     assert set(values) == {
         *("core", "decision", "budget", "learning", "routing", "findings", "dedup"),
-        "topics",
+        *("topics", "transformer"),
     }
     assert values["topics"] == {"partitions": 8}
+    assert values["transformer"] == {"mode": "off", "gate": 2.0}
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     assert settings.config_hash == hashlib.sha256(text.encode()).hexdigest()
 
@@ -126,8 +131,17 @@ def test_a_journal_of_another_version_is_refused_with_exit_code_5(values: dict[s
 
 
 def test_a_key_that_an_older_journal_does_not_know_has_its_default() -> None:
-    settings = Settings(core=CoreSettings(lateness_ms=1))
+    settings = Settings(core=CoreSettings(lateness_ms=1), transformer=TransformerSettings("all", path="w"))
     assert settings.with_determinism({}).core == CoreSettings()
+    assert settings.with_determinism({}).transformer == TransformerSettings(path="w")
+
+
+def test_what_the_transformer_sees_is_journalled_and_where_it_lies_is_not() -> None:
+    then = Settings(transformer=TransformerSettings("gated", 1.5, "/old/weights", "cuda:1"))
+    here = Settings(transformer=TransformerSettings(path="/here", device="cpu"))
+    assert here.with_determinism(then.determinism()).transformer == TransformerSettings("gated", 1.5, "/here", "cpu")
+    assert replace(then, transformer=TransformerSettings("gated", 1.5)).config_hash == then.config_hash
+    assert [TransformerSettings(mode, 1.5).threshold for mode in ("off", "gated", "all")] == [None, 1.5, -math.inf]
 
 
 def test_an_output_prefix_takes_the_place_of_the_prefix_for_outputs_only() -> None:
