@@ -23,7 +23,8 @@ def _features(reason: str, calls: bool) -> NDArray[np.int8]:
     new, _ = find_new_content(batch, runs, session_table())
     none = new.message[:0]
     new.event, new.message, new.unseen = none, none, none.astype(bool)
-    return features(batch, new, [], batch.event_time_ms)[0]
+    x: NDArray[np.int8] = features(batch, new, [], batch.event_time_ms)[0]
+    return x
 
 
 @pytest.mark.parametrize(
