@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from stream.errors import RetriableError
 from stream.record import Record
@@ -76,6 +75,8 @@ class GroupSource:
         self._held: dict[Place, int] = {}
         self._turns = 0
         self._serving: set[Place] = set()
+        self._fetched: set[Place] = set()
+        """What the client fetches: partitions that were started once, held or not."""
         self.static = "group.instance.id" in properties
         """Whether another process may claim to be this member."""
         self.joined = False
@@ -105,10 +106,6 @@ class GroupSource:
         self._serving -= gone
         self._park(gone)
         self._forget(gone)
-        for place in gone:
-            # Spares fetching what is dropped anyway; `start` seeks in any case.
-            with suppress(KafkaException):
-                self._consumer.seek(TopicPartition(*place, OFFSET_END))
 
     def start(self, starts: Mapping[Place, int], held: Mapping[Place, int]) -> set[Place]:
         """Deliver these partitions' records from the given offsets on; the partitions that are delivered now.
@@ -122,17 +119,21 @@ class GroupSource:
         Raises
         ------
         RetriableError
-            When one cannot be sought; it and those after it are still held.
+            When one cannot be fetched; it and those after it are still held.
         """
         started = set()
         for place, offset in starts.items():
             if place not in self._held or self._held[place] != held.get(place):
                 continue
             try:
-                self._consumer.seek(TopicPartition(*place, offset))
+                if place in self._fetched:
+                    self._consumer.seek(TopicPartition(*place, offset))
+                else:
+                    self._consumer.incremental_assign([TopicPartition(*place, offset)])
             except KafkaException as error:
                 raise RetriableError(f"{place[0]}[{place[1]}] cannot be read: {error.args[0].str()}") from error
-            # What came while it was parked, its end above all, would pass for what lies before it.
+            self._fetched.add(place)
+            # What came while it was held, its end above all, would pass for what lies before it.
             self._forget({place})
             del self._held[place]
             self._serving.add(place)
@@ -144,9 +145,10 @@ class GroupSource:
         self._held.update((place, self._turns) for place in places)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        # Parked at the end until `start` names the real offset. Not paused: a broker's thread notices a resume only
-        # when it wakes by itself, up to a second later; a seek wakes it.
-        consumer.incremental_assign([TopicPartition(p.topic, p.partition, OFFSET_END) for p in partitions])
+        # Nothing is fetched before `start` names an offset, and never a logical one: where OFFSET_END is still being
+        # looked up when a seek comes, librdkafka drops the outdated answer, asks again half a second later, and goes on
+        # from the end, past all that lies between.
+        consumer.incremental_assign([])
         self._park((p.topic, p.partition) for p in partitions)
         self.joined = True
 
@@ -166,7 +168,9 @@ class GroupSource:
             self._held.pop(place, None)
         self._serving -= places
         self._forget(places)
-        consumer.incremental_unassign(partitions)
+        fetched = self._fetched & places
+        self._fetched -= fetched
+        consumer.incremental_unassign([TopicPartition(*place) for place in fetched])
 
     def _forget(self, places: set[Place]) -> None:
         self._backlog = deque(m for m in self._backlog if (m.topic(), m.partition()) not in places)
