@@ -15,6 +15,7 @@ from models.second_look import SecondLook, Transforms
 from models.text_models import TextModels
 from models.wordpiece import TokenBags
 from stream.config import Settings
+from stream.errors import UsageError
 from stream.steps.content import JUDGED, TOOL, USER, Embeds, segmented
 from stream.steps.decode import decode
 from stream.training.attacks import AttackTexts
@@ -97,6 +98,11 @@ def fitted_texts(
         What to learn a classifier from.
     second
         What a transformer adds.
+
+    Raises
+    ------
+    UsageError
+        When there are too few of them.
     """
     # Imports that only training needs, and takes a second for.
     from models.training.role_surprise import fit_role_surprise
@@ -161,4 +167,7 @@ def _classifier(texts: TrainingTexts, attacks: AttackTexts, ngrams: NGrams, seed
         np.concatenate([said.ids, attacks.bags.ids]),
         np.concatenate([said.offsets, said.offsets[-1] + attacks.bags.offsets[1:]]),
     )
-    return AttackClassifier(fit_attack_classifier(bags, labels, source, group, ngrams, seed=seed))
+    try:
+        return AttackClassifier(fit_attack_classifier(bags, labels, source, group, ngrams, seed=seed))
+    except ValueError as error:
+        raise UsageError(f"--task attack-classifier: {error} Name more --input.") from error

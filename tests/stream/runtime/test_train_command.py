@@ -173,6 +173,9 @@ def test_a_classifier_without_attacks_to_learn_from_is_refused(tmp_path: Path) -
     path = write_lines(tmp_path / "c.jsonl", corpus(8))
     with pytest.raises(UsageError, match=r"--task attack-classifier needs sessions of label attack in --input"):
         run(SETTINGS, given(input=[path], out=tmp_path / "r", task="attack-classifier"))
+    few = write_lines(tmp_path / "few.jsonl", [*corpus(8), *attacks(5)])
+    with pytest.raises(UsageError, match=r"--task attack-classifier: .* and 50 of one class; got .*Name more --input"):
+        run(SETTINGS, given(input=[few], out=tmp_path / "r", task="attack-classifier"))
     assert not (tmp_path / "r").exists()
 
 
