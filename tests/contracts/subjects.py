@@ -16,6 +16,7 @@ from models.ngrams import NGrams, token_shapes
 from models.novelty import Lesson, Memory, Novelty
 from models.provenance import PASSAGES, WORDS, Provenance, Told, Words
 from models.role_surprise import RoleSurprise
+from models.second_look import SecondLook
 from models.signal import LearningSignal, Signal
 from models.text_models import TextModels
 from models.training.attack_classifier import Fit as AttackFit
@@ -400,5 +401,5 @@ SUBJECTS: dict[type, Make] = {
     TorchSequenceBank: lambda seed: BankSubject.make(seed, lambda arrays: TorchSequenceBank(arrays, "cpu")),
 }
 """Every signal in models/. One that is missing here fails `test_every_signal_is_under_contract`."""
-COMPOSED = {TextModels}
-"""What scores by the signals it is made of."""
+COMPOSED = {TextModels, SecondLook}
+"""What scores by the signals it is made of, or as a part of one."""
