@@ -107,7 +107,8 @@ def test_a_signal_commits_what_is_done_and_exits_0_soon(cluster: Cluster, number
         process.send(number)
         assert process.end()[0] == 0
         assert time.monotonic() - began < 5
-    done = sum(cluster.committed().values())
+    # A partition that nothing was committed of has a negative offset.
+    done = sum(max(offset, 0) for offset in cluster.committed().values())
     assert 0 < done < 3_000
     assert len(cluster.scores()) == done
     assert run_to_end(cluster)[0] == 0
