@@ -2,7 +2,7 @@
 
 A matrix product's last bits differ with its shape, so shapes are fixed: texts of about one length go through together,
 always so many rows at a time, with rows of padding where there are fewer. On one machine a text then has the same bits
-in fp32 whatever it came with. See docs/decisions/0012-transformer.md.
+in fp32 whatever it came with.
 """
 
 from __future__ import annotations
