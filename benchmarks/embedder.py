@@ -13,9 +13,11 @@ import gzip
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+from benchmarks.cpu_time import median_us
 from models.embedder import StaticEmbedder
 from models.segments import split
 
@@ -32,16 +34,6 @@ def messages(path: Path) -> Iterator[str]:
                 if text and text not in seen:
                     seen.add(text)
                     yield text
-
-
-def median_us(run: Callable[[], object], units: int, repetitions: int) -> float:
-    """Median CPU time of this thread per unit, µs."""
-    times = []
-    for _ in range(repetitions):
-        start = time.thread_time()
-        run()
-        times.append(time.thread_time() - start)
-    return statistics.median(times) / units * 1e6
 
 
 def in_batches(embedder: StaticEmbedder, segments: list[str], size: int) -> None:
@@ -74,11 +66,11 @@ def main() -> None:
     colds = []
     for _ in range(repetitions):
         fresh = StaticEmbedder.load(device="cpu")
-        colds.append(median_us(lambda fresh=fresh: in_batches(fresh, segments, 2000), len(segments), 1))  # type: ignore[misc]
+        colds.append(median_us(partial(in_batches, fresh, segments, 2000), len(segments), 1))
     print(f"embed_int8, cache cold      {statistics.median(colds):8.2f} µs a segment, batches of 2000")
     embedder.embed_int8(segments)
     for size in (2000, 16, 1):
-        cost = median_us(lambda size=size: in_batches(embedder, segments, size), len(segments), repetitions)  # type: ignore[misc]
+        cost = median_us(partial(in_batches, embedder, segments, size), len(segments), repetitions)
         print(f"embed_int8, cache warm      {cost:8.2f} µs a segment, batches of {size}")
     tokenise = median_us(lambda: embedder.token_counts(segments), len(segments), repetitions)
     print(f"  of which tokenising       {tokenise:8.2f} µs, {embedder.token_counts(segments).mean():.0f} tokens")

@@ -12,7 +12,6 @@ import argparse
 import gzip
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +23,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.cpu_time import median_us
 from models.attack_classifier import CLASSES, AttackClassifier
 from models.embedder import PACKAGED
 from models.ngrams import Features, NGrams, token_shapes
@@ -55,16 +55,6 @@ def segments(path: Path) -> tuple[list[str], list[int], list[int], list[int]]:
         [names.index(tenant) for _, _, tenant in keys],
         list(found.values()),
     )
-
-
-def median_us(run: Callable[[], object], units: int, repetitions: int) -> float:
-    """Median CPU time of this thread per unit, µs."""
-    times = []
-    for _ in range(repetitions):
-        start = time.thread_time()
-        run()
-        times.append(time.thread_time() - start)
-    return statistics.median(times) / units * 1e6
 
 
 def made_up_labels(role: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,6 +19,12 @@ STARTED = time.monotonic()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--summary", type=Path, help="write how many tests passed, failed and were skipped, as JSON")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what tests start: a gate in a shell's background ignores it, and its children would too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

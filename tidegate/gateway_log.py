@@ -181,7 +181,7 @@ class GatewayLog:
 
     @property
     def buffered(self) -> int:
-        """Records that wait for Kafka."""
+        """Records that wait for Kafka, and at most for moments the client's own news, which librdkafka counts too."""
         return self._odd.qsize() + (len(self._producer) if self._producer is not None else 0)
 
     def close(self) -> None:

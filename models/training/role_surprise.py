@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.ngrams import NGrams
 from models.role_surprise import BIGRAM_BITS, STEPS, check, hashed_bigrams, tokens_before
 from models.training.linear import fit_logistic, matrix, quantised
-from models.training.splices import Splicing, join, splice, take
+from models.training.splices import Splicing, join, splice_tools, take
 from models.wordpiece import TokenBags
 
 SYSTEM, USER, ASSISTANT, TOOL = range(4)
@@ -179,7 +179,8 @@ def _regression(
     rows = np.sort(order[place < how.segments_max])
     bags, role, group = take(bags, rows), role[rows], group[rows]
     share: NDArray[np.float64] = 1 / np.sqrt(np.bincount(group)[group])
-    spliced, positive = _spliced(bags, role, share, rng, how)
+    spliced, made_of = splice_tools(bags, role == USER, role == TOOL, share, how.splices, rng, how.splicing)
+    positive = np.arange(len(made_of)) < len(made_of) // 2
     weight = share * np.array(how.weights)[role]
     weights, constant = fit_logistic(
         matrix(ngrams.features(join(bags, spliced))),
@@ -190,20 +191,3 @@ def _regression(
     )
     codes, units = quantised(weights)
     return {"weights": codes, "scales": units, "constant": np.array(constant)}
-
-
-def _spliced(
-    bags: TokenBags, role: NDArray[np.int64], share: NDArray[np.float64], rng: np.random.Generator, how: Fit
-) -> tuple[TokenBags, NDArray[np.bool_]]:
-    """User text, and tool text, placed into tool text, in turn; which are the user's."""
-    long = np.diff(bags.offsets) >= how.splicing.shortest
-    half = how.splices // 2
-    drawn = []
-    for pool, count in ((role == TOOL, 2 * half), ((role == USER) & long, half), ((role == TOOL) & long, half)):
-        rows = np.flatnonzero(pool)
-        if len(rows) == 0:
-            return take(bags, np.zeros(0, np.int64)), np.zeros(0, np.bool_)
-        drawn.append(rng.choice(rows, count, p=share[rows] / share[rows].sum()))
-    hosts, users, tools = drawn
-    spliced = splice(bags, hosts, np.concatenate([users, tools]), rng, how.splicing)
-    return spliced, np.arange(2 * half) < half

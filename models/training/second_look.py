@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from models.second_look import Transforms
-from models.training.splices import Splicing, join, splice, take
+from models.training.splices import Splicing, join, splice_tools, take
 from models.wordpiece import TokenBags
 
 SYSTEM, USER, TOOL = 0, 1, 3
@@ -83,7 +83,7 @@ def look(
     drawn = drawn[np.isin(drawn, order[place < how.segments_max])]
     bags, role, folds, group = take(bags, drawn), role[drawn], folds[drawn], group[drawn]
     share: NDArray[np.float64] = 1 / np.sqrt(np.bincount(group)[group])
-    spliced, made_of = _spliced(bags, role, share, rng, how)
+    spliced, made_of = splice_tools(bags, role == USER, role == TOOL, share, how.splices, rng, how.splicing)
     half = len(made_of) // 2
     return Looked(
         transformer.embed(join(bags, spliced)),
@@ -134,19 +134,3 @@ def _distinct(
     rows = np.array([row for row, _ in chosen], np.int64)
     all_folds = np.array([of for _, of in chosen], np.int64)
     return take(bags, rows), role[rows].astype(np.int64), tenant[rows].astype(np.int64), all_folds
-
-
-def _spliced(
-    bags: TokenBags, role: NDArray[np.int64], share: NDArray[np.float64], rng: np.random.Generator, how: Fit
-) -> tuple[TokenBags, NDArray[np.int64]]:
-    """User text, then tool text, placed into tool text; and of which two segments each is made (n, 2)."""
-    long = np.diff(bags.offsets) >= how.splicing.shortest
-    half = how.splices // 2
-    drawn = []
-    for pool, count in ((role == TOOL, 2 * half), ((role == USER) & long, half), ((role == TOOL) & long, half)):
-        rows = np.flatnonzero(pool)
-        if len(rows) == 0:
-            return take(bags, np.zeros(0, np.int64)), np.zeros((0, 2), np.int64)
-        drawn.append(rng.choice(rows, count, p=share[rows] / share[rows].sum()))
-    hosts, donors = drawn[0], np.concatenate(drawn[1:])
-    return splice(bags, hosts, donors, rng, how.splicing), np.stack([hosts, donors], axis=1)

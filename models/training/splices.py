@@ -58,6 +58,41 @@ def splice(
     return TokenBags(bags.ids[np.where(inside, from_donor, from_host)], offsets)
 
 
+def splice_tools(
+    bags: TokenBags,
+    user: NDArray[np.bool_],
+    tool: NDArray[np.bool_],
+    share: NDArray[np.float64],
+    count: int,
+    rng: np.random.Generator,
+    how: Splicing = Splicing(),
+) -> tuple[TokenBags, NDArray[np.int64]]:
+    """`count` splices, each of a segment of `tool`: the first half of user text into it, the second of tool text.
+
+    Parameters
+    ----------
+    user, tool
+        (s,) who said a segment; without a long enough one of either there are no splices.
+    share
+        (s,) how often a segment is drawn, beside others of its side.
+
+    Returns
+    -------
+    splices, made_of
+        `n` segments, and (n, 2) the segment that each was placed into, and the one that it was taken from.
+    """
+    long = np.diff(bags.offsets) >= how.shortest
+    half = count // 2
+    drawn = []
+    for pool, size in ((tool, 2 * half), (user & long, half), (tool & long, half)):
+        rows = np.flatnonzero(pool)
+        if len(rows) == 0:
+            return take(bags, rows), np.zeros((0, 2), np.int64)
+        drawn.append(rng.choice(rows, size, p=share[rows] / share[rows].sum()))
+    hosts, donors = drawn[0], np.concatenate(drawn[1:])
+    return splice(bags, hosts, donors, rng, how), np.stack([hosts, donors], axis=1)
+
+
 def take(bags: TokenBags, rows: NDArray[np.integer]) -> TokenBags:
     """The segments `rows` of `bags`, in that order.
 

@@ -6,10 +6,10 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from threading import Event, Thread
+from threading import Event
 from typing import Protocol
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from stream.runtime.faults import Aborted, Fault, backoffs, exit_of, fault_of
 from stream.runtime.group import GroupSource
@@ -209,8 +209,7 @@ class ExactlyOnce:
     def _discard(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
-            discard(writer.producer)
-            writer.producer = None  # type: ignore[assignment]
+            writer.discard()
 
     def settle(self, work: Work) -> None:
         """Nothing: offsets were part of the transaction."""
@@ -296,22 +295,10 @@ class AtLeastOnce:
         """Let go of the producer."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            discard(writer.producer)
-            writer.producer = None  # type: ignore[assignment]
+            writer.discard()
 
 
 def _not_written(error: KafkaError) -> Exception:
     if fault_of(error) in (Fault.FENCED, Fault.ENVIRONMENT):
         return exit_of(error, "the batch could not be written")
     return Aborted(f"the batch was not written: {error.str()} ({error.name()})")
-
-
-def discard(producer: Producer) -> None:
-    """Destroy a producer without waiting for it.
-
-    Destroying one whose broker is away can block; nobody needs what it still holds, and a successor fences it.
-    """
-    producer.purge(blocking=False)
-    holder = [producer]
-    del producer
-    Thread(target=holder.clear, name="producer-destroy", daemon=True).start()

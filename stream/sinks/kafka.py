@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from threading import Thread
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -53,6 +54,17 @@ class KafkaWriter:
     def _failed(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self.failures.append((str(message.topic()), int(message.partition() or 0), error))
+
+    def discard(self) -> None:
+        """Destroy the producer without waiting for it; the writer is of no use afterwards.
+
+        Destroying one whose broker is away can block; nobody needs what it still holds, and a successor fences it.
+        """
+        self.producer.purge(blocking=False)
+        holder = [self.producer]
+        # The producer holds this writer by its callback: from here on the thread has the only reference to it.
+        del self.producer
+        Thread(target=holder.clear, name="producer-destroy", daemon=True).start()
 
     def forget(self) -> None:
         """Start a new account of failures."""
