@@ -55,8 +55,10 @@ BENIGN: dict[str, tuple[int | None, int]] = {
 INJECTED_PER_TENANT = 11
 FOREIGN = {"pyrit_templates": 9, "itw_jailbreak": 6, "jailbreakbench": 6, "cyberseceval_pi": 9}
 """Attack sessions by file, each placed on a tenant of its own choosing as a session of its own."""
-LABELLED = {"pyrit_templates": 120, "itw_jailbreak": 160, "jailbreakbench": 30, "cyberseceval_pi": 70}
-"""Attack sessions by file that somebody has labelled before: what a classifier of known attacks is trained on."""
+LABELLED = {"pyrit_templates": 120, "itw_jailbreak": 160, "jailbreakbench": 30, "cyberseceval_pi": 160}
+"""Attack sessions at most by file that somebody has labelled before, to train a classifier of known attacks on. Beside
+them are the injections into tools' results on tasks of the training days, whose goals no live attack of the tenant has.
+"""
 FOREIGN_TENANTS = (
     "mint-gsm8k",
     "rapidapi-assistant",
@@ -106,6 +108,7 @@ def main() -> None:
     benign, injected = _by_tenant(args.corpus)
     clients = _clients(args.arrivals / "clients.jsonl.gz", rng)
     openings: list[frozenset[str]] = []
+    delivered: list[CorpusSession] = []
     placed = _foreign(args.corpus, openings, rng)
     train: list[CorpusSession] = []
     live: list[CorpusSession] = []
@@ -114,6 +117,7 @@ def main() -> None:
         rest = rest[:live_max]
         rest_tasks = {base_conversation(session) for session in rest}
         attacks = _spread([s for s in injected[tenant] if base_conversation(s) in rest_tasks], INJECTED_PER_TENANT, rng)
+        delivered += _labelled_injections(injected[tenant], attacks, rest_tasks)
         judged = [*rest, *attacks, *placed[tenant]]
         rng.shuffle(judged)
         tools = _tools([*benign[tenant], *injected[tenant]])
@@ -121,7 +125,7 @@ def main() -> None:
         client = clients.pop()
         train += _lay(learn, client, 0, TRAIN_DAYS, tenant, tools, keys, rng)
         live += _lay(judged, client, TRAIN_DAYS, TRAIN_DAYS + LIVE_DAYS, tenant, tools, keys, rng)
-    labelled = _labelled(args.corpus, openings, random.Random(args.seed))
+    labelled = delivered + _labelled(args.corpus, openings, random.Random(args.seed))
     for name, sessions in (("train", train), ("live", live), ("attacks", labelled)):
         _write(args.out / f"{name}.jsonl.gz", sessions)
     print(table(train, live))
@@ -214,6 +218,19 @@ def _labelled(corpus: Path, openings: list[frozenset[str]], rng: random.Random) 
         fit = [s for s in _read(corpus / f"{name}.jsonl.gz") if _harmless_to_ship(s)]
         labelled += _spread_distinct(fit, count, openings, rng)
     return labelled
+
+
+def _labelled_injections(
+    injected: list[CorpusSession], live: list[CorpusSession], live_tasks: set[str]
+) -> list[CorpusSession]:
+    """Injections with neither a task nor a goal of the live part."""
+    goals = {_goal(session) for session in live}
+    return [s for s in injected if base_conversation(s) not in live_tasks and _goal(s) not in goals]
+
+
+def _goal(session: CorpusSession) -> str:
+    """What the injection asks for; `dojogt/<suite>/<task>/<template>/<goal>/<followed or not>` names it."""
+    return session.session.split("/")[-2]
 
 
 def _foreign(corpus: Path, openings: list[frozenset[str]], rng: random.Random) -> dict[str, list[CorpusSession]]:

@@ -6,7 +6,7 @@ Legend: s segments, c classes of attack.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.attack_classifier import CLASSES, NOT_LEARNT, check
 from models.ngrams import COLUMNS, NGrams
 from models.training.linear import fit_logistic, matrix, platt, quantised
-from models.training.splices import take
+from models.training.splices import Splicing, join, splice_tools, take
 from models.wordpiece import TokenBags
 
 if TYPE_CHECKING:
@@ -80,6 +80,9 @@ class Fit:
     """Parts that groups are dealt to for calibration: each is scored by what the others taught."""
     lengths: int = 8
     """Bins of length, by quantile of the attacks, in each of which benign segments weigh as much as attacks."""
+    splices: int = 14_000
+    """Segments of tools with other words in them: half an attack's, half benign ones."""
+    splicing: Splicing = field(default_factory=Splicing)
 
 
 def fit_attack_classifier(
@@ -90,13 +93,15 @@ def fit_attack_classifier(
     ngrams: NGrams,
     *,
     seed: int,
+    tool: NDArray[np.bool_] | None = None,
     how: Fit = Fit(),
 ) -> dict[str, NDArray[Any]]:
     """Arrays of an `AttackClassifier`.
 
     A text that is said in a benign segment is benign wherever else it occurs. Sources count the root of their segments,
-    attacks and benign segments as much as each other in each bin of length. The same segments and seed give the
-    same bytes.
+    attacks and benign segments as much as each other in each bin of length. Attacks come in tools' results too, most of
+    them never recorded there: their words are placed into what tools said, and so are benign ones. The same segments
+    and seed give the same bytes.
 
     Parameters
     ----------
@@ -106,6 +111,8 @@ def fit_attack_classifier(
         (s,) number of the corpus, tenant or detector that a segment comes from.
     group
         (s,) number of what must not be on both sides when a model is calibrated: session, task or source.
+    tool
+        (s,) whether a tool said it. Without, nothing is placed anywhere.
 
     Raises
     ------
@@ -123,10 +130,18 @@ def fit_attack_classifier(
     rng = np.random.default_rng(seed)
     kept = _capped(source[rows], attack, rng, how.segments_max)
     rows, label, attack = rows[kept], label[kept], attack[kept]
-    taken = take(bags, rows)
-    x = matrix(ngrams.features(taken))
-    weight = _weights(source[rows], attack, np.diff(taken.offsets), how)
     fold = _dealt(group[rows], attack, rng, how.folds)
+    taken, source = take(bags, rows), source[rows]
+    share = 1 / np.sqrt(np.bincount(source)[source])
+    hosts = ~attack & (tool[rows] if tool is not None else False)
+    spliced, made_of = splice_tools(taken, hosts, (attack, ~attack), share, how.splices, rng, how.splicing)
+    # A splice is what its words are, and is held out with where they come from. Splices are a source of their own.
+    words = made_of[:, 1]
+    label, attack, fold = (np.concatenate([column, column[words]]) for column in (label, attack, fold))
+    source = np.concatenate([source, np.full(len(words), source.max() + 1)])
+    taken = join(taken, spliced)
+    x = matrix(ngrams.features(taken))
+    weight = _weights(source, attack, np.diff(taken.offsets), how)
     arrays = _nothing()
     for place in np.flatnonzero(learnt).tolist():
         _fit_class(arrays, place, x, label, weight, fold, int(rng.integers(1 << 31)), how)

@@ -60,19 +60,22 @@ def splice(
 
 def splice_tools(
     bags: TokenBags,
-    user: NDArray[np.bool_],
     tool: NDArray[np.bool_],
+    placed: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     share: NDArray[np.float64],
     count: int,
     rng: np.random.Generator,
     how: Splicing = Splicing(),
 ) -> tuple[TokenBags, NDArray[np.int64]]:
-    """`count` splices, each of a segment of `tool`: the first half of user text into it, the second of tool text.
+    """`count` splices, each of words placed into a segment that a tool said.
 
     Parameters
     ----------
-    user, tool
-        (s,) who said a segment; without a long enough one of either there are no splices.
+    tool
+        (s,) what is placed into.
+    placed
+        (s,) and (s,) what the first half takes its words from, and the second; without a long enough segment of either,
+        or one of `tool`, there are no splices.
     share
         (s,) how often a segment is drawn, beside others of its side.
 
@@ -84,7 +87,7 @@ def splice_tools(
     long = np.diff(bags.offsets) >= how.shortest
     half = count // 2
     drawn = []
-    for pool, size in ((tool, 2 * half), (user & long, half), (tool & long, half)):
+    for pool, size in ((tool, 2 * half), (placed[0] & long, half), (placed[1] & long, half)):
         rows = np.flatnonzero(pool)
         if len(rows) == 0:
             return take(bags, rows), np.zeros((0, 2), np.int64)

@@ -34,12 +34,12 @@ REMEMBERED = [kind for kind, scale in enumerate(SCALE_OF.values()) if scale != "
 WEIGHTS = {
     "novelty": 0.7,
     "tool_novelty": 0.5,
-    "sequence": 0.5,
-    "role_surprise": 1.5,
+    "sequence": 0.8,
+    "role_surprise": 1.0,
     "provenance": 0.8,
     "volume": 0.5,
     "known_attack": 1.5,
-    "tool_known_attack": 0.5,
+    "tool_known_attack": 1.5,
 }
 """Of signals' surprises beside each other, where not 1: what is often strange for no reason counts less than what
 hardly ever is (docs/decisions/0012)."""

@@ -167,7 +167,8 @@ def _classifier(texts: TrainingTexts, attacks: AttackTexts, ngrams: NGrams, seed
         np.concatenate([said.ids, attacks.bags.ids]),
         np.concatenate([said.offsets, said.offsets[-1] + attacks.bags.offsets[1:]]),
     )
+    tool = np.concatenate([texts.role[benign] == TOOL, np.zeros(len(attacks.labels), np.bool_)])
     try:
-        return AttackClassifier(fit_attack_classifier(bags, labels, source, group, ngrams, seed=seed))
+        return AttackClassifier(fit_attack_classifier(bags, labels, source, group, ngrams, seed=seed, tool=tool))
     except ValueError as error:
         raise UsageError(f"--task attack-classifier: {error} Name more --input.") from error

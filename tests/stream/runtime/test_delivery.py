@@ -43,9 +43,7 @@ class Writers:
 
     def __call__(self, *_: object) -> object:
         self.made += 1
-        return SimpleNamespace(
-            producer=next(self._producers), failures=[], forget=lambda: None, discard=lambda: None
-        )
+        return SimpleNamespace(producer=next(self._producers), failures=[], forget=lambda: None, discard=lambda: None)
 
 
 def delivering(
