@@ -6,7 +6,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from sample.records import HERE, LIVE, TRAIN, Format, records
+from sample.records import ATTACKS, HERE, LIVE, TRAIN, Format, records
 from schemas.corpus import CorpusSession, calls, decode_session
 from scripts.make_sample import DAY_MS, LICENSES, LIVE_DAYS, SECRET, START_MS, TRAIN_DAYS, base_conversation, table
 from stream.sources.lines import read_lines
@@ -34,7 +34,7 @@ def test_every_session_may_be_passed_on_and_its_source_has_a_notice(
     train: list[CorpusSession], live: list[CorpusSession]
 ) -> None:
     notice = (HERE / "NOTICE").read_text()
-    for source, licence in {(session.source, session.license) for session in train + live}:
+    for source, licence in {(session.source, session.license) for session in train + live + load(ATTACKS)}:
         assert licence in LICENSES
         assert source is not None
         assert source in notice
@@ -93,7 +93,22 @@ def test_attacks_in_tool_results_stand_beside_benign_sessions_of_their_tasks(liv
     assert {session.task for session in live if session.label == "attack"} - {None} <= benign
 
 
-@pytest.mark.parametrize("path", [TRAIN, LIVE])
+def test_labelled_injections_are_on_tasks_of_training_and_ask_for_what_no_live_one_of_their_tenant_asks(
+    train: list[CorpusSession], live: list[CorpusSession]
+) -> None:
+    def goals(sessions: list[CorpusSession]) -> set[tuple[str | None, str]]:
+        injections = (s for s in sessions if (s.attack_family or "").startswith("indirect_injection"))
+        return {(s.tenant, s.session.split("/")[-2]) for s in injections}
+
+    labelled = load(ATTACKS)
+    assert {session.label for session in labelled} == {"attack"}
+    assert len(goals(labelled)) >= 5
+    assert not goals(labelled) & goals(live)
+    assert {s.task for s in labelled if s.task} <= {s.task for s in train}
+    assert not {s.session for s in labelled} & {s.session for s in live}
+
+
+@pytest.mark.parametrize("path", [TRAIN, LIVE, ATTACKS])
 def test_no_credential_is_in_it(path: Path) -> None:
     for line in read_lines(path):
         assert not SECRET.search(line.decode())

@@ -37,7 +37,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
         corpus / "dojo_gt.jsonl.gz",
         [session(f"b{i}", "dojogt-slack", f"do {i}", task=task) for i, task in tasks]
         + [
-            session(f"a{i}", "dojogt-slack", f"do {i}", task=task, label="attack", attack_family=f"f{i % 3}")
+            session(f"a/g{i}/{i}", "dojogt-slack", f"do {i}", task=task, label="attack", attack_family=f"f{i % 3}")
             for i, task in tasks
         ],
     )
@@ -92,13 +92,13 @@ def test_tasks_are_halved_between_the_files_and_attacks_stand_on_live_tasks(
     folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(folders, tmp_path / "out", 7, monkeypatch)
-    train, live = (
+    train, live, labelled = (
         [
             s
             for s in map(decode_session, read_lines(tmp_path / "out" / f"{name}.jsonl.gz"))
             if s.tenant == "dojogt-slack"
         ]
-        for name in ("train", "live")
+        for name in ("train", "live", "attacks")
     )
     benign = [s for s in live if s.label == "benign"]
     assert len(train) == 20
@@ -107,6 +107,8 @@ def test_tasks_are_halved_between_the_files_and_attacks_stand_on_live_tasks(
     assert len(attacks) == make_sample.INJECTED_PER_TENANT
     assert {s.task for s in attacks} <= {s.task for s in benign}
     assert {s.attack_family for s in attacks} == {"f0", "f1", "f2"}
+    assert labelled
+    assert {s.task for s in labelled} <= {s.task for s in train}
 
 
 def test_attacks_that_say_the_same_are_taken_once(
