@@ -271,7 +271,7 @@ class Core:
         state.tenants.mark("drift", self._drift.store(window, state.tenants))
         outcome.changes += state.pending.store(segments, closings, state.tenants)
         outcome.changes += state.quarantine.store(state.tenants)
-        scored = Scored(placed, live, given, scores, suspicion, new, contents)
+        scored = Scored(placed, live, given, calls, scores, suspicion, new, contents)
         self._report(scored, outcome)
         if self._watch is not None:
             self._watch(scored, outcome)

@@ -21,6 +21,7 @@ from stream.state.schema import (
     TOOL_NOVELTY,
     VOLUME,
 )
+from stream.steps import volume_words
 from stream.steps.content import CALL, ROLES, TOOL, USER
 from stream.steps.drift import Moved
 from stream.steps.report import significant
@@ -134,7 +135,7 @@ def anomaly(scored: Scored, event: int, at: int, classes: Sequence[str]) -> Anom
         core_time_ms=int(scored.placed.core_time_ms[event]),
         p_combined=float(scores.p_combined[at]),
         title=_TITLES[cause],
-        signals=_signals(at, given, scores, classes),
+        signals=_signals(at, scored, classes),
         techniques=_techniques(at, given, scores, classes),
         evidence=excerpts,
         key_hash=head.key_hash,
@@ -216,8 +217,8 @@ def _techniques(at: int, given: ScoreInput, scores: Scores, classes: Sequence[st
     return tuple(dict.fromkeys(found)) or ("AML.T0051",)
 
 
-def _signals(at: int, given: ScoreInput, scores: Scores, classes: Sequence[str]) -> tuple[SignalView, ...]:
-    out = []
+def _signals(at: int, scored: Scored, classes: Sequence[str]) -> tuple[SignalView, ...]:
+    out, scores = [], scored.scores
     for kind, name in enumerate(KINDS):
         value = float(scores.x[at, kind])
         if np.isnan(value):
@@ -231,30 +232,22 @@ def _signals(at: int, given: ScoreInput, scores: Scores, classes: Sequence[str])
                 baseline=round(float(scores.location[at, kind]), 6),
                 baseline_count=None if shared else int(scores.observations[at, kind]),
                 baseline_pattern=_BASELINES[shared],
-                pattern=_pattern(kind, at, given, scores, classes),
+                pattern=_pattern(kind, at, scored, classes),
                 observation_type=_OBSERVATIONS[kind],
             )
         )
     return tuple(out)
 
 
-def _pattern(kind: int, at: int, given: ScoreInput, scores: Scores, classes: Sequence[str]) -> str:
+def _pattern(kind: int, at: int, scored: Scored, classes: Sequence[str]) -> str:
     if kind == SEQUENCE:
-        return _features(at, scores)
+        return _features(at, scored.scores)
     if kind in _KNOWN:
-        return f"log-odds of the class {classes[_class_of(kind, at, given)]}"
+        return f"log-odds of the class {classes[_class_of(kind, at, scored.given)]}"
     if kind == VOLUME:
-        return _sub_features(at, scores)
+        said = volume_words.explain(scored.calls, at, scored.scores.volume[at])
+        return "; ".join(f"{name}: {words}" for name, words in said) or "as usual"
     return _PATTERNS[kind]
-
-
-def _sub_features(at: int, scores: Scores) -> str:
-    """What speaks loudest, in units that benign sessions rarely exceed."""
-    values = scores.volume[at]
-    loudest = np.argsort(-values, kind="stable")[:FEATURES_NAMED]
-    return ", ".join(
-        f"{SUB_FEATURES[i]} {values[i]:.2g} times the usual limit" for i in loudest.tolist() if values[i] > 0
-    )
 
 
 def _features(at: int, scores: Scores) -> str:

@@ -8,6 +8,7 @@ from stream.steps.content import Content
 from stream.steps.score import ScoreInput, Scores
 from stream.steps.sessions import NewContent, Suspicion
 from stream.steps.timing import Timed
+from stream.steps.volume import VolumeInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Scored:
     live: EventBatch
     """The n events that are no duplicates: what all that follows counts."""
     given: ScoreInput
+    calls: VolumeInput
     scores: Scores
     suspicion: Suspicion
     new: NewContent
