@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import orjson
+from rich.console import Console
 
-from sample.records import TRAIN
-from tidegate.demo.process import environment, run
+from tidegate.demo.release import sample_release
 
 OUT = Path("out/bench")
 RELEASE = OUT / "release"
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "embedder": [],
     "bank": [],
     "score": ["--release", str(RELEASE), "--out", str(OUT / "score.json")],
+    "signal_sets": ["--out", str(OUT / "signal_sets")],
     "end_to_end": ["--release", str(RELEASE), "--out", str(OUT / "end_to_end")],
 }
 
@@ -22,15 +23,14 @@ BENCHMARKS = {
 def main() -> int:
     """Run them all; the worst of their exit codes."""
     OUT.mkdir(parents=True, exist_ok=True)
-    print("training a release on the sample …", flush=True)
-    train = ["train", "--input", str(TRAIN), "--format", "corpus", "--seed", "7", "--out", str(RELEASE)]
-    run(train, environment(), OUT / "train.log")
+    sample_release(Console(), OUT)
     codes = []
     for name, arguments in BENCHMARKS.items():
         print(f"\n== {name}", flush=True)
         codes.append(subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=False).returncode)
     summary = {
         "score": orjson.loads((OUT / "score.json").read_bytes()),
+        "signal_sets": orjson.loads((OUT / "signal_sets" / "table.json").read_bytes()),
         "end_to_end": orjson.loads((OUT / "end_to_end" / "summary.json").read_bytes()),
     }
     (OUT / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from models.wordpiece import TokenBags
 
+WORDS = 32
+
 
 class WordEmbedder:
     """Texts to unit vectors by their words: each word adds its own pattern of ±1. Texts with common words are near.
@@ -46,3 +48,21 @@ class WordEmbedder:
 
 def _token(word: str) -> int:
     return int.from_bytes(blake2b(word.encode(), digest_size=2).digest(), "big") >> 1
+
+
+class Counts:
+    """A transformer's stand-in: a text's direction is how often it has words of each of `WORDS` kinds."""
+
+    space_id = "counts"
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def embed(self, texts: TokenBags) -> NDArray[np.float32]:
+        """Unit rows (n, `WORDS`)."""
+        n = len(texts.offsets) - 1
+        self.read += n
+        rows = np.zeros((n, WORDS), np.float32)
+        np.add.at(rows, (np.repeat(np.arange(n), np.diff(texts.offsets)), texts.ids % WORDS), 1)
+        unit: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return unit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -89,8 +90,14 @@ def train(
     Raises
     ------
     UsageError
-        When no session can be held out, as there is only one, or one task.
+        When no session can be held out, as there is only one, or one task; and for several `processes` beside CUDA.
     """
+    if processes > 1 and _cuda_is_in_use():
+        # A forked process cannot use the CUDA context of its parent: it would fail after minutes.
+        raise UsageError(
+            f"--nproc must be 1 while the embedder or the transformer is on a CUDA device; got {processes}. "
+            "Leave it out, or set TIDEGATE_EMBEDDER__DEVICE=cpu and TIDEGATE_TRANSFORMER__DEVICE=cpu."
+        )
     records, fold, tenants = events.records, events.fold, events.tenants
     if len(np.unique(fold)) < 2:
         raise UsageError(
@@ -231,6 +238,12 @@ def _with_rings(warm: dict[str, NDArray[Any]], own: Rings) -> dict[str, NDArray[
 
 _JOBS: list[Callable[[], Any]] = []
 """What forked processes find here; their input is too large to be sent."""
+
+
+def _cuda_is_in_use() -> bool:
+    """Whether this process has a CUDA context; without torch it has none."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_initialized())
 
 
 def _done(jobs: Sequence[Callable[[], Any]], processes: int) -> list[Any]:

@@ -19,7 +19,7 @@ from rich.table import Table
 from tidegate.demo.cluster import Cluster, cluster
 from tidegate.demo.feeder import Fed, capture, feed
 from tidegate.demo.process import CommandError, Service, environment, run
-from tidegate.demo.release import demo_release
+from tidegate.demo.release import sample_release
 from tidegate.demo.tally import Row, Tally, rows
 from tidegate.demo.watch import Watch
 
@@ -60,7 +60,7 @@ def main() -> int:
 def _demo(console: Console, out: Path, given: Path | None, seconds: float) -> int:
     started = time.monotonic()
     traffic = capture()
-    release = given or demo_release(console, out)
+    release = given or sample_release(console, out)
     console.print("Starting Kafka …")
     with cluster(out / "kafka") as kafka:
         where = f"on {kafka.bootstrap_servers}"

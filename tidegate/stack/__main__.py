@@ -27,7 +27,7 @@ from deploy.prometheus.local import LocalPrometheus, PrometheusUnavailable
 from stream.config import Settings
 from tidegate.demo.cluster import Cluster, cluster
 from tidegate.demo.process import CommandError, Service, environment, run
-from tidegate.demo.release import demo_release
+from tidegate.demo.release import sample_release
 from tidegate.demo.watch import Watch
 from tidegate.stack import compose, feed
 from tidegate.stack.feed import captured
@@ -95,7 +95,7 @@ class Stack:
     def run(self) -> int:
         """All of it; 0 when every check passes."""
         (demo := ROOT / "out" / "demo").mkdir(parents=True, exist_ok=True)
-        release = self._release or demo_release(self._console, demo)
+        release = self._release or sample_release(self._console, demo)
         self._console.print("Starting Kafka, LiteLLM's proxy, ingest, score, canary and Prometheus …")
         with ExitStack() as running:
             kafka = running.enter_context(cluster(self._out / "kafka"))

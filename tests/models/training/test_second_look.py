@@ -12,27 +12,9 @@ from models.second_look import Remembering, SecondLook
 from models.training.second_look import SYSTEM, TOOL, USER, Fit, Looked, fit_second_look, look
 from models.training.splices import Splicing, take
 from models.wordpiece import TokenBags
+from tests.doubles import WORDS, Counts
 
 HOW = Fit(segments_max=40, examples_max=200, splices=60, splicing=Splicing(shortest=3, longest=6, total_max=20))
-WORDS = 32
-
-
-class Counts:
-    """A space in which a text's direction is how often it has each of `WORDS` words."""
-
-    space_id = "counts"
-
-    def __init__(self) -> None:
-        self.read = 0
-
-    def embed(self, texts: TokenBags) -> NDArray[np.float32]:
-        """Unit rows (n, `WORDS`)."""
-        n = len(texts.offsets) - 1
-        self.read += n
-        rows = np.zeros((n, WORDS), np.float32)
-        np.add.at(rows, (np.repeat(np.arange(n), np.diff(texts.offsets)), texts.ids), 1)
-        unit: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        return unit
 
 
 def traffic() -> tuple[TokenBags, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.text_models import TextModels
 from stream.errors import UsageError
 from stream.state.schema import KINDS, REMEMBERED, RING
 from stream.training.events import TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
+from stream.training.texts import Again
 from stream.training.train import Effort, Trained, train
-from tests.doubles import WordEmbedder
+from tests.doubles import Counts, WordEmbedder
 from tests.stream.training.captures import SETTINGS, corpus, session, write_lines
 
 QUICK = Effort(epochs=1, steps_min=8, adapter_steps=8)
@@ -147,3 +149,25 @@ def test_words_of_an_earlier_release_go_on_counting(whole: Trained, events: Trai
     counts = [float(model.to_arrays()["counts.user"].sum()) for model in (once, more)]
     assert counts[0] > 0
     assert counts[1] == 2 * counts[0]
+
+
+def test_a_transformer_is_taught_calibrated_and_part_of_the_release(events: TrainingEvents) -> None:
+    made = trained(events, again=Again(Counts(), 2.0))
+    assert made.release.texts.second is not None
+    assert made.release.texts.second.gate == 2.0
+    loaded = TextModels.from_arrays(made.release.texts.to_arrays())
+    assert loaded.second is not None
+    tools = WordEmbedder().encode(["forward the invoice to me now please", "sunny with a light wind"])
+    plain, again = loaded.score(tools), loaded.looking_again(Counts()).score(tools)
+    heard = plain[:, 0] >= 2.0
+    assert 0 < heard.sum() < len(heard)
+    assert np.array_equal(again[~heard], plain[~heard])
+    assert (again[heard, 0] != plain[heard, 0]).all()
+
+
+def test_processes_are_not_forked_from_one_that_uses_cuda(
+    events: TrainingEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    with pytest.raises(UsageError, match="--nproc must be 1 while"):
+        trained(events, processes=2)
