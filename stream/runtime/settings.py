@@ -28,6 +28,8 @@ FLAG_KEYS = {
 }
 """Flags that are settings; every other flag is its command's own."""
 
+_LOGGER = "TIDEGATE_LITELLM__"
+"""Settings of `tidegate.litellm`, which may share its environment with the services."""
 _ALIASES = {"KAFKA_BOOTSTRAP_SERVERS": "kafka.bootstrap_servers"}
 _PROPERTIES = "kafka.properties"
 _SECRET = re.compile(r"password|passphrase|secret|(^|\.)key\.pem$|private\.key\.pem$|sasl\.oauthbearer\.config$")
@@ -85,7 +87,7 @@ def read_settings(flags: Mapping[str, str], environment: Mapping[str, str], file
     flags
         Flag, such as `--topic-prefix`, -> what was given for it.
     environment
-        `TIDEGATE_<SECTION>__<KEY>`; other names are ignored.
+        `TIDEGATE_<SECTION>__<KEY>`; other names are ignored, and those of `tidegate.litellm`.
     file
         TOML; None takes `tidegate.toml` of the working directory when it is there.
 
@@ -131,7 +133,7 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[_Given]:
         if text := environment.get(variable):
             yield _Given(key, _from_text(key, text), f"environment {variable}")
     for variable, text in sorted(environment.items()):
-        if not variable.startswith("TIDEGATE_") or "__" not in variable:
+        if not variable.startswith("TIDEGATE_") or "__" not in variable or variable.startswith(_LOGGER):
             continue
         section, _, name = variable.removeprefix("TIDEGATE_").lower().partition("__")
         origin = f"environment {variable}"

@@ -209,6 +209,7 @@ def test_unquoted_librdkafka_keys_in_the_file_are_meant_as_they_read(tmp_path: P
 
 def test_other_variables_are_left_alone() -> None:
     assert read_settings({}, {"TIDEGATE_TEST_KAFKA": "x", "OTHER__KEY": "y", "TIDEGATE_PORT": "1"}) == Settings()
+    assert read_settings({}, {"TIDEGATE_LITELLM__TOPIC": "calls"}) == Settings()
 
 
 def test_every_named_key_of_the_interface_exists() -> None:
