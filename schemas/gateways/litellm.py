@@ -109,6 +109,8 @@ OPERATIONS = {
     "text_completion": "text_completion",
 }
 """LiteLLM's call types, without their `a` for asynchronous, in OpenTelemetry's words."""
+_REFUSED = ("401", "ProxyException")
+"""Code and class of the error when the proxy, not a provider, did not take the key."""
 _ITEMS = ("responses", "aresponses")
 _CHAT = ("acompletion", "completion")
 
@@ -157,7 +159,10 @@ class LiteLLM:
             state = "external"
         elif state == "full" and metadata.litellm_content_truncated:
             state = "truncated"
-        error = payload.error_information
+        error = payload.error_information if isinstance(payload.error_information, _Error) else None
+        refused = error is not None and (text_of(error.error_code), text_of(error.error_class)) == _REFUSED
+        # Who guesses keys would make a tenant with each guess.
+        own_key = None if refused else key_hash
         first = _seconds(payload.completionStartTime, "completionStartTime") if payload.stream is True else None
         return GatewayCall(
             gateway=self.name,
@@ -168,7 +173,7 @@ class LiteLLM:
             session=session or trace_id,
             # With request_correlation_in_logs=False, the default, session_id is "" and trace_id holds the session's id.
             session_source="gateway" if session else "trace",
-            tenant=text_of(metadata.user_api_key_team_id) or text_of(metadata.user_api_key_org_id) or key_hash,
+            tenant=text_of(metadata.user_api_key_team_id) or text_of(metadata.user_api_key_org_id) or own_key,
             event_time_ms=round(began * 1000),
             key_hash=key_hash,
             trace_id=trace_id,
@@ -190,8 +195,8 @@ class LiteLLM:
             stream=flag_of(payload.stream),
             status="failure" if failed else "success",
             finish_reason=finish_reason_of(response),
-            error_code=text_of(error.error_code) if isinstance(error, _Error) else None,
-            error_class=text_of(error.error_class) if isinstance(error, _Error) else None,
+            error_code=text_of(error.error_code) if error else None,
+            error_class=text_of(error.error_class) if error else None,
             guardrails=_guardrails(payload),
             content_state=state,
             history_complete=not parameters.previous_response_id,

@@ -107,6 +107,19 @@ def test_the_tenant_is_team_else_org_else_key(missing: dict[str, Any], tenant: s
     assert decoded(metadata={**payload()["metadata"], **missing}).tenant == tenant
 
 
+@pytest.mark.parametrize(("error_class", "is_tenant"), [("ProxyException", False), ("AuthenticationError", True)])
+def test_a_key_is_no_tenant_when_the_proxy_refused_it_and_one_when_a_provider_refused_the_proxys(
+    error_class: str, is_tenant: bool
+) -> None:
+    call = decoded(
+        status="failure",
+        error_information={"error_code": "401", "error_class": error_class},
+        metadata={"user_api_key_hash": "88dc28d0f030c55ed4ab77ed8faf0981"},
+    )
+    assert call.key_hash == "88dc28d0f030c55ed4ab77ed8faf0981"
+    assert call.tenant == (call.key_hash if is_tenant else None)
+
+
 @pytest.mark.parametrize("metadata", [None, ..., {}, [], "none", 7, False])
 def test_metadata_may_be_anything_or_nothing(metadata: Any) -> None:
     call = decoded(metadata=metadata)

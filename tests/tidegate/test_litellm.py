@@ -227,7 +227,7 @@ def test_no_key_is_in_a_record_that_of_a_refused_call_included(gateways: Gateway
     assert status == 401
     hashed = hashlib.sha256(b"a-password-typed-by-mistake").hexdigest()
     ((_, found),) = _found(gateways, hashed)
-    assert (found.status, found.error_code) == ("failure", "401")
+    assert (found.status, found.error_code, found.tenant) == ("failure", "401", None)
     values = b"".join(one.value() or b"" for one in gateways.cluster.read("up"))
     assert b"typed-by-mistake" not in values
     assert b"sk-demo-acme" not in values
