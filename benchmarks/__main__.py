@@ -15,7 +15,7 @@ BENCHMARKS = {
     "embedder": [],
     "bank": [],
     "score": ["--release", str(RELEASE), "--out", str(OUT / "score.json")],
-    "signal_sets": ["--out", str(OUT / "signal_sets")],
+    "signal_sets": ["--out", str(OUT / "signal_sets.json")],
     "end_to_end": ["--release", str(RELEASE), "--out", str(OUT / "end_to_end")],
 }
 
@@ -30,7 +30,7 @@ def main() -> int:
         codes.append(subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=False).returncode)
     summary = {
         "score": orjson.loads((OUT / "score.json").read_bytes()),
-        "signal_sets": orjson.loads((OUT / "signal_sets" / "table.json").read_bytes()),
+        "signal_sets": orjson.loads((OUT / "signal_sets.json").read_bytes()),
         "end_to_end": orjson.loads((OUT / "end_to_end" / "summary.json").read_bytes()),
     }
     (OUT / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))

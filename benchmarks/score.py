@@ -38,7 +38,7 @@ from stream.steps.drift import DriftStep
 from stream.steps.score import ScoreStep
 from stream.steps.volume import VolumeStep
 
-WATCHED: list[tuple[str, ModuleType | type, str]] = [
+_WATCHED: list[tuple[str, ModuleType | type, str]] = [
     ("decode", core_module, "decode"),
     ("time, duplicates", core_module, "timed"),
     ("sessions, new content", core_module, "find_runs"),
@@ -62,7 +62,6 @@ WATCHED: list[tuple[str, ModuleType | type, str]] = [
     ("state rows", Core, "_store_sessions"),
     ("score records, findings", Core, "_report"),
 ]
-"""Stages by name, and the functions that make each up."""
 
 
 def main() -> None:
@@ -85,7 +84,7 @@ def main() -> None:
         "normalised events, one at a time": _rate(times, few, lambda: _score(settings, release, few, 1)),
         "river HalfSpaceTrees on embeddings": _rate(times, few, lambda: _half_space_trees(few)),
     }
-    with stages.watching(WATCHED):
+    with stages.watching(_WATCHED):
         begun = time.perf_counter()
         _score(settings, release, events, 2000)
         watched = time.perf_counter() - begun

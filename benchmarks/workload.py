@@ -24,14 +24,14 @@ def litellm() -> list[Record]:
     ]
 
 
-def ingest_step() -> IngestStep:
+def ingest_step(format: str = "litellm") -> IngestStep:
     """As `ingest` has it by default."""
-    return IngestStep(Router(PARTITIONS), format="litellm")
+    return IngestStep(Router(PARTITIONS), format=format)
 
 
-def normalised(records: list[Record]) -> list[Record]:
+def normalised(records: list[Record], format: str = "litellm") -> list[Record]:
     """The events of `records`, as `score` would read them."""
-    events = ingest_step().step(records).events
+    events = ingest_step(format).step(records).events
     offsets = [0] * PARTITIONS
     out = []
     for event, record in zip(events, records, strict=True):

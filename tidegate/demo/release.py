@@ -13,6 +13,8 @@ from tidegate.demo.process import environment, run
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = "7"
+_DEVICES = {"TIDEGATE_EMBEDDER__DEVICE": "cpu", "TIDEGATE_TRANSFORMER__DEVICE": "cpu"}
+"""Two processes cannot share a CUDA device."""
 
 
 def sample_release(console: Console, out: Path, variables: Mapping[str, str] = MappingProxyType({})) -> Path:
@@ -32,7 +34,7 @@ def sample_release(console: Console, out: Path, variables: Mapping[str, str] = M
     console.print("Training a release on ten benign days of the sample, and on labelled attacks of other days …")
     inputs = ["--input", str(TRAIN), str(ATTACKS), "--format", "corpus", "--task", "attack-classifier"]
     arguments = ["train", *inputs, "--nproc", "2", "--seed", SEED, "--out", str(release)]
-    run(arguments, environment(**variables), out / "train.log")
+    run(arguments, environment(**{**_DEVICES, **variables}), out / "train.log")
     stamp.write_text(made_of.hexdigest())
     console.print(f"Release {release}, {time.monotonic() - begun:.0f} s")
     return release

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,23 @@ from confluent_kafka import Producer
 from models.attack_classifier import CLASSES
 from models.embedder import StaticEmbedder
 from schemas.manifest import Manifest
-from stream.config import KafkaSettings, LearningSettings, ReleaseSettings, Settings, TopicsSettings
+from stream.config import (
+    KafkaSettings,
+    LearningSettings,
+    ReleaseSettings,
+    Settings,
+    TopicsSettings,
+    TransformerSettings,
+)
 from stream.core import Core
 from stream.errors import EnvironmentFault, StateError, UsageError
 from stream.inputs import InputBatch
-from stream.runtime import train_command
+from stream.runtime import embedders, train_command
 from stream.runtime.release_store import load_release, read_manifest
 from stream.runtime.train_command import run
 from stream.training.gather import Tally, gather_files
 from stream.training.train import Effort
+from tests.doubles import Counts
 from tests.kafka.harness import EVENTS, Cluster
 from tests.stream.training.captures import corpus, session, write_lines
 
@@ -78,6 +87,31 @@ def test_what_was_trained_scores(tmp_path: Path) -> None:
     assert all(f'"release":"{manifest.name}"'.encode() in score.value for score in scores)
     # The tenant goes on where training left it.
     assert b'"ordinal":29' in scores[0].value
+
+
+def test_what_was_trained_with_a_transformer_scores_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (train_command, embedders):
+        monkeypatch.setattr(module, "load_transformer", lambda settings, vocabulary: Counts())
+    gated = replace(SETTINGS, transformer=TransformerSettings("gated", gate=0.0))
+    path = write_lines(tmp_path / "c.jsonl", corpus(40))
+    trained(tmp_path / "r", gated, input=[path])
+    embedder = StaticEmbedder.load()
+    loaded = load_release(tmp_path / "r", gated, embedder.space_id)
+    with pytest.raises(StateError, match=r"transformer\.mode .* must be gated at 0, .* got off\. Set TIDEGATE_TRANSF"):
+        embedders.as_configured(loaded, SETTINGS, embedder.vocabulary)
+    release = embedders.as_configured(loaded, gated, embedder.vocabulary)
+    more = write_lines(tmp_path / "more.jsonl", [session(i) for i in range(100, 130)])
+    records = [item.record for item in gather_files([more], "corpus", SETTINGS, Tally())]
+    plain, again = (
+        [orjson.loads(score.value)["signals"] for score in Core(gated, one, embedder).step(InputBatch(records)).scores]
+        for one in (loaded, release)
+    )
+    told = [(a["role_surprise"], b["role_surprise"]) for a, b in zip(plain, again, strict=True) if "role_surprise" in a]
+    below = [a < 0 for a, _ in told]
+    assert 0 < sum(below) < len(told) == 30
+    # What is below the gate stays as it is.
+    assert below == [a == b for a, b in told]
+    assert 0 < release.texts.looked_again < release.texts.judged
 
 
 def test_the_manifest_says_what_was_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
