@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.volume import SUB_FEATURES
+from schemas.event_head import EventHead
 from schemas.finding import Excerpt, SignalView
 from stream.state.open_findings import Anomaly
 from stream.state.schema import (
@@ -22,7 +23,7 @@ from stream.state.schema import (
     VOLUME,
 )
 from stream.steps import volume_words
-from stream.steps.content import CALL, ROLES, TOOL, USER
+from stream.steps.content import CALL, ROLES, TOOL, USER, segmented
 from stream.steps.drift import Moved
 from stream.steps.report import significant
 from stream.steps.score import ScoreInput, Scores
@@ -137,7 +138,7 @@ def anomaly(scored: Scored, event: int, at: int, classes: Sequence[str]) -> Anom
         title=_TITLES[cause],
         signals=_signals(at, scored, classes),
         techniques=_techniques(at, given, scores, classes),
-        evidence=excerpts,
+        evidence=excerpts or _said_last(head),
         key_hash=head.key_hash,
         user=head.user,
         ip=head.ip,
@@ -149,6 +150,17 @@ def anomaly(scored: Scored, event: int, at: int, classes: Sequence[str]) -> Anom
         suspicious_turn=int(suspicion.first_turn[at]) or int(suspicion.turn[at]),
         suspicious_ms=int(suspicion.first_ms[at]) or int(batch.event_time_ms[event]),
     )
+
+
+def _said_last(head: EventHead) -> tuple[Excerpt, ...]:
+    """What an event that says nothing new ends with."""
+    messages = (*head.messages, *head.output)
+    for at in range(len(messages) - 1, -1, -1):
+        content = segmented(messages[at])
+        if content.texts:
+            role = ROLES[int(content.roles[0])]
+            return (Excerpt(event_id=head.event_id, role=role, text=content.texts[0], message_index=at),)
+    return ()
 
 
 def drift_anomaly(scored: Scored, event: int, moved: Moved) -> Anomaly:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 
@@ -12,6 +13,7 @@ from stream.config import DecisionSettings, FindingsSettings, LearningSettings
 from stream.core import Core
 from stream.inputs import InputBatch, Outcome
 from stream.record import Record
+from stream.steps.scored import Scored
 from tests.doubles import WordEmbedder
 from tests.stream.releases import release
 from tests.stream.streams import (
@@ -48,21 +50,32 @@ class Talk:
 
     def __init__(self, restart: bool) -> None:
         self._restart = restart
-        self._core = Core(EVERYTHING_FOUND, release(), WordEmbedder())
+        self._heard: list[str] = []
+        self._core = self._fresh()
         self._said = Said()
         self._offset = 0
+        self.shown: list[str] = []
+        """By the last finding."""
+
+    def _fresh(self) -> Core:
+        return Core(EVERYTHING_FOUND, release(), WordEmbedder(), watch=self._watch)
+
+    def _watch(self, scored: Scored, _: Outcome) -> None:
+        unseen = np.flatnonzero(scored.new.unseen).tolist()
+        self._heard = sorted(text for at in unseen for text in scored.contents[at].texts)
 
     def new(self, messages: list[Message], output: list[Message]) -> list[str]:
-        """What the core took for new in the next event: text by text, as its finding shows them."""
+        """What the core took for new in the next event, text by text."""
         if self._restart:
-            self._core = Core(EVERYTHING_FOUND, release(), WordEmbedder())
+            self._core = self._fresh()
             self._core.restore(0, self._said.rows.get(0, []))
         value = event(self._offset, START_MS + 2_000 * self._offset, messages, output)
         outcome = self._core.step(InputBatch([record(self._offset, value)], topic=TOPIC))
         self._said.take(outcome)
         self._offset += 1
         told = orjson.loads(outcome.findings[-1].value)
-        return sorted(each["data"]["excerpt"] for each in told.get("evidences", []))
+        self.shown = [each["data"]["excerpt"] for each in told.get("evidences", [])]
+        return self._heard
 
 
 @pytest.fixture(params=[False, True], ids=["live", "restored"])
@@ -105,6 +118,19 @@ def test_history_that_branches_brings_only_the_branch(talk: Talk) -> None:
 def test_same_request_again_brings_nothing_new(talk: Talk) -> None:
     talk.new([SYSTEM, ASK], [ANSWER])
     assert talk.new([SYSTEM, ASK], [ANSWER]) == []
+
+
+def test_a_finding_shows_what_is_new_and_without_any_what_its_event_ends_with(talk: Talk) -> None:
+    talk.new([SYSTEM, ASK], [ANSWER])
+    assert sorted(talk.shown) == ["be of help", "two planes", "what flies to rome"]
+    talk.new([SYSTEM, ASK, ANSWER, MORE], [])
+    assert talk.shown == ["and to oslo"]
+    talk.new([SYSTEM, ASK, ANSWER, MORE], [])
+    assert talk.shown == ["and to oslo"]
+    talk.new([SYSTEM, ASK], [ANSWER])
+    assert talk.shown == ["two planes"]
+    talk.new([], [])
+    assert talk.shown == []
 
 
 def test_event_without_content_is_scored_on_its_metadata_and_forgets_nothing(talk: Talk) -> None:
