@@ -37,8 +37,9 @@ if ! done_before .venv/.synced "$lock"; then
         printf '%s' "$pinned" | hash_of - >.venv-uv/.ready
     fi
     [ -x .venv/bin/python ] || .venv-uv/bin/uv venv --quiet --python "$PYTHON" --allow-existing .venv
-    say "installing the packages of requirements.lock into .venv (about 6 GB with torch; half a minute when they are cached)"
-    VIRTUAL_ENV="$PWD/.venv" .venv-uv/bin/uv pip sync --quiet --require-hashes requirements.lock
+    say "installing the packages of requirements.lock into .venv (about 6 GB with torch; a minute or two when they are cached)"
+    # Compiled now, or every process that cannot write beside its packages compiles a thousand modules at its start.
+    VIRTUAL_ENV="$PWD/.venv" .venv-uv/bin/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
     rm -f .venv/.installed
     printf '%s' "$lock" >.venv/.synced
 fi
@@ -54,7 +55,7 @@ lock=$(hash_of requirements-litellm.lock pyproject.toml)
 if ! done_before .venv-litellm/.synced "$lock"; then
     [ -x .venv-litellm/bin/python ] || .venv-uv/bin/uv venv --quiet --python "$PYTHON" --allow-existing .venv-litellm
     say "installing the packages of requirements-litellm.lock into .venv-litellm (600 MB; seconds when they are cached)"
-    VIRTUAL_ENV="$PWD/.venv-litellm" .venv-uv/bin/uv pip sync --quiet --require-hashes requirements-litellm.lock
+    VIRTUAL_ENV="$PWD/.venv-litellm" .venv-uv/bin/uv pip sync --quiet --compile-bytecode --require-hashes requirements-litellm.lock
     VIRTUAL_ENV="$PWD/.venv-litellm" .venv-uv/bin/uv pip install --quiet --offline --no-deps --no-build-isolation --editable .
     printf '%s' "$lock" >.venv-litellm/.synced
 fi
