@@ -179,8 +179,8 @@ def _regression(
     rows = np.sort(order[place < how.segments_max])
     bags, role, group = take(bags, rows), role[rows], group[rows]
     share: NDArray[np.float64] = 1 / np.sqrt(np.bincount(group)[group])
-    said = role == USER, role == TOOL
-    spliced, made_of = splice_tools(bags, said[1], said, share, how.splices, rng, how.splicing)
+    user, tool = role == USER, role == TOOL
+    spliced, made_of = splice_tools(bags, tool, (user, tool), share, how.splices, rng, how.splicing)
     positive = np.arange(len(made_of)) < len(made_of) // 2
     weight = share * np.array(how.weights)[role]
     weights, constant = fit_logistic(

@@ -83,8 +83,8 @@ def look(
     drawn = drawn[np.isin(drawn, order[place < how.segments_max])]
     bags, role, folds, group = take(bags, drawn), role[drawn], folds[drawn], group[drawn]
     share: NDArray[np.float64] = 1 / np.sqrt(np.bincount(group)[group])
-    said = role == USER, role == TOOL
-    spliced, made_of = splice_tools(bags, said[1], said, share, how.splices, rng, how.splicing)
+    user, tool = role == USER, role == TOOL
+    spliced, made_of = splice_tools(bags, tool, (user, tool), share, how.splices, rng, how.splicing)
     half = len(made_of) // 2
     return Looked(
         transformer.embed(join(bags, spliced)),
