@@ -36,6 +36,34 @@ class InputRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The first that was not."""
 
 
+class LabelsUsed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which labels a release was made with."""
+
+    ranges: list[InputRange]
+    """Of the labels topic."""
+    labels_sha256: Sha256
+    """Of the labels that counted, sorted by key, each as JSON with sorted keys and a line feed."""
+    attacks: int
+    benign: int
+    left_out: int
+    """Disputed, of another verdict, or refused by the audit."""
+    findings: list[str]
+    """Uids of the findings behind them, sorted."""
+    analysts: list[str]
+
+
+class Teacher(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The language model that the classifier of known attacks was distilled from."""
+
+    base: str
+    """Of the weights that it began with."""
+    sha256: Sha256
+    """Of the fine-tuned weights."""
+    examples: int
+    metrics: dict[str, float]
+    """Of the teacher and its student on segments held out by session."""
+
+
 class TrainingInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a release was trained on."""
 
@@ -52,6 +80,11 @@ class TrainingInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     last_event_ms: int
     events_sha256: Sha256
     """Of the normalised events, in the order of training."""
+    labels: LabelsUsed | None = None
+    """Where analysts' verdicts taught it something."""
+    teacher: Teacher | None = None
+    request_id: str | None = None
+    """Of the retrain request that asked for it."""
 
 
 class CalibrationMeta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,10 +12,13 @@ from schemas.control import Control
 from schemas.dead_letter import DeadLetterReference
 from schemas.event import GatewayEvent
 from schemas.journal import Journal
+from schemas.label import Label
 from schemas.manifest import Manifest
 from schemas.ocsf import Finding
 from schemas.release import Release
+from schemas.retrain import RetrainRequest
 from schemas.score import Score
+from schemas.verdict import Verdict
 
 STRUCTS: dict[str, type[msgspec.Struct]] = {
     "events.v1": GatewayEvent,
@@ -24,6 +27,9 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
     "controls.v1": Control,
     "journal.v1": Journal,
     "releases.v1": Release,
+    "verdicts.v1": Verdict,
+    "labels.v1": Label,
+    "retrain.v1": RetrainRequest,
     "dead_letters.v1": DeadLetterReference,
     "manifest.v1": Manifest,
 }

@@ -91,6 +91,21 @@ class TopicsSettings:
         return self.named("genai.model.releases.v1")
 
     @property
+    def verdicts(self) -> str:
+        """Topic of analysts' verdicts."""
+        return self.named("genai.feedback.verdicts.v1")
+
+    @property
+    def labels(self) -> str:
+        """Topic of labels: verdicts joined with findings and evidence."""
+        return self.named("genai.feedback.labels.v1")
+
+    @property
+    def retrain(self) -> str:
+        """Topic of retrain requests, one partition."""
+        return self.named("genai.model.retrain.v1")
+
+    @property
     def scores(self) -> str:
         """Topic of scores."""
         return self.named(_SCORES)
@@ -192,14 +207,17 @@ class IngestSettings:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseSettings:
-    """Which releases are trusted, and with what they are signed."""
+    """Which releases are trusted, with what they are signed, and where they are."""
 
+    directory: str = "releases"
+    """Directory that holds a directory for each release, by name: where `trainer` writes and `--release NAME` looks."""
     trusted_keys: tuple[str, ...] = ()
     """Ed25519 public keys, base64; while there are none, a release given by path may be unsigned."""
     signing_key_file: str = ""
     """File of the Ed25519 private key (PEM) that `train` signs with; empty: unsigned."""
 
     def __post_init__(self) -> None:
+        rules.text("release.directory", self.directory)
         for key in self.trusted_keys:
             rules.text("release.trusted_keys", key)
         rules.text("release.signing_key_file", self.signing_key_file, empty=True)
@@ -343,6 +361,122 @@ class ShutdownSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedbackSettings:
+    """How verdicts become labels, and labels requests to retrain."""
+
+    directory: str = "feedback"
+    """Where `feedback` keeps its tables (RocksDB); they can be rebuilt from their topics."""
+    analysts: Mapping[str, str] = field(default_factory=dict)
+    """Analyst -> Ed25519 public key (base64). While it is empty any name is taken, as `unverified`; else a verdict
+    counts only with its analyst's signature."""
+    signing_key_file: str = ""
+    """File of the Ed25519 private key (PEM) that `tidegate verdict` signs with; empty: unsigned."""
+    segments: str = "excerpts"
+    """`excerpts`: labels carry the redacted excerpts that their finding showed; `none`: references to events only."""
+    verdict_days: int = 60
+    """How late a verdict may come: findings must be kept for longer, and are forgotten after that."""
+    labels_min: int = 50
+    """New labels that teach, since the release in service was made, from which a retraining is asked for."""
+    precision_floor: float = 0.3
+    """Share of attacks among a signal's judged findings below which a retraining is asked for."""
+    precision_labels_min: int = 20
+    """Judged findings of a signal before its precision says anything."""
+    release_age_days: float = 30.0
+    """Age of the release in service from which a retraining is asked for, once there is a new label."""
+    quiet_ms: int = 5_000
+    """A request waits until no label has come for so long, or ten times that in all: verdicts come in bursts."""
+    risk_hours: float = 24.0
+    """For so long a True Positive lets its key be judged more strictly."""
+
+    def __post_init__(self) -> None:
+        rules.text("feedback.directory", self.directory)
+        rules.mapping("feedback.analysts", self.analysts, str)
+        rules.text("feedback.signing_key_file", self.signing_key_file, empty=True)
+        rules.one_of("feedback.segments", self.segments, ("excerpts", "none"))
+        rules.integer("feedback.verdict_days", self.verdict_days, at_least=1)
+        rules.integer("feedback.labels_min", self.labels_min, at_least=1)
+        rules.number("feedback.precision_floor", self.precision_floor, at_least=0.0, at_most=1.0)
+        rules.integer("feedback.precision_labels_min", self.precision_labels_min, at_least=1)
+        rules.number("feedback.release_age_days", self.release_age_days, above=0.0)
+        rules.integer("feedback.quiet_ms", self.quiet_ms, at_least=0)
+        rules.number("feedback.risk_hours", self.risk_hours, at_least=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerSettings:
+    """How `trainer` makes a release of topics."""
+
+    directory: str = "trainer"
+    """Where jobs are kept, so that one that was killed goes on."""
+    lookback_days: float = 30.0
+    """Events that are trained on, back from the end of the topic."""
+    held_out_share: float = 0.2
+    """Of the sessions, the latest, and with them all of equal task: the gate's, never trained on."""
+    teacher: str = "minilm"
+    """`minilm`: a language model is fine-tuned on the labels and taught to the classifier; `none`: labels alone."""
+    teacher_epochs: float = 2.0
+    """Passes of the fine-tuning over its examples."""
+    teacher_examples_max: int = 4_000
+    """Segments that the teacher is fine-tuned on, drawn where there are more."""
+    nproc: int = 1
+    """Processes of the fits and of the fine-tuning."""
+    promote: bool = True
+    """Whether a release that passes the gate is promoted at once; else it waits for `release promote`."""
+
+    def __post_init__(self) -> None:
+        rules.text("trainer.directory", self.directory)
+        rules.number("trainer.lookback_days", self.lookback_days, above=0.0)
+        rules.number("trainer.held_out_share", self.held_out_share, above=0.0, at_most=0.8)
+        rules.one_of("trainer.teacher", self.teacher, ("minilm", "none"))
+        rules.number("trainer.teacher_epochs", self.teacher_epochs, above=0.0)
+        rules.integer("trainer.teacher_examples_max", self.teacher_examples_max, at_least=100)
+        rules.integer("trainer.nproc", self.nproc, at_least=1)
+
+
+@dataclass(frozen=True, slots=True)
+class GateSettings:
+    """What a challenger must keep to be promoted."""
+
+    recall_drop_max: float = 0.0
+    """Share of labelled attack sessions by which recall may fall."""
+    fpr_slack: float = 0.02
+    """Benign sessions may be flagged at the operating point plus this share, or as often as the champion flags them."""
+    slice_drop_max: float = 0.1
+    """By how much a slice's recall may fall, or its false-positive rate rise, beyond what chance explains."""
+    slice_ratio_max: float = 2.0
+    """A slice may be flagged so many times as often as all, beyond what chance explains."""
+    slice_sessions_min: int = 20
+    """Sessions of a slice before it is judged."""
+    label_noise_max: float = 0.15
+    """Share of labels that contradict all others, from which nothing is learned from them."""
+
+    def __post_init__(self) -> None:
+        rules.number("gate.recall_drop_max", self.recall_drop_max, at_least=0.0, at_most=1.0)
+        rules.number("gate.fpr_slack", self.fpr_slack, at_least=0.0, at_most=1.0)
+        rules.number("gate.slice_drop_max", self.slice_drop_max, at_least=0.0, at_most=1.0)
+        rules.number("gate.slice_ratio_max", self.slice_ratio_max, at_least=1.0)
+        rules.integer("gate.slice_sessions_min", self.slice_sessions_min, at_least=1)
+        rules.number("gate.label_noise_max", self.label_noise_max, at_least=0.0, at_most=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class MlflowSettings:
+    """Where training runs are recorded beside the signed manifests."""
+
+    tracking_uri: str = ""
+    """An MLflow server or store; empty: `mlflow.db` (SQLite) in `trainer.directory`."""
+    artifact_directory: str = ""
+    """Where plots and cards go without a server; empty: `mlflow` in `trainer.directory`."""
+    experiment: str = "tidegate"
+    """Name of the experiment, and of the registered model."""
+
+    def __post_init__(self) -> None:
+        rules.text("mlflow.tracking_uri", self.tracking_uri, empty=True)
+        rules.text("mlflow.artifact_directory", self.artifact_directory, empty=True)
+        rules.text("mlflow.experiment", self.experiment)
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingSettings:
     """How tenants are laid on partitions."""
 
@@ -382,6 +516,10 @@ class Settings:
     dlq: DlqSettings = field(default_factory=DlqSettings)
     shutdown: ShutdownSettings = field(default_factory=ShutdownSettings)
     routing: RoutingSettings = field(default_factory=RoutingSettings)
+    feedback: FeedbackSettings = field(default_factory=FeedbackSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    gate: GateSettings = field(default_factory=GateSettings)
+    mlflow: MlflowSettings = field(default_factory=MlflowSettings)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
     """`section.key` -> flag, environment variable or file that set it; a key that is missing has its default."""
 

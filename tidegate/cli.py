@@ -22,6 +22,11 @@ MODULES = {
     "replay": "stream.runtime.replay_command",
     "explain": "stream.runtime.explain_command",
     "train": "stream.runtime.train_command",
+    "feedback": "stream.runtime.feedback.command",
+    "verdict": "stream.runtime.verdict_command",
+    "exceptions": "stream.runtime.exceptions_command",
+    "trainer": "stream.runtime.trainer.command",
+    "release": "stream.runtime.release.command",
     "topics": "stream.runtime.topics",
     "state": "stream.runtime.state_command",
     "canary": "stream.runtime.canary",
@@ -30,8 +35,8 @@ MODULES = {
 """Command -> the module whose `run(settings, arguments)` does it and returns the exit code."""
 
 _OWN_PACKAGES = {"tidegate", "schemas", "models", "stream"}
-_SERVICES = {"ingest", "score", "canary"}
-_NUMERIC = {"score", "replay", "explain", "train"}
+_SERVICES = {"ingest", "score", "canary", "feedback", "trainer"}
+_NUMERIC = {"score", "replay", "explain", "train", "trainer"}
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 

@@ -58,7 +58,10 @@ def parser() -> argparse.ArgumentParser:
         epilog="example:\n  tidegate topics create && tidegate score --release releases/2026-11-01",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for declare in (_ingest, _score, _replay, _explain, _train, _topics, _state, _canary, _config):
+    for declare in (
+        _ingest, _score, _replay, _explain, _train, _feedback, _verdict, _exceptions, _trainer, _release, _topics,
+        _state, _canary, _config,
+    ):  # fmt: skip
         declare(commands.add_parser)
     _command(commands.add_parser, "version", "print the version", "tidegate version")
     return top
@@ -96,6 +99,10 @@ def _score(add: _Add) -> None:
         "--release", required=True, metavar="DIR|NAME", help="for partitions that have none in service"
     )
     command.add_argument("--output-prefix", metavar="P", help="of scores, findings, state and journal")
+    command.add_argument(
+        "--shadow", action="store_true", help="score beside the one in service: no finding is written; needs its own "
+        "--group-id and --output-prefix",
+    )  # fmt: skip
     delivery = ("exactly-once", "at-least-once")
     command.add_argument("--delivery", choices=delivery, default=delivery[0], help=f"(default: {delivery[0]})")
     _service(command, "tidegate.score")
@@ -179,6 +186,169 @@ def _train(add: _Add) -> None:
     )
     command.add_argument("--nproc", type=_natural, default=1, metavar="N", help="processes (default: 1)")
     _common(command)
+
+
+def _feedback(add: _Add) -> None:
+    command = _command(
+        add,
+        "feedback",
+        "verdicts, findings and evidence -> labels, effects at once, and requests to retrain",
+        "tidegate feedback --http-listen 127.0.0.1:8086",
+    )
+    _service(command, "tidegate.feedback", until_end=False)
+
+
+def _verdict(add: _Add) -> None:
+    command = _command(
+        add,
+        "verdict",
+        "an analyst's word on a finding",
+        "tidegate verdict FINDING_UID --verdict-id 2 --analyst ada@soc --note quoted-mail",
+        "tidegate verdict FINDING_UID --verdict-id 5 --analyst ada@soc --scope entity --except-days 14",
+        "tidegate verdict FINDING_UID --verdict-id 5 --analyst ada@soc --scope tenant --adopt",
+    )
+    command.add_argument("finding_uid", metavar="FINDING_UID", help="finding_info.uid of any of its records")
+    command.add_argument(
+        "--verdict-id", type=_natural, required=True, metavar="N",
+        help="OCSF: 1 False Positive, 2 True Positive, 3 Disregard, 4 Suspicious, 5 Benign, 6 Test, 7 Insufficient "
+        "Data, 8 Security Risk, 9 Managed Externally, 10 Duplicate",
+    )  # fmt: skip
+    command.add_argument("--analyst", required=True, metavar="A", help="who says so")
+    command.add_argument("--note", action="append", default=[], metavar="TEXT", help="may be repeated")
+    scopes = ("event", "session", "entity", "tenant")
+    command.add_argument("--scope", choices=scopes, default="session", help="what its effects reach (default: session)")
+    command.add_argument("--adopt", action="store_true", help="the tenant's new prompt or model is its normal now")
+    command.add_argument(
+        "--except-days",
+        type=_seconds,
+        metavar="D",
+        help="of 1 and 5: nothing of this kind is found in its scope for D days",
+    )
+    _common(command)
+
+
+def _exceptions(add: _Add) -> None:
+    command = _command(
+        add,
+        "exceptions",
+        "exceptions, suppressions and snoozes: who, why, until when",
+        "tidegate exceptions list",
+        "tidegate exceptions add --action suppression --tenant team-42 --days 2 --who ada@soc --why load-test",
+        "tidegate exceptions remove RULE_ID --who ada@soc",
+    )
+    actions = command.add_subparsers(dest="action", required=True, metavar="list|add|remove", parser_class=_Parser)
+    listed = _command(
+        actions.add_parser, "list", "those in force, and with --all those that were", "tidegate exceptions list --all"
+    )
+    listed.add_argument("--all", action="store_true", help="ended and removed ones too")
+    listed.add_argument("--json", action="store_true", help="as JSON instead of a table")
+    add_rule = _command(
+        actions.add_parser,
+        "add",
+        "begin one",
+        "tidegate exceptions add --action snooze --tenant team-42 --session s-17 --days 1 --who ada@soc --why known",
+    )
+    kinds = ("exception", "suppression", "snooze")
+    add_rule.add_argument(
+        "--action", dest="rule_action", choices=kinds, required=True,
+        help="exception: harmless, learned; suppression: not shown, held back; snooze: a known finding, silent for now",
+    )  # fmt: skip
+    add_rule.add_argument("--tenant", required=True, metavar="T")
+    add_rule.add_argument("--session", metavar="S", help="of it alone (a snooze needs --session or --key)")
+    add_rule.add_argument("--key", metavar="HASH", help="of this API key's hash alone")
+    add_rule.add_argument("--signal", metavar="NAME", help="only where this signal is the rarest")
+    add_rule.add_argument("--days", type=_seconds, required=True, metavar="D", help="until it ends")
+    add_rule.add_argument("--who", required=True, metavar="A")
+    add_rule.add_argument("--why", required=True, metavar="TEXT")
+    remove = _command(
+        actions.add_parser, "remove", "end one before its time", "tidegate exceptions remove RULE_ID --who ada@soc"
+    )
+    remove.add_argument("rule_id", metavar="RULE_ID", help="as 'exceptions list' prints it")
+    remove.add_argument("--who", required=True, metavar="A")
+    for action in (listed, add_rule, remove):
+        _common(action)
+
+
+def _trainer(add: _Add) -> None:
+    command = _command(
+        add,
+        "trainer",
+        "retrain requests -> releases, gated, signed, announced and promoted",
+        "tidegate trainer --instance-id trainer-0",
+    )
+    _service(command, "tidegate.trainer")
+
+
+def _release(add: _Add) -> None:
+    command = _command(
+        add,
+        "release",
+        "what exists to be served, what is, and where it came from",
+        "tidegate release list",
+        "tidegate release promote r-0123456789ab",
+        "tidegate release rollback",
+        "tidegate release lineage FINDING_UID",
+    )
+    metavar = "list|show|diff|promote|rollback|lineage|verify"
+    actions = command.add_subparsers(dest="action", required=True, metavar=metavar, parser_class=_Parser)
+    listed = _command(actions.add_parser, "list", "every release, and which is in service", "tidegate release list")
+    listed.add_argument("--json", action="store_true", help="as JSON instead of a table")
+    show = _command(
+        actions.add_parser, "show", "a release's manifest, in words", "tidegate release show r-0123456789ab"
+    )
+    show.add_argument("release", metavar="DIR|NAME")
+    show.add_argument("--json", action="store_true", help="the manifest itself")
+    diff = _command(
+        actions.add_parser,
+        "diff",
+        "what differs between two releases",
+        "tidegate release diff r-0123456789ab r-ba9876543210",
+    )
+    diff.add_argument("a", metavar="DIR|NAME")
+    diff.add_argument("b", metavar="DIR|NAME")
+    diff.add_argument("--json", action="store_true", help="as JSON instead of text")
+    promote = _command(
+        actions.add_parser,
+        "promote",
+        "let every scorer serve a release, and wait until all partitions do",
+        "tidegate release promote r-0123456789ab --who ada@soc --why tried-in-shadow",
+    )
+    promote.add_argument("release", metavar="DIR|NAME")
+    promote.add_argument(
+        "--takeover",
+        metavar="P",
+        help="of another embedder: let the scorer of --output-prefix P take over the findings",
+    )
+    rollback = _command(
+        actions.add_parser,
+        "rollback",
+        "let every scorer serve the release before, or the one named, and wait until all partitions do",
+        "tidegate release rollback",
+    )
+    rollback.add_argument("release", nargs="?", metavar="DIR|NAME", help="(default: the one served before)")
+    for action in (promote, rollback):
+        action.add_argument("--who", default="operator", metavar="A", help="(default: operator)")
+        action.add_argument("--why", default="", metavar="TEXT")
+        action.add_argument("--timeout", type=_seconds, default=60.0, metavar="S", help="to wait for (default: 60)")
+        action.add_argument("--no-wait", action="store_true", help="do not wait for the scorers")
+    lineage = _command(
+        actions.add_parser,
+        "lineage",
+        "from a finding or a release: its release, parents, data, labels and verdicts",
+        "tidegate release lineage FINDING_UID",
+        "tidegate release lineage r-0123456789ab",
+    )
+    lineage.add_argument("of", metavar="FINDING_UID|DIR|NAME")
+    lineage.add_argument("--json", action="store_true", help="as JSON instead of text")
+    verify = _command(
+        actions.add_parser,
+        "verify",
+        "hashes, signature and ids of a release; exit code 5 when it may not be served",
+        "tidegate release verify releases/r-0123456789ab",
+    )
+    verify.add_argument("release", metavar="DIR|NAME")
+    for action in (listed, show, diff, promote, rollback, lineage, verify):
+        _common(action)
 
 
 def _topics(add: _Add) -> None:
@@ -302,11 +472,12 @@ def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--log-format", choices=("json", "text"), default="text", help="of stderr (default: text)")
 
 
-def _service(command: argparse.ArgumentParser, group: str) -> None:
+def _service(command: argparse.ArgumentParser, group: str, *, until_end: bool = True) -> None:
     command.add_argument("--instance-id", metavar="ID", help="keeps its partitions over a restart")
     command.add_argument("--group-id", default=group, metavar="GROUP", help=f"consumer group (default: {group})")
     command.add_argument("--http-listen", metavar="HOST:PORT", help="health and metrics (default: 127.0.0.1:0)")
-    command.add_argument("--until-end", action="store_true", help="end when the input as it is now has been done")
+    if until_end:
+        command.add_argument("--until-end", action="store_true", help="end when the input as it is now has been done")
     _common(command)
 
 
