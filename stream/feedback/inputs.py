@@ -136,7 +136,7 @@ class _Observable(msgspec.Struct):
     value: str | None = None
 
 
-class _Excerpt(msgspec.Struct):
+class _Excerpt(msgspec.Struct, frozen=True):
     role: str = ""
     excerpt: str = ""
     message_index: int = 0

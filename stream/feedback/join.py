@@ -1,7 +1,7 @@
 """The join: a finding's row, what a record changes in it, and the labels that follow.
 
-Every rule here is a maximum or a union, so that a row does not depend on the order in which its records came, nor on
-how often each of them came: what is delivered at least once, and days late, gives the same labels.
+Every rule here is a maximum or a union, so that labels do not depend on the order in which records came, nor on how
+often each of them came: what is delivered at least once, and days late, gives the same labels.
 """
 
 from __future__ import annotations
