@@ -41,8 +41,8 @@ def credentials(properties: Mapping[str, str]) -> Any:
     if unknown := sorted(properties.keys() - _KNOWN - _WITHOUT_MEANING):
         raise UsageError(
             f"kafka.properties.{unknown[0]} cannot be passed on to Faust, which feedback runs on; it takes "
-            f"{', '.join(sorted(_KNOWN))}. Leave it out of feedback's configuration, or give feedback a file of its own "
-            "with --config."
+            f"{', '.join(sorted(_KNOWN))}. Leave it out, or give feedback a configuration file of its own with "
+            "--config."
         )
     protocol = _one_of(properties, "security.protocol", "plaintext", _PROTOCOLS).lower()
     context = _context(properties) if protocol.endswith("ssl") else None

@@ -7,7 +7,7 @@ starts, so that another version of Faust or aiokafka fails at once instead of re
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from aiokafka.consumer.fetcher import READ_COMMITTED
@@ -33,7 +33,7 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     async def on_start(self) -> None:
         """Connect, and make sure that aborted records stay unseen."""
         await super().on_start()
-        fetcher = self._ensure_consumer()._fetcher
+        fetcher = self._ensure_consumer()._fetcher  # noqa: SLF001  # aiokafka has no other place that says so
         if getattr(fetcher, "_isolation_level", None) != READ_COMMITTED:
             raise EnvironmentFault(
                 "the feedback worker must read committed records only; this version of aiokafka or Faust does not let "
@@ -46,7 +46,8 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         records = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
         # Taken here, in the client's thread before anything else can be fetched: all that lies before these positions
         # was returned by an earlier call, whose records have all been handed out, or is never returned.
-        assignment = consumer._subscription.subscription.assignment if consumer._subscription.subscription else None
+        subscription = consumer._subscription.subscription  # noqa: SLF001  # `position` would wait for another turn
+        assignment = subscription.assignment if subscription is not None else None
         ends = {}
         for place in assignment.tps if assignment is not None else ():
             state = assignment.state_value(place)
@@ -122,7 +123,7 @@ class CommittedConsumer(driver.Consumer):  # type: ignore[misc]
         """Offsets between what is committed and the end of each partition that is read, markers included."""
         found = {}
         for place in self.offsets.places():
-            end = self._thread._ensure_consumer().highwater(place)
+            end = self._thread.highwater(place)
             if end is not None:
                 found[place] = max(0, end - (self._committed_offset[place] or 0))
         return found
@@ -140,12 +141,3 @@ class Transport(driver.Transport):  # type: ignore[misc]
 
     Consumer = CommittedConsumer
     Producer = IdempotentProducer
-
-
-def assigned(places: Iterable[TP], topic: str) -> list[int]:
-    """Partitions of `topic` among `places`.
-
-    >>> assigned([TP("a", 1), TP("b", 2), TP("a", 0)], "a")
-    [0, 1]
-    """
-    return sorted(place.partition for place in places if place.topic == topic)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-import faust
 import msgspec
 import orjson
 from faust.tables.table import Table
@@ -27,7 +26,6 @@ from stream.errors import DecodeError
 from stream.feedback.effects import effect_of, must_send
 from stream.feedback.inputs import (
     EvidenceSeen,
-    FindingSeen,
     Forget,
     Input,
     VerdictSeen,
@@ -40,7 +38,6 @@ from stream.feedback.inputs import (
 from stream.feedback.join import Row, decode_row, encode_row, joined, labels
 from stream.feedback.retrain import requests, unasked, with_asked
 from stream.feedback.tally import (
-    IN_SERVICE,
     Asked,
     Counted,
     ReleaseSeen,
@@ -161,7 +158,7 @@ class Worker:
             async for event in stream.noack().events():
                 try:
                     sent = await handle(event)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001  # whatever it is, the process ends and says so
                     self._failed(error)
                     await asyncio.Event().wait()
                 self._done_when(event, sent)
@@ -169,22 +166,22 @@ class Worker:
         self.app.agent(self._topic(topic), name=f"tidegate.{name}", concurrency=1)(agent)
 
     def _done_when(self, event: Any, sent: Iterable[Sent]) -> None:
-        pending = [future for future in sent if not (isinstance(future, asyncio.Future) and future.done())]
-        for future in sent:
-            if isinstance(future, asyncio.Future) and future.done() and future.exception() is not None:
-                self._failed(future.exception() or RuntimeError("not sent"))
-                return
-        if not pending:
+        pending = list(sent)
+        if pending:
+            self._watch(pending, lambda: event.message.ack(self.app.consumer))
+        else:
             event.message.ack(self.app.consumer)
-            return
+
+    def _watch(self, sent: Iterable[Sent], then: Callable[[], object]) -> None:
+        """Call `then` once all of `sent` is in Kafka; the next record is not kept waiting."""
 
         async def wait() -> None:
             try:
-                await asyncio.gather(*pending)
-            except Exception as error:
+                await asyncio.gather(*sent)
+            except Exception as error:  # noqa: BLE001  # as above
                 self._failed(error)
             else:
-                event.message.ack(self.app.consumer)
+                then()
 
         task = asyncio.ensure_future(wait())
         self._work.add(task)
@@ -198,22 +195,24 @@ class Worker:
         value: bytes | None,
         schema: str | None = None,
         headers: list[tuple[str, bytes | None]] | None = None,
-        timestamp_s: float | None = None,
     ) -> Sent:
         """Hand over a record; what is returned is done when it is in Kafka, on every replica that is in sync."""
         named = headers if headers is not None else []
         if schema is not None:
             named = [*named, ("tg-schema", schema.encode())]
-        sent: Sent = await self.app.producer.send(topic, key, value, partition, timestamp_s, named)
+        sent: Sent = await self.app.producer.send(topic, key, value, partition, None, named)
         return asyncio.ensure_future(sent)
 
     # -- by finding ----------------------------------------------------------------------------------------------------
 
-    async def _by_finding(self, uid: str, value: Input, timestamp_s: float | None = None) -> list[Sent]:
-        """Give a record its finding's uid for key; its time stays that of the record it was."""
+    async def _by_finding(self, uid: str, value: Input) -> list[Sent]:
+        """Give a record its finding's uid for key.
+
+        Its timestamp is that of now: with a verdict's own, an old one read anew would fall to retention at once.
+        """
         key = uid.encode()
         partition = partition_of_key(key, self._settings.topics.partitions)
-        return [await self._send(self._own.by_finding, partition, key, encode_input(value), timestamp_s=timestamp_s)]
+        return [await self._send(self._own.by_finding, partition, key, encode_input(value))]
 
     async def _findings(self, event: Any) -> list[Sent]:
         message, topic = event.message, self._settings.topics.findings
@@ -259,7 +258,7 @@ class Worker:
             return [await self._dead_letter(message, error)]
         self._metrics.records.labels(topic, "joined").inc()
         seen = VerdictSeen(verdict=verdict, identity=identity, at_ms=_at_ms(message))
-        return await self._by_finding(seen.uid, seen, message.timestamp)
+        return await self._by_finding(seen.uid, seen)
 
     async def _dead_letter(self, message: Any, error: DecodeError) -> Sent:
         partitions, bytes_max = self._dead_letters
@@ -303,7 +302,8 @@ class Worker:
             sent += self.rows.take_sent()
             self._note(uid, after)
         if isinstance(value, VerdictSeen):
-            self._observe(sent, value.at_ms)
+            at_ms = value.at_ms
+            self._watch(sent, lambda: self._observe(at_ms))
         return sent
 
     async def _tell(self, uid: str, before: Row, after: Row, value: Input) -> list[Sent]:
@@ -340,14 +340,8 @@ class Worker:
         self._metrics.controls.labels(effect.effect).inc()
         return after if effect == after.effect else msgspec.structs.replace(after, effect=effect), [sent]
 
-    def _observe(self, sent: Iterable[Sent], at_ms: int) -> None:
-        async def wait() -> None:
-            await asyncio.gather(*sent, return_exceptions=True)
-            self._metrics.latency_seconds.observe(max(0, self._now_ms() - at_ms) / 1000)
-
-        task = asyncio.ensure_future(wait())
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
+    def _observe(self, at_ms: int) -> None:
+        self._metrics.latency_seconds.observe(max(0, self._now_ms() - at_ms) / 1000)
 
     # -- what is old ---------------------------------------------------------------------------------------------------
 
@@ -380,7 +374,7 @@ class Worker:
                 heappush(self._ages, (touched, uid))
                 continue
             del self._touched[uid]
-            await self._by_finding(uid, Forget(uid=uid, before_ms=before_ms))
+            self._watch(await self._by_finding(uid, Forget(uid=uid, before_ms=before_ms)), lambda: None)
             sent += 1
 
     def recovered(self) -> None:
@@ -460,7 +454,7 @@ class Worker:
         for request in unasked(wanted, self.asked.values()):
             try:
                 await self._publish(request)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # as above
                 self._failed(error)
                 return
 
@@ -477,6 +471,13 @@ class Worker:
         _LOG.info("retraining of %s asked for: %s", request.subject, "; ".join(each.detail for each in request.reasons))
 
     # -- for whoever asks ----------------------------------------------------------------------------------------------
+
+    @property
+    def release(self) -> str:
+        """The release in service, as far as it is known here."""
+        if self.in_service is not None:
+            return self.in_service.release
+        return max(self._scored_by.values(), default="")
 
     def row(self, uid: str) -> Row | None:
         """What is known of a finding, None when nothing is, or another process has its partition."""
