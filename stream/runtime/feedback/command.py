@@ -15,7 +15,7 @@ from typing import Any
 
 import faust
 import orjson
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 
 from stream.config import Settings
 from stream.errors import EnvironmentFault, FencedError, TidegateError

@@ -7,19 +7,25 @@ starts, so that another version of Faust or aiokafka fails at once instead of re
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
-from aiokafka.consumer.fetcher import READ_COMMITTED
+from aiokafka.consumer.fetcher import READ_COMMITTED  # type: ignore[import-untyped]
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream.errors import EnvironmentFault
 from stream.runtime.feedback.offsets import Offsets
 
+# Of Faust's services, which announce every start and stop.
+_LOG = logging.getLogger("faust.transport.tidegate")
 
-class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+
+class _Thread(driver.AIOKafkaConsumerThread):
     """The thread that the aiokafka client lives in."""
+
+    logger = _LOG
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         # Faust decides the isolation level by this flag alone, and asks it for other things at other times.
@@ -48,17 +54,18 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         # was returned by an earlier call, whose records have all been handed out, or is never returned.
         subscription = consumer._subscription.subscription  # noqa: SLF001  # `position` would wait for another turn
         assignment = subscription.assignment if subscription is not None else None
-        ends = {}
-        for place in assignment.tps if assignment is not None else ():
-            state = assignment.state_value(place)
-            if place not in records and state.has_valid_position:
-                ends[TP(place.topic, place.partition)] = state.position
-        self.consumer.ends = ends
+        ends: dict[TP, int] = {}
+        if assignment is not None:
+            states = {place: assignment.state_value(place) for place in assignment.tps if place not in records}
+            ends = {TP(*place): state.position for place, state in states.items() if state.has_valid_position}
+        cast("CommittedConsumer", self.consumer).ends = ends
         return records
 
 
-class CommittedConsumer(driver.Consumer):  # type: ignore[misc]
+class CommittedConsumer(driver.Consumer):
     """A consumer that reads committed records, and commits what `Offsets` says."""
+
+    logger = _LOG
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -129,14 +136,16 @@ class CommittedConsumer(driver.Consumer):  # type: ignore[misc]
         return found
 
 
-class IdempotentProducer(driver.Producer):  # type: ignore[misc]
+class IdempotentProducer(driver.Producer):
     """A producer whose retries neither repeat nor reorder."""
+
+    logger = _LOG
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {"acks": "all", "enable_idempotence": True}
 
 
-class Transport(driver.Transport):  # type: ignore[misc]
+class Transport(driver.Transport):
     """What `tidegate feedback` talks to Kafka through."""
 
     Consumer = CommittedConsumer

@@ -67,8 +67,10 @@ _PATIENCE = 10
 Sent = Awaitable[Any]
 
 
-class TrackedTable(Table):  # type: ignore[misc,type-arg]
+class TrackedTable(Table):  # type: ignore[type-arg]
     """A table that hands over what its changelog is sent, so that a record can wait for it."""
+
+    logger = logging.getLogger("faust.tables.tidegate")
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -139,8 +141,14 @@ class Worker:
 
     def _table(self, name: str, changelog: str, partitions: int) -> Any:
         topic = self._topic(changelog, partitions)
-        raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
-        return self.app.Table(name, partitions=partitions, changelog_topic=topic, recovery_buffer_size=1_000, **raw)
+        return self.app.Table(
+            name,
+            partitions=partitions,
+            changelog_topic=topic,
+            key_type=bytes,
+            value_type=bytes,
+            recovery_buffer_size=1_000,
+        )
 
     def _topic(self, name: str, partitions: int | None = None) -> Any:
         raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
