@@ -44,11 +44,12 @@ def finding(
     """A revision of a finding that lists its first events."""
     uid, session = uid_of(number), f"session-{number}"
     entity = about.pop("entity_type", "session")
-    test = {"test": True} if about.pop("test", False) else {}
+    tenant, test = about.pop("tenant", f"t{number % 3}"), {"test": True} if about.pop("test", False) else {}
+    excerpt = {"role": "tool", "excerpt": f"do {number}", "message_index": 3}
     end = BEGIN_MS + 1_000 * number + 10 * events
     value = {
         "activity_id": 1 if revision == 1 else 2,
-        "metadata": {"tenant_uid": about.pop("tenant", f"t{number % 3}"), "sequence": revision, "correlation_uid": session},
+        "metadata": {"tenant_uid": tenant, "sequence": revision, "correlation_uid": session},
         "finding_info": {
             "uid": uid,
             "title": f"finding {number}",
@@ -58,9 +59,9 @@ def finding(
             "related_events": [{"uid": event_of(number, place)} for place in range(events)],
         },
         "observables": [{"name": "key_hash", "value": f"key-{number % 5}"}, {"name": "tool", "value": "crm"}],
-        "evidences": [{"uid": event_of(number, 0), "data": {"role": "tool", "excerpt": f"do {number}", "message_index": 3}}],
+        "evidences": [{"uid": event_of(number, 0), "data": excerpt}],
         "unmapped": {
-            "entity": {"session": session, "key": f"key-{number % 5}"}.get(entity, f"t{number % 3}"),
+            "entity": {"session": session, "key": f"key-{number % 5}"}.get(entity, tenant),
             "entity_type": entity,
             "release": release,
             "signals": {signal: 0.5 + revision, "volume": 1.0},
@@ -115,7 +116,7 @@ def send(
     for topic, partition, key, value in records:
         number = partition_of_key(key, partitions) if partition < 0 else partition
         headers = [("tg-release", value["release"].encode())] if topic == SCORES else []
-        producer.produce(prefix + topic, orjson_like(value), key, number, headers=headers)
+        producer.produce(prefix + topic, compact(value), key, number, headers=headers)
         producer.poll(0)
     assert producer.flush(30) == 0
     if transaction and commit:
@@ -124,7 +125,7 @@ def send(
         producer.abort_transaction(30)
 
 
-def orjson_like(value: dict[str, Any]) -> bytes:
+def compact(value: dict[str, Any]) -> bytes:
     """Compact JSON, as every producer of these topics writes it."""
     return json.dumps(value, separators=(",", ":")).encode()
 

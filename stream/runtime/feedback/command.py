@@ -35,6 +35,8 @@ _LAST_RESORT_SECONDS = 0.5
 _STORE = "rocksdb://?driver=rocksdict"
 _REQUEST_BYTES_MAX = 8 * 2**20
 _QUIET_LOGGERS = ("faust", "mode", "aiokafka", "kafka")
+_LOUD_LOGGERS = ("faust.transport.producer", "mode.timers")
+"""These warn of a full buffer, which is waited for, and of a commit that takes longer than its interval."""
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -249,6 +251,8 @@ def _quieten() -> None:
     """What Faust says of every start and rebalance fills pages; what it warns of stays."""
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _LOUD_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     # The topics are made, with a configuration of their own, before Faust asks for them.
     driver = logging.getLogger("faust.transport.drivers.aiokafka")
     driver.addFilter(lambda record: "Topic creation disabled" not in record.getMessage())
