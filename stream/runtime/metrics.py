@@ -204,7 +204,7 @@ class FeedbackMetrics:
         self.registry = registry if registry is not None else CollectorRegistry()
         self.records = Counter(
             "tidegate_feedback_records",
-            "Input records whose outcome is in Kafka; result is joined, skipped (nothing to join in it) or dead_letter.",
+            "Input records whose outcome is in Kafka; result is joined, skipped (nothing to join) or dead_letter.",
             ("topic", "result"),
             registry=self.registry,
         )

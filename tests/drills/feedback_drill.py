@@ -79,7 +79,7 @@ class FeedbackDrill:
 
     def _start(self) -> Service:
         # Static membership: the broker takes the restarted member at once, instead of after the dead one's session.
-        arguments = ["feedback", "--group-id", "feedback", "--instance-id", "one", "--log-format", "text"]
+        arguments = ["feedback", "--group-id", f"{self.prefix}feedback", "--instance-id", "one"]
         return Service(arguments, self._environment(), self.out / "feedback.log", self.module)
 
     def _feed(self, findings: int, seconds: float) -> None:

@@ -15,7 +15,13 @@ from typing import Any
 
 import faust
 import orjson
-from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
+from aiokafka.errors import (  # type: ignore[import-untyped]
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+)
 
 from stream.config import Settings
 from stream.errors import EnvironmentFault, FencedError, TidegateError
@@ -34,6 +40,12 @@ _LAST_RESORT_SECONDS = 0.5
 """Of the shutdown deadline, kept for ending the process whatever hangs."""
 _STORE = "rocksdb://?driver=rocksdict"
 _REQUEST_BYTES_MAX = 8 * 2**20
+_REFUSED = (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+)
 _QUIET_LOGGERS = ("faust", "mode", "aiokafka", "kafka")
 _LOUD_LOGGERS = ("faust.transport.producer", "mode.timers")
 """These warn of a full buffer, which is waited for, and of a commit that takes longer than its interval."""
@@ -94,13 +106,7 @@ class Feedback:
         self._worker: Worker
 
     async def serve(self) -> None:
-        """Run until a signal comes, or something fails.
-
-        Raises
-        ------
-        TidegateError
-            Why it cannot go on.
-        """
+        """Run until a signal comes; where something fails, the process ends with the code that says what."""
         self._stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -128,8 +134,6 @@ class Feedback:
                 self._show_lag()
         finally:
             await self._end(starting, web)
-        if self._failure is not None:
-            raise _as_exit(self._failure) from self._failure
 
     def unready(self) -> str | None:
         """Why /readyz says no."""
@@ -158,6 +162,7 @@ class Feedback:
             consumer_max_fetch_size=_REQUEST_BYTES_MAX,
             producer_max_request_size=_REQUEST_BYTES_MAX,
             producer_linger=0.002,
+            producer_compression_type="lz4",
             processing_guarantee="at_least_once",
             store=_STORE,
             datadir=directory,
@@ -213,22 +218,25 @@ class Feedback:
 
     async def _end(self, starting: asyncio.Future[Any], web: Web) -> None:
         if self._failure is not None:
-            # What follows may hang where the broker is gone; what it would do is done again by the next start.
-            await web.close()
-            sys.stdout.flush()
-            code = getattr(_as_exit(self._failure), "exit_code", 1)
-            guard = Timer(self._settings.shutdown.deadline_ms / 1000, os._exit, (code,))
-            guard.daemon = True
-            guard.start()
-        if self._recovered and self._failure is None:
+            self._give_up(self._failure)
+        if self._recovered:
             self._app.consumer.stop_flow()
             await self._worker.settle(self._settings.shutdown.deadline_ms / 2000)
             await self._app.consumer.commit()
         if not starting.done():
             starting.cancel()
         await self._app.stop()
-        if self._failure is None:
-            await web.close()
+        await web.close()
+
+    def _give_up(self, failure: BaseException) -> None:
+        """End at once: stopping Faust after a failure may hang or fail again, and would commit nothing that helps."""
+        error = _as_exit(failure)
+        if isinstance(error, TidegateError):
+            print(f"tidegate: error: {error}", file=sys.stderr)
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(error.exit_code if isinstance(error, TidegateError) else 1)
 
 
 async def _first(waiting: Any, seconds: float) -> None:
@@ -242,6 +250,11 @@ def _as_exit(error: BaseException) -> BaseException:
     """What ends the process: an error of Kafka's is one that a restart may mend, anything else a bug."""
     if isinstance(error, TidegateError):
         return error
+    if isinstance(error, _REFUSED):
+        return EnvironmentFault(
+            f"the broker refuses the feedback worker: {error!r}. Grant its principal what "
+            "'tidegate topics acls --only feedback' prints, and check [kafka.properties]."
+        )
     if isinstance(error, KafkaError):
         return FencedError(f"the feedback worker cannot go on: {error!r}. Start it again: it goes on where it was.")
     return EnvironmentFault(str(error)) if isinstance(error, OSError) else error

@@ -11,6 +11,8 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, cast
 
+# Without it aiokafka reads no lz4, which is how every other part of Tidegate writes: missing, it is told at the start.
+import cramjam  # noqa: F401
 from aiokafka.consumer.fetcher import READ_COMMITTED  # type: ignore[import-untyped]
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
