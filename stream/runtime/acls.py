@@ -21,7 +21,7 @@ from stream.runtime.own_topics import check_sources, own_topics
 Kind = Literal["topic", "group", "transactional-id", "cluster"]
 Pattern = Literal["literal", "prefixed"]
 
-GROUPS = {"ingest": "tidegate.ingest", "score": "tidegate.score"}
+GROUPS = {"ingest": "tidegate.ingest", "score": "tidegate.score", "feedback": "tidegate.feedback"}
 """Services that are members of a group, with the group's default id."""
 READER_GROUP = "tidegate.range-reader"
 """A consumer cannot be made without a group; nothing is ever committed to this one."""
@@ -93,6 +93,20 @@ GRANTS: tuple[Grant, ...] = (
     _reader("explain"),
     Grant("state", "topic", "{state}", ("Read",)),
     _reader("state"),
+    Grant("verdict", "topic", "{findings}", ("Read",)),
+    Grant("verdict", "topic", "{verdicts}", ("Write",)),
+    _reader("verdict"),
+    Grant("feedback", "topic", "{findings}", ("Read", "DescribeConfigs")),
+    Grant("feedback", "topic", "{scores}", ("Read", "DescribeConfigs")),
+    Grant("feedback", "topic", "{verdicts}", ("Read", "DescribeConfigs")),
+    Grant("feedback", "topic", "{verdicts}.dlq", ("Write", "DescribeConfigs")),
+    Grant("feedback", "topic", "{verdicts}.dlq", ("Create",), _NOT_MADE),
+    Grant("feedback", "topic", "{labels}", ("Write", "DescribeConfigs")),
+    Grant("feedback", "topic", "{controls}", ("Write",)),
+    Grant("feedback", "topic", "{retrain}", ("Write",)),
+    # Its own: what is keyed by finding, what is counted, and the changelogs of its tables.
+    Grant("feedback", "topic", "{prefix}{group}-", ("Create", "DescribeConfigs", "Read", "Write"), pattern="prefixed"),
+    Grant("feedback", "group", "{group}", ("Read",)),
     Grant("topics", "topic", EVERY, ("Describe", "DescribeConfigs")),
     Grant("topics", "topic", EVERY, ("Create",), "for `topics create`"),
 )
@@ -206,8 +220,11 @@ def _written(topics: TopicsSettings) -> set[str]:
         topics.findings,
         topics.state,
         topics.journal,
+        topics.verdicts,
+        topics.labels,
+        topics.retrain,
     }
-    return own_topics(topics) & {*named, f"{topics.events}.dlq"}
+    return own_topics(topics) & {*named, f"{topics.events}.dlq", f"{topics.verdicts}.dlq"}
 
 
 def _filled(name: str, grant: Grant, topics: TopicsSettings, groups: Mapping[str, str]) -> str:
@@ -246,7 +263,8 @@ def _groups(given: Sequence[str]) -> dict[str, str]:
     for text in given:
         command, _, group = text.partition("=")
         if command not in GROUPS or not group:
-            raise UsageError(f"--group-id must be ingest=GROUP or score=GROUP; got {text!r}.")
+            known = " or ".join(f"{name}=GROUP" for name in GROUPS)
+            raise UsageError(f"--group-id must be {known}; got {text!r}.")
         groups[command] = group
     return groups
 
