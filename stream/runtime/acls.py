@@ -69,6 +69,7 @@ GRANTS: tuple[Grant, ...] = (
     *_service("ingest"),
     Grant("score", "topic", "{events}", ("Read",)),
     Grant("score", "topic", "{events}", ("DescribeConfigs",), _DEAD_LETTERS_NOT_MADE),
+    Grant("score", "topic", "{controls}", ("Read",)),
     Grant("score", "topic", "{state}", ("Read", "Write")),
     Grant("score", "topic", "{journal}", ("Read", "Write")),
     Grant("score", "topic", "{scores}", ("Write",)),

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from schemas.dead_letter import REASONS
 from schemas.gateways.call import Other
+from stream.runtime.release.loader import Reason
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _LATENCY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
@@ -134,6 +135,13 @@ class Metrics:
             "1 when release.trusted_keys vouch for the release in service, 0 when nobody does.",
             registry=self.registry,
         )
+        self.release_refused = Counter(
+            "tidegate_release_refused",
+            "Controls that asked for a release and were refused, the one in service going on; reason is missing, "
+            "unsigned, mismatch, damaged, incompatible, unreadable, failed.",
+            ("reason",),
+            registry=self.registry,
+        )
         self.release_info = Gauge(
             "tidegate_release_info",
             "1 for the release in service, 0 for one that it replaced.",
@@ -157,6 +165,8 @@ class Metrics:
             self.dead_letters.labels(reason)
         for what in get_args(Other):
             self.skipped.labels(what)
+        for reason in get_args(Reason):
+            self.release_refused.labels(reason)
         for result in ("hit", "miss"):
             self.embedding_cache.labels(result)
 
