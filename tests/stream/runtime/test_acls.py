@@ -56,7 +56,7 @@ def test_scorer_may_write_its_outputs_and_nothing_else(capsys: pytest.CaptureFix
     outputs = {topics.scores, topics.findings, topics.state, topics.journal}
     assert writes == {*outputs, f"{topics.events}.dlq"}
     reads = {acl["name"] for acl in found if acl["resource_type"] == "topic" and "Read" in acl["operations"]}
-    assert reads == {topics.events, topics.state, topics.journal}
+    assert reads == {topics.events, topics.state, topics.journal, topics.controls}
     assert not [acl for acl in found if acl["name"].startswith("raw")]
 
 
