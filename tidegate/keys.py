@@ -18,7 +18,7 @@ def signing_key(file: Path) -> str:
 
     Raises
     ------
-    ValueError
+    TypeError
         When the file holds another kind of key.
     """
     if not file.exists():
@@ -27,7 +27,7 @@ def signing_key(file: Path) -> str:
         file.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     key = load_pem_private_key(file.read_bytes(), None)
     if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError(f"{file} must hold an Ed25519 private key; it holds another kind. Move it away.")
+        raise TypeError(f"{file} must hold an Ed25519 private key; it holds another kind. Move it away.")
     return b64encode(key.public_key().public_bytes_raw()).decode()
 
 

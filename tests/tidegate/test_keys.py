@@ -25,7 +25,7 @@ def test_another_kind_of_key_is_refused(tmp_path: Path) -> None:
     private = tmp_path / "key.pem"
     pem = X25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     private.write_bytes(pem)
-    with pytest.raises(ValueError, match="must hold an Ed25519 private key; it holds another kind. Move it away."):
+    with pytest.raises(TypeError, match=r"must hold an Ed25519 private key; it holds another kind\. Move it away\."):
         signing_key(private)
 
 

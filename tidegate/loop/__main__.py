@@ -25,9 +25,9 @@ from tidegate.demo.cluster import Cluster, cluster
 from tidegate.demo.feeder import capture, feed
 from tidegate.demo.process import CommandError, Service, environment, run
 from tidegate.demo.watch import Watch
+from tidegate.keys import signing_key
 from tidegate.loop.analysts import Analysts
 from tidegate.loop.before_after import Comparison, Heard, Point, compare, draw
-from tidegate.keys import signing_key
 
 ROOT = Path(__file__).resolve().parents[2]
 RAW = "gateways.raw"
