@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from stream.runtime.topic_reader import TopicReader
 _LOG = logging.getLogger(__name__)
 KEY = POPULATION.encode()
 _SCHEMA = "releases.v1"
-_ATTEMPTS = 5
+_ATTEMPTS = 20
 _DECODER = msgspec.json.Decoder(Release)
 
 
@@ -66,16 +66,16 @@ def announce(settings: Settings, manifest: Manifest, path: Path, *, decision: st
     )
     reader = TopicReader(settings, "release")
     try:
-        former, end = latest(reader, settings)
+        found, end = announced(reader, settings)
         for _ in range(_ATTEMPTS):
-            record = msgspec.structs.replace(said, earlier=followed(former, said))
+            record = msgspec.structs.replace(said, earlier=followed(found, said))
             value = orjson.dumps(msgspec.to_builtins(record))
             offset = deliver(settings, "release", settings.topics.releases, value, key=KEY, schema=_SCHEMA)
             # Somebody may have announced between reading and writing, and is not named by what was written.
-            between, _ = latest(reader, settings, end, offset)
-            if between is None:
+            between, _ = announced(reader, settings, end, offset)
+            if not between:
                 return record
-            former, end = between, offset + 1
+            found, end = [*found, *between], offset + 1
     finally:
         reader.close()
     raise EnvironmentFault(
@@ -84,25 +84,33 @@ def announce(settings: Settings, manifest: Manifest, path: Path, *, decision: st
     )
 
 
-def followed(former: Release | None, now: Release) -> list[Announced]:
-    """What `now` names as announced before: all that `former` announced and named, each once, the latest first."""
-    if former is None:
-        return []
-    own = Announced(release=former.release, manifest_sha256=former.manifest_sha256, uri=former.uri)
-    named = {(each.release, each.manifest_sha256): each for each in (own, *former.earlier)}
-    named.pop((now.release, now.manifest_sha256), None)
+def followed(found: Sequence[Release], now: Release | None = None) -> list[Announced]:
+    """All that the announcements `found` announce and name, the latest first, each once, and `now` not.
+
+    Parameters
+    ----------
+    found
+        In the order in which they lie on the topic.
+    """
+    named: dict[tuple[str, str], Announced] = {}
+    for said in reversed(found):
+        own = Announced(release=said.release, manifest_sha256=said.manifest_sha256, uri=said.uri)
+        for each in (own, *said.earlier):
+            named.setdefault((each.release, each.manifest_sha256), each)
+    if now is not None:
+        named.pop((now.release, now.manifest_sha256), None)
     return list(named.values())[:EARLIER_MAX]
 
 
-def latest(
+def announced(
     reader: TopicReader, settings: Settings, start: int | None = None, end: int | None = None
-) -> tuple[Release | None, int]:
-    """The last announcement, None where there is none, and the offset up to which the topic was read.
+) -> tuple[list[Release], int]:
+    """Announcements on the topic, the latest last, and the offset up to which it was read.
 
     Parameters
     ----------
     start, end
-        Offsets to read from, and to stop before; None: the whole topic.
+        Offsets to read from, and to stop before; None: the whole topic, of which compaction leaves one.
 
     Raises
     ------
@@ -112,10 +120,10 @@ def latest(
     topic = settings.topics.releases
     bounds = reader.bounds(topic)[0]
     start, end = bounds.start if start is None else start, bounds.end if end is None else end
-    found = None
+    found = []
     for offset, value in _values(reader, topic, start, end):
         try:
-            found = _DECODER.decode(value)
+            found.append(_DECODER.decode(value))
         except msgspec.DecodeError as error:
             # Whoever wrote that: it must not keep others from announcing.
             _LOG.warning("%s[0]@%d is no release, and is passed over: %s", topic, offset, error)
