@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from schemas.control import Control, ReleaseSwitch
 from stream.errors import RetriableError, StateError
+from stream.inputs import IGNORED
 from stream.record import Record
 from stream.runtime.release.loader import BackgroundLoader, Loaded, Reason, Refused
 from stream.sources.kafka import (
@@ -38,7 +39,7 @@ class Known:
 
     offset: int
     value: Mapping[str, Any]
-    """The record; of one that cannot be read what is known of it, with `refused`."""
+    """The record; of one that cannot be read what is known of it, with `refused` and why."""
     size: int
     switch: ReleaseSwitch | None = None
     """Of kind `release`: what it asks for."""
@@ -56,15 +57,20 @@ def read_control(record: Record) -> Known:
             raise msgspec.ValidationError(f"it must have at most {CONTROL_BYTES_MAX} bytes; it has {len(raw)}")
         control = _CONTROL.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return Known(record.offset, {"kind": "unreadable", "refused": f"no control: {error}"}, 100)
+        return Known(record.offset, _refused({"kind": "unreadable"}, f"no control: {error}"), 100)
     value = msgspec.to_builtins(control)
     if control.kind != "release":
         return Known(record.offset, value, len(raw))
     try:
         switch = msgspec.convert(control.value, ReleaseSwitch)
     except msgspec.ValidationError as error:
-        return Known(record.offset, {**value, "refused": f"no release switch: {error}"}, len(raw))
+        return Known(record.offset, _refused(value, f"no release switch: {error}"), len(raw))
     return Known(record.offset, value, len(raw), switch)
+
+
+def _refused(value: Mapping[str, Any], why: str) -> dict[str, Any]:
+    """As it is journalled: the core lets it take no effect, in a replay neither."""
+    return {**value, "refused": why, IGNORED: True}
 
 
 class ControlLog:
@@ -311,7 +317,7 @@ class ControlQueue:
             if refused is None:
                 yield known, known.value, known.switch.release
             else:
-                yield known, {**known.value, "refused": refused}, None
+                yield known, _refused(known.value, refused), None
 
     def take(self) -> Loaded | None:
         """The release that the last decided control put in service, once."""

@@ -302,6 +302,9 @@ class ScorePipeline:
             "space_id": serving.space_id,
             "feature_schema": serving.feature_schema,
             "state_schema": serving.state_schema,
+            # By these a later rollback finds it again.
+            "manifest_sha256": serving.manifest_sha256,
+            "uri": serving.uri,
         }
 
     def _check_takeover(self, partition: int, former: str, waiting: Callable[[], None]) -> None:

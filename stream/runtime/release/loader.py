@@ -54,6 +54,8 @@ class Loaded:
     manifest_sha256: str
     verified: bool
     """Whether a trusted key vouches for it."""
+    uri: str | None = None
+    """Where it was read."""
 
     @property
     def ids(self) -> tuple[str, str, str]:

@@ -11,7 +11,7 @@ from stream.errors import StateError, UsageError
 from stream.release import Release
 from stream.runtime.embedders import as_configured
 from stream.runtime.release.loader import Loaded, Refused
-from stream.runtime.release.registry import Registry, manifest_sha256
+from stream.runtime.release.registry import Registry, manifest_sha256, uri_of
 from stream.runtime.release_store import load_release, read_manifest
 
 _IDS = ("space_id", "feature_schema", "state_schema")
@@ -88,7 +88,7 @@ class StoredReleases:
         except StateError as error:
             raise Refused("damaged", str(error)) from error
         try:
-            return self._loaded(release, found)
+            return self._loaded(release, found, path)
         except StateError as error:
             raise Refused("incompatible", str(error)) from error
 
@@ -105,8 +105,9 @@ class StoredReleases:
                 raise Refused("mismatch", f"{path}: {name} must be {said!r}, as was announced; it is {theirs!r}.")
 
     def _read(self, path: Path) -> Loaded:
-        return self._loaded(load_release(path, self._settings, self._space_id), manifest_sha256(path))
+        return self._loaded(load_release(path, self._settings, self._space_id), manifest_sha256(path), path)
 
-    def _loaded(self, stored: Release, sha256: str) -> Loaded:
+    def _loaded(self, stored: Release, sha256: str, path: Path) -> Loaded:
         release = as_configured(stored, self._settings, self._vocabulary)
-        return Loaded(release, release.name, *release.ids, sha256, bool(self._settings.release.trusted_keys))
+        verified = bool(self._settings.release.trusted_keys)
+        return Loaded(release, release.name, *release.ids, sha256, verified, uri_of(path))
