@@ -7,7 +7,7 @@ The scorer is `tidegate score`, the switches are `tidegate release promote` and 
 - `promote_s`, `rollback_s`: from the control's timestamp to that of the last partition's journal entry;
 - `rollback_command_s`: the whole command, as somebody at a terminal waits for it;
 - `backlog_at_rollback`: events that were there and not scored yet;
-- `gap_s`, `gap_at_switch_s`: the longest time between two commits' scores, and the longest one around a switch.
+- `gap_at_switch_s`, `gap_elsewhere_s`: the longest time without a score, around the switches and otherwise.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ EVENTS, SCORES = "genai.gateway.events.v1", "genai.anomaly.scores.v1"
 JOURNAL, CONTROLS = "genai.anomaly.journal.v1", "genai.anomaly.controls.v1"
 _READY_S, _END_S = 60.0, 1_200.0
 _CHUNK = 1_000
-_AROUND_S = 2.0
+_AROUND_S = 4.0
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class SwitchDrill:
         Parameters
         ----------
         to_end
-            Score the whole backlog, and compare every event's score; else stop after the rollback.
+            Score the whole backlog, the rest of it after a restart; else stop after the rollback.
         """
         self.out.mkdir(parents=True, exist_ok=True)
         settings = self._environment(self._make_releases())
@@ -78,8 +78,6 @@ class SwitchDrill:
         self._fill(events)
         first, second = self.names
         arguments = ["score", "--release", first, "--group-id", f"{self.prefix}score", "--instance-id", "a"]
-        if to_end:
-            arguments.append("--until-end")
         with Service(arguments, settings, self.out / "score.log") as scoring:
             scoring.ready(_READY_S)
             self._wait_scored(events // 20)
@@ -89,14 +87,19 @@ class SwitchDrill:
             began = time.monotonic()
             run(["release", "rollback"], settings, self.out / "rollback.log")
             took = time.monotonic() - began
-            if to_end:
-                scoring.wait(_END_S)
+        if to_end:
+            # Another process, which has to find out what is in service.
+            run([*arguments, "--until-end"], settings, self.out / "score-to-end.log")
         promoted, back = read(self.bootstrap_servers, self.prefix + CONTROLS)
         journal = list(read(self.bootstrap_servers, self.prefix + JOURNAL))
         scores = list(read(self.bootstrap_servers, self.prefix + SCORES))
         moments = sorted({_time_s(message) for message in scores})
         gaps = [(later - earlier, earlier) for earlier, later in pairwise(moments)]
         switches = [_time_s(promoted), _time_s(back)]
+
+        def around(gap: float, at: float) -> bool:
+            return any(moment - gap <= at <= moment + _AROUND_S for moment in switches)
+
         figures = {
             "events": float(events),
             "scores": float(len(scores)),
@@ -104,10 +107,8 @@ class SwitchDrill:
             "rollback_s": _last_entry_s(journal, back) - _time_s(back),
             "rollback_command_s": took,
             "backlog_at_rollback": float(left),
-            "gap_s": max(gap for gap, _ in gaps),
-            "gap_at_switch_s": max(
-                gap for gap, at in gaps if any(-1 - gap < at - moment < _AROUND_S for moment in switches)
-            ),
+            "gap_at_switch_s": max(gap for gap, at in gaps if around(gap, at)),
+            "gap_elsewhere_s": max(gap for gap, at in gaps if not around(gap, at)),
         }
         return figures, _faults(scores, journal, events if to_end else len(scores))
 

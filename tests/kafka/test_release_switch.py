@@ -6,10 +6,12 @@ import json
 import signal
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.drills.switch_drill import SwitchDrill
 from tests.kafka.harness import (
     FINDINGS,
     JOURNAL,
@@ -281,3 +283,14 @@ def test_a_shadow_scores_beside_reports_nothing_and_keeps_its_release(cluster: C
     for entries in controls(theirs).values():
         assert [e["control_offset"] for e in entries] == [switched, rule]
         assert "a shadow keeps the release" in entries[0]["value"]["refused"]
+
+
+@pytest.mark.timeout(600)
+def test_real_releases_are_switched_by_the_commands_while_a_backlog_is_scored(
+    kafka: str, sample_release: Path, tmp_path: Path
+) -> None:
+    figures, faults = SwitchDrill(kafka, sample_release, tmp_path).run(12_000)
+    print(figures)
+    assert faults == []
+    assert figures["scores"] == 12_000
+    assert figures["rollback_s"] < 10
