@@ -26,7 +26,7 @@ from stream.config import Settings
 from stream.errors import StateError, UsageError
 from stream.release import Release
 from stream.runtime.signing import sign, verify
-from stream.state.schema import FEATURE_SCHEMA, FEATURES, KINDS, STATE_SCHEMA, WINDOW, tenant_table
+from stream.state.schema import FEATURE_SCHEMA, FEATURES, KINDS, STATE_SCHEMA, WINDOW, tenant_table, warm_columns
 
 MANIFEST = "manifest.json"
 BANK, TEXTS, VOLUME = "bank.safetensors", "texts.safetensors", "volume.safetensors"
@@ -242,8 +242,9 @@ def _check_warm(warm: Mapping[str, NDArray[Any]], tenants: int) -> None:
     """Whether warm rows fit the tenant table."""
     dim = warm["memory"].shape[-1] if "memory" in warm else 1
     table = tenant_table(Novelty(dim=dim))
-    if set(warm) != set(table.columns):
-        raise _Refused(f"{WARM} must hold the columns {', '.join(sorted(table.columns))}; it holds {sorted(warm)}")
+    columns = set(warm_columns(table))
+    if set(warm) != columns:
+        raise _Refused(f"{WARM} must hold the columns {', '.join(sorted(columns))}; it holds {sorted(warm)}")
     for name, column in warm.items():
         expected = table[name]
         if column.dtype != expected.dtype or column.shape != (tenants, *expected.shape[1:]):

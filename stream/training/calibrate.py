@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from models.calibration import Calibration, baseline
 from models.training.calibration import fit_population, session_maxima
 from stream.state.schema import ATOMS, KINDS, REMEMBERED, RING, SCALE_OF, WEIGHTS
-from stream.steps.score import PRIOR_SESSIONS
+from stream.steps.rings import PRIOR_SESSIONS
 from stream.training.events import TrainingEvents
 
 WINSORISED = 0.01
