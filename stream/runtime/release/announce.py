@@ -68,7 +68,7 @@ def announce(settings: Settings, manifest: Manifest, path: Path, *, decision: st
     try:
         found, end = announced(reader, settings)
         for _ in range(_ATTEMPTS):
-            record = msgspec.structs.replace(said, earlier=followed(found, said))
+            record = msgspec.structs.replace(said, earlier=followed(found, said)[:EARLIER_MAX])
             value = orjson.dumps(msgspec.to_builtins(record))
             offset = deliver(settings, "release", settings.topics.releases, value, key=KEY, schema=_SCHEMA)
             # Somebody may have announced between reading and writing, and is not named by what was written.
@@ -99,7 +99,7 @@ def followed(found: Sequence[Release], now: Release | None = None) -> list[Annou
             named.setdefault((each.release, each.manifest_sha256), each)
     if now is not None:
         named.pop((now.release, now.manifest_sha256), None)
-    return list(named.values())[:EARLIER_MAX]
+    return list(named.values())
 
 
 def announced(
