@@ -248,12 +248,14 @@ def _earlier(earlier: list[Any], name: str) -> Any:
 
 def _tree(finding: AboutFinding | None, chains: list[list[Link]], learned: list[str]) -> Node:
     if finding is None:
-        return _chain_tree(chains[0], "release")
+        return _chain_tree(chains[0], "release", set())
     tree = Node(_finding_line(finding))
     _judged(tree, finding)
     tree.add("learned from it: " + (", ".join(learned) if learned else "no release yet"))
+    described: set[str] = set()
     for number, links in enumerate(chains):
-        tree.below.append(_chain_tree(links, "found by release" if number == 0 else "then updated by release"))
+        relation = "found by release" if number == 0 else "then updated by release"
+        tree.below.append(_chain_tree(links, relation, described))
     return tree
 
 
@@ -295,11 +297,16 @@ def _judged(tree: Node, finding: AboutFinding) -> None:
         node.add(f"{name}: {VERDICTS.get(label.verdict_id, '?')} teaches {teaches}{disputed}")
 
 
-def _chain_tree(links: list[Link], relation: str) -> Node:
+def _chain_tree(links: list[Link], relation: str, described: set[str]) -> Node:
+    """A chain, each parent below its child, up to one that was `described` before; more are by then."""
     top = node = Node(f"{relation} {safe_text(links[0].name, _NAME_CHARS)}")
     for number, link in enumerate(links):
-        if number > 0:
+        if number > 0 and link.name not in described:
             node = node.add(f"parent {safe_text(link.name, _NAME_CHARS)}")
+        elif number > 0:
+            node.add(f"parent {safe_text(link.name, _NAME_CHARS)}, which was told of above")
+            return top
+        described.add(link.name)
         _describe_link(node, link)
     node.add(f"parent {_end(links[-1])}")
     return top
