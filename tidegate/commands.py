@@ -315,11 +315,6 @@ def _release(add: _Add) -> None:
         "tidegate release promote r-0123456789ab --who ada@soc --why tried-in-shadow",
     )
     promote.add_argument("release", metavar="DIR|NAME")
-    promote.add_argument(
-        "--takeover",
-        metavar="P",
-        help="of another embedder: let the scorer of --output-prefix P take over the findings",
-    )
     rollback = _command(
         actions.add_parser,
         "rollback",

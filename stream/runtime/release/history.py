@@ -118,9 +118,9 @@ def read_entry(record: Record) -> Served | Refused | None:
     said = _switch(entry)
     if said is None:
         return None
-    why = entry.value.get("refused")
-    if why is not None:
-        return Refused(entry.partition, str(said["release"]), entry.control_offset, str(why))
+    if "refused" in entry.value or entry.value.get("ignored"):
+        why = str(entry.value.get("refused", "its scorer could make nothing of that control"))
+        return Refused(entry.partition, str(said["release"]), entry.control_offset, why)
     ids = tuple(str(said[name]) for name in _IDS) if all(name in said for name in _IDS) else None
     return Served(
         entry.partition,
