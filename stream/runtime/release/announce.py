@@ -68,12 +68,13 @@ def announce(settings: Settings, manifest: Manifest, path: Path, *, decision: st
     try:
         found, end = announced(reader, settings)
         for _ in range(_ATTEMPTS):
-            record = msgspec.structs.replace(said, earlier=followed(found, said))
+            record = msgspec.structs.replace(said, earlier=followed(found, said)[:EARLIER_MAX])
             value = orjson.dumps(msgspec.to_builtins(record))
             offset = deliver(settings, "release", settings.topics.releases, value, key=KEY, schema=_SCHEMA)
-            # Somebody may have announced between reading and writing, and is not named by what was written.
+            # Somebody may have announced between reading and writing, and is not named by what was written. What only
+            # names others again, as those who find this out write too, asks for nothing: or nobody would ever end.
             between, _ = announced(reader, settings, end, offset)
-            if not between:
+            if _keys([*found, *between, said]) == _keys([*found, said]):
                 return record
             found, end = [*found, *between], offset + 1
     finally:
@@ -99,7 +100,11 @@ def followed(found: Sequence[Release], now: Release | None = None) -> list[Annou
             named.setdefault((each.release, each.manifest_sha256), each)
     if now is not None:
         named.pop((now.release, now.manifest_sha256), None)
-    return list(named.values())[:EARLIER_MAX]
+    return list(named.values())
+
+
+def _keys(found: Sequence[Release]) -> set[tuple[str, str]]:
+    return {(each.release, each.manifest_sha256) for each in followed(found)}
 
 
 def announced(

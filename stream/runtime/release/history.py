@@ -51,8 +51,18 @@ class Refused:
     why: str
 
 
-def histories(reader: TopicReader, topic: str) -> dict[int, list[Served]]:
-    """Partition -> the releases that it served last, two different ones where there were, the one in service last.
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a partition's journal tells, back to when another release was served."""
+
+    served: list[Served]
+    """Releases that it took up, two different ones where there were, the one in service last."""
+    answered: int
+    """Offset of the last control for a release that it followed or refused; -1 where it tells of none."""
+
+
+def histories(reader: TopicReader, topic: str) -> dict[int, History]:
+    """Partition -> what its journal tells.
 
     Raises
     ------
@@ -64,33 +74,33 @@ def histories(reader: TopicReader, topic: str) -> dict[int, list[Served]]:
         tail = _FIRST_TAIL
         while True:
             start = max(bounds.start, bounds.end - tail)
-            taken = list(_taken_up(reader.read(topic, partition, start, bounds.end)))
-            if start == bounds.start or len({each.release for each in taken}) > 1:
+            history = _history(reader.read(topic, partition, start, bounds.end))
+            if start == bounds.start or len({each.release for each in history.served}) > 1:
                 break
             tail *= _FURTHER
-        found[partition] = taken
+        found[partition] = history
     return found
 
 
-def in_service(found: Mapping[int, Sequence[Served]]) -> dict[int, Served]:
+def in_service(found: Mapping[int, History]) -> dict[int, Served]:
     """Partition -> what it serves; one that has never scored is left out."""
-    return {partition: taken[-1] for partition, taken in found.items() if taken}
+    return {partition: history.served[-1] for partition, history in found.items() if history.served}
 
 
-def before(found: Mapping[int, Sequence[Served]]) -> tuple[Served, Served] | None:
+def before(found: Mapping[int, History]) -> tuple[Served, Served] | None:
     """The release that was taken up last, in any partition, and what that partition served before it.
 
     >>> def served(release, time_ms):
     ...     return Served(0, release, 0, time_ms, "control", None, None)
-    >>> half_switched = {0: [served("a", 1), served("b", 9)], 1: [served("a", 1)]}
-    >>> [each.release for each in before(half_switched)]
+    >>> switched, not_yet = History([served("a", 1), served("b", 9)], 3), History([served("a", 1)], -1)
+    >>> [each.release for each in before({0: switched, 1: not_yet})]
     ['b', 'a']
     """
     pairs = [
-        (taken[-1], former)
-        for taken in found.values()
-        for former in reversed(taken)
-        if former.release != taken[-1].release
+        (history.served[-1], former)
+        for history in found.values()
+        for former in reversed(history.served)
+        if former.release != history.served[-1].release
     ]
     # Of each partition the first pair is the latest; older pairs lose against it.
     return max(pairs, key=lambda pair: (pair[0].time_ms, pair[1].time_ms), default=None)
@@ -108,9 +118,9 @@ def read_entry(record: Record) -> Served | Refused | None:
     said = _switch(entry)
     if said is None:
         return None
-    why = entry.value.get("refused")
-    if why is not None:
-        return Refused(entry.partition, str(said["release"]), entry.control_offset, str(why))
+    if "refused" in entry.value or entry.value.get("ignored"):
+        why = str(entry.value.get("refused", "its scorer could make nothing of that control"))
+        return Refused(entry.partition, str(said["release"]), entry.control_offset, why)
     ids = tuple(str(said[name]) for name in _IDS) if all(name in said for name in _IDS) else None
     return Served(
         entry.partition,
@@ -136,12 +146,16 @@ def _switch(entry: Journal) -> Mapping[str, Any] | None:
     return said if "release" in said else None
 
 
-def _taken_up(batches: Iterator[Sequence[Record]]) -> Iterator[Served]:
-    """The releases taken up, one that is taken up again while it is served left out."""
-    last = ""
+def _history(batches: Iterator[Sequence[Record]]) -> History:
+    served: list[Served] = []
+    answered = -1
     for records in batches:
-        for record in records:
-            entry = read_entry(record)
-            if isinstance(entry, Served) and entry.release != last:
-                last = entry.release
-                yield entry
+        for entry in map(read_entry, records):
+            if entry is None:
+                continue
+            if entry.control_offset is not None:
+                answered = max(answered, entry.control_offset)
+            # One that is taken up again while it is served changes nothing.
+            if isinstance(entry, Served) and not (served and served[-1].release == entry.release):
+                served.append(entry)
+    return History(served, answered)
