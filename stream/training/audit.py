@@ -105,7 +105,7 @@ def audit(
     known: Known | None = None,
     group_of: Callable[[Label], str] = lambda label: label.session or label.entity,
 ) -> Audit:
-    """Hold every label against all others, set analysts aside who contradict them, and refuse what is left if it is noise.
+    """Hold every label against all others, set aside analysts who contradict them, refuse what is left if it is noise.
 
     A label is contradicted when a linear model of n-grams, fitted on the other groups' labels and on what is known,
     says the opposite of its text. An analyst is judged by models that have seen none of that analyst's labels: the
@@ -157,7 +157,7 @@ def audit(
 def known_sessions(
     records: Sequence[Record], attacks: Collection[tuple[str, str]], settings: Settings, *, seed: int
 ) -> Known:
-    """What users and tools said in the sessions of `records`: those in `attacks` (tenant, session) attacks, others benign."""
+    """What users and tools said in the sessions of `records`: attacks are those in `attacks` (tenant, session)."""
     said: dict[tuple[str, str], dict[str, None]] = {}
     for low in range(0, len(records), _AT_ONCE):
         batch, _ = decode(records[low : low + _AT_ONCE], settings.core.future_ms)
@@ -266,9 +266,9 @@ class _Bench:
         )
 
     def said_of(self, use: NDArray[np.bool_]) -> NDArray[np.float64] | None:
-        """Log-odds (d,) of attack of each document, by what the labels `use` (n,) and known documents of the other folds teach.
+        """Log-odds (d,) that a document is an attack, by the labels `use` (n,) and known documents of the other folds.
 
-        None where those do not teach both.
+        None where those do not hold both kinds.
         """
         from models.training.linear import fit_logistic
 
@@ -281,7 +281,8 @@ class _Bench:
             inside = self.fold[at] != number
             if not positive[inside].any() or positive[inside].all():
                 return None
-            own = np.where(positive, weight / weight[inside & positive].sum(), weight / weight[inside & ~positive].sum())
+            total = weight[inside & positive].sum(), weight[inside & ~positive].sum()
+            own = weight / np.where(positive, *total)
             weights, constant = fit_logistic(
                 self.x[at[inside]], positive[inside], own[inside], cost=_COST, seed=self.seed
             )
@@ -353,7 +354,7 @@ def _analyst(bench: _Bench, name: str, active: Sequence[str]) -> Analyst:
 
 
 def _on_the_same(labels: Sequence[Label], name: str, active: Collection[str]) -> tuple[int, int, int, int]:
-    """How often the analyst labelled what others are of one mind about, and disagreed; how often others did so among each other."""
+    """Findings shared with others who are of one mind, those of them disputed; disputes among others, of how many."""
     of_finding: dict[str, list[Label]] = {}
     for label in labels:
         if label.analyst in active:

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from schemas.event import GatewayEvent, Message
+from schemas.event_head import EventHead, MessageHead
 from schemas.label import Label, label_key
 from stream.config import Settings
 from stream.core import Core
@@ -258,7 +258,7 @@ def _said(traffic: Traffic, settings: Settings) -> dict[SessionName, _Said]:
     return found
 
 
-def _hear(said: _Said, head: GatewayEvent) -> None:
+def _hear(said: _Said, head: EventHead) -> None:
     # A call carries the history so far: the longest says how long the session is.
     said.characters = max(said.characters, sum(_characters(message) for message in (*head.messages, *head.output)))
     if not said.model:
@@ -272,7 +272,7 @@ def _hear(said: _Said, head: GatewayEvent) -> None:
         )[:_LANGUAGE_CHARS]
 
 
-def _characters(message: Message) -> int:
+def _characters(message: MessageHead) -> int:
     return sum(len(part.text or part.response or "") + len(part.arguments or "") for part in message.parts)
 
 
