@@ -32,6 +32,8 @@ ANALYST_MIN = 5
 """Labels of an analyst before the analyst is judged."""
 CHANCE = 0.01
 """Of setting an honest analyst aside, over all analysts and both tests of one round."""
+NOISE = 0.05
+"""Of calling labels noise that have no more of it than is let pass: a model of thirty labels errs by itself."""
 DOCUMENTS_MAX = 2_000
 """Known documents that are read: more teach nothing that these do not."""
 SEGMENTS_MAX = 8
@@ -115,7 +117,7 @@ def audit(
     until nobody stands out. No analyst weighs more than the median one, so that writing many labels buys nothing.
 
     Contradicted labels of believed analysts are kept: what is new contradicts what is known, and is what must be
-    learned. More than `gate.label_noise_max` of them is no news but noise.
+    learned. More of them than `gate.label_noise_max`, beyond chance, is no news but noise.
 
     Parameters
     ----------
@@ -382,11 +384,19 @@ def _fisher(mine: int, of_mine: int, theirs: int, of_theirs: int) -> float:
     return float(stats.hypergeom.sf(mine - 1, of_mine + of_theirs, mine + theirs, of_mine))
 
 
+def _by_chance(contradicted: int, of: int, settings: GateSettings) -> float:
+    """Probability of so many contradicted labels or more, were their share what is let pass."""
+    from scipy import stats
+
+    return float(stats.binom.sf(contradicted - 1, of, settings.label_noise_max))
+
+
 def _stands_out(each: Analyst, analysts: int, settings: GateSettings) -> bool:
     """Far above the others beyond chance, and beyond what is let pass of everybody."""
     by_text = each.labels >= ANALYST_MIN and each.contradicted > settings.label_noise_max * each.labels
     by_shared = each.shared >= ANALYST_MIN and each.disagreed > settings.label_noise_max * each.shared
-    return (by_text or by_shared) and each.p_value <= CHANCE / analysts
+    # Who cannot agree among themselves cannot blame anybody: then it is all noise.
+    return (by_text or by_shared) and each.others <= settings.label_noise_max and each.p_value <= CHANCE / analysts
 
 
 def _why(each: Analyst) -> str:
@@ -419,7 +429,11 @@ def _summed(
         wrong = use & ((odds[bench.document] > 0) != bench.attack)
         doubted = list(_keys(bench.rows, wrong))
     noise = len(doubted) / judged_labels if judged_labels >= JUDGED_MIN else 0.0
-    if refused is None and noise > settings.label_noise_max:
+    if (
+        refused is None
+        and noise > settings.label_noise_max
+        and _by_chance(len(doubted), judged_labels, settings) <= NOISE
+    ):
         refused = (
             f"{len(doubted)} of {judged_labels} labels ({noise:.1%}) contradict all others; "
             f"at most {settings.label_noise_max:.0%} may, and no one analyst is to blame"
