@@ -2,9 +2,9 @@
 
     python -m tests.drills.poisoned_loop --seeds 5 --out out/poisoned
 
-A world a seed: benign days to train on, a labelling period with attacks in it, held-out days. The champion knows 40 % of
-the attacks, as labelled earlier; it finds what it finds of another 40 % in the labelling period, and analysts give their
-verdicts. The last 20 % are nobody's: on them is measured what a challenger of these verdicts would have done.
+A world a seed: benign days to train on, a labelling period with attacks in it, held-out days. The champion knows 40 %
+of the attacks, as labelled earlier; it finds what it finds of another 40 % in the labelling period, and analysts give
+their verdicts. The last 20 % are nobody's: on them is measured what a challenger of these verdicts would have done.
 Nothing here reads `sample/live.jsonl.gz`.
 """
 
@@ -27,7 +27,7 @@ from sample.records import ATTACKS, TRAIN
 from schemas.corpus import CorpusSession
 from schemas.corpus_records import to_native
 from schemas.corpus_timeline import timeline
-from schemas.label import Label, LabelledSegment
+from schemas.label import Label, LabelledSegment, label_key
 from schemas.verdict import BENIGN, TRUE_POSITIVE
 from stream.config import EmbedderSettings, Settings
 from stream.core import Core
@@ -39,7 +39,7 @@ from stream.steps.content import Embeds
 from stream.training.attacks import AttackTexts
 from stream.training.audit import Audit, Known, audit, known_sessions
 from stream.training.events import Gathered, arrange
-from stream.training.gate import GateReport, decide
+from stream.training.gate import decide
 from stream.training.gather import ingest_step, sessions_of
 from stream.training.judged import Judged, Traffic, Truth, judge, truths
 from stream.training.train import Effort, train
@@ -64,6 +64,8 @@ SCENARIOS = {
     "sly": "one of three marks every second attack Benign",
     "colluding": "two of three mark every attack Benign",
 }
+LENIENT = 0.02
+"""Of `gate.recall_drop_max`, beside its default: what the gate decides where a few attacks may be lost."""
 TRAINED = ("clean", "noisy", "hostile", "alone")
 """Scenarios whose challengers are trained; of the others the audit alone is measured."""
 
@@ -83,6 +85,8 @@ class World:
     """Benign events after it."""
     earlier: list[Record]
     """Events of attacks that were labelled before."""
+    shown: list[Record]
+    """Of them only the messages that carry the attack: what findings had shown of them."""
     unseen: list[Record]
     """Events of attacks that nobody labels."""
     attacks: dict[tuple[str, str], CorpusSession]
@@ -126,6 +130,7 @@ def world(
         labelling=records_of([*parts[1], *now], settings),
         held_out=records_of(parts[2], settings),
         earlier=records_of(earlier, settings),
+        shown=records_of([_payload(session) for session in earlier], settings),
         unseen=records_of(unseen, settings),
         attacks={(session.tenant or "", session.session): session for session in (*earlier, *now, *unseen)},
         earlier_names=frozenset((session.tenant or "", session.session) for session in earlier),
@@ -234,7 +239,7 @@ def texts_of(label: Label) -> list[str]:
 
 def known_of(world: World) -> Known:
     """What is known without the new labels: the champion's traffic, and the attacks labelled earlier."""
-    return known_sessions([*world.trained, *world.earlier], world.earlier_names, world.settings, seed=world.seed)
+    return known_sessions([*world.trained, *world.shown], world.earlier_names, world.settings, seed=world.seed)
 
 
 def audited(world: World, labels: Sequence[Label], known: Known) -> Audit:
@@ -255,8 +260,6 @@ def challenger_of(
     Sessions called attacks teach the classifier and are no traffic to learn from; sessions called benign are. Those
     whose labels are not believed are left out of both.
     """
-    from schemas.label import label_key
-
     counted = [each for each in labels if believed is None or label_key(each.finding_uid, each.analyst) in believed]
     benign = {(each.tenant, each.session or "") for each in counted if each.teaches == "benign"}
     out = {(each.tenant, each.session or "") for each in labels} - benign
@@ -265,12 +268,10 @@ def challenger_of(
     return _trained(world, [*world.trained, *heard], attacks, effort, "challenger", labelled=False), counted
 
 
-def gated(
-    world: World, champion: Release, challenger: Release, counted: Sequence[Label], audit: Audit | None
-) -> GateReport:
-    """The gate's decision by what is believed to be true, as the trainer would ask for it."""
-    from schemas.label import label_key
-
+def judged_by_both(
+    world: World, champion: Release, challenger: Release, counted: Sequence[Label]
+) -> tuple[Judged, Judged]:
+    """What the gate compares, by what is believed to be true, as the trainer would have it."""
     truth = {name: Truth("attack", _family(world.attacks[name]), earlier=True) for name in world.earlier_names}
     truth |= truths(counted, {label_key(each.finding_uid, each.analyst) for each in counted})
     labelled = {(each.tenant, each.session or "") for each in counted}
@@ -278,8 +279,7 @@ def gated(
     traffic = Traffic(world.held_out, history, truth)
     heard = [record for record in world.labelling if _name(record) not in world.attacks]
     before = judge(traffic, champion, world.settings, world.embedder, heard=heard)
-    after = judge(traffic, challenger, world.settings, world.embedder)
-    return decide(before, after, world.settings.gate, audit=audit)
+    return before, judge(traffic, challenger, world.settings, world.embedder)
 
 
 def in_truth(world: World, release: Release) -> dict[str, float]:
@@ -317,7 +317,7 @@ def _attack_texts(world: World, labels: Sequence[Label]) -> AttackTexts:
     """The attacks labelled earlier, and what the labels call attacks."""
     from models.training.attack_classifier import attack_classes
 
-    known = known_sessions(world.earlier, world.earlier_names, world.settings, seed=world.seed)
+    known = known_sessions(world.shown, world.earlier_names, world.settings, seed=world.seed)
     texts, classes, source, group = [], [], [], []
     for own, session in zip(known.texts, known.group, strict=True):
         for text in own:
@@ -332,6 +332,12 @@ def _attack_texts(world: World, labels: Sequence[Label]) -> AttackTexts:
             source.append("labels")
             group.append(label.session or "")
     return AttackTexts(world.embedder.encode(texts), np.array(classes, np.bool_), source, group)
+
+
+def _payload(session: CorpusSession) -> CorpusSession:
+    """The session with those of its messages that are marked as its attack, where any are."""
+    marked = tuple(turn for turn in session.turns if turn.payload)
+    return msgspec.structs.replace(session, turns=marked or session.turns, calls_ms=())
 
 
 def _family(session: CorpusSession) -> str:
@@ -374,25 +380,58 @@ def measured(world: World, draws: int, say: Any) -> Iterator[dict[str, Any]]:
             row: dict[str, Any] = {"seed": world.seed, "draw": draw, "scenario": scenario, "labels": len(labels)}
             row |= {"attacks_found": attacks, "noise": checked.noise, "audit": outcome_of_audit(checked, scenario)}
             if draw == 0 and scenario in TRAINED:
-                unchecked, counted = challenger_of(world, labels, None)
-                report = gated(world, champion, unchecked, counted, None)
+                row |= _trained_on(world, champion, labels, checked)
                 row["champion"] = truth
-                row["unchecked"] = in_truth(world, unchecked)
-                row["gate_alone"] = {"promote": report.promote, "reason": report.reason}
-                if checked.refused is None:
-                    challenger, counted = challenger_of(world, labels, checked.kept)
-                    report = gated(world, champion, challenger, counted, checked)
-                    row["checked"] = in_truth(world, challenger)
-                    row["loop"] = {"promote": report.promote, "reason": report.reason}
-                else:
-                    row["loop"] = {
-                        "promote": False,
-                        "reason": f"Refused: the labels are not believed: {checked.refused}.",
-                    }
-            say(
-                f"seed {world.seed} {scenario} {draw}: {row['audit']} {row.get('gate_alone', '')} {row.get('loop', '')}"
-            )
+            say(" ".join(str(row.get(name, "")) for name in ("seed", "scenario", "draw", "noise", "audit")))
+            say(" ".join(str(row.get(name, "")) for name in ("unchecked", "gate_alone", "checked", "loop")))
             yield row
+
+
+def _trained_on(world: World, champion: Release, labels: Sequence[Label], checked: Audit) -> dict[str, Any]:
+    """What challengers of the labels are worth, with and without the audit, and whether the gate lets them through."""
+    unchecked, counted = challenger_of(world, labels, None)
+    row: dict[str, Any] = {"unchecked": in_truth(world, unchecked)}
+    row["gate_alone"] = _decisions(world, champion, unchecked, counted, None)
+    teaching = {label_key(label.finding_uid, label.analyst) for label in labels}
+    if checked.refused is not None:
+        row["loop"] = _refused(f"Refused: the labels are not believed: {checked.refused}.")
+    elif checked.kept == teaching:
+        # The audit has changed nothing.
+        row["checked"], row["loop"] = row["unchecked"], row["gate_alone"]
+    elif not checked.kept:
+        row["loop"] = _refused(f"Nothing is left to learn from: {checked.set_aside}.")
+    else:
+        challenger, counted = challenger_of(world, labels, checked.kept)
+        row["checked"] = in_truth(world, challenger)
+        row["loop"] = _decisions(world, champion, challenger, counted, checked)
+    return row
+
+
+def _decisions(
+    world: World, champion: Release, challenger: Release, counted: Sequence[Label], audit: Audit | None
+) -> dict[str, Any]:
+    """The gate's decision as it stands by default, and with some recall to lose."""
+    before, after = judged_by_both(world, champion, challenger, counted)
+    gate = world.settings.gate
+    report = decide(before, after, gate, audit=audit)
+    lenient = decide(before, after, replace(gate, recall_drop_max=LENIENT), audit=audit)
+    return {
+        "promote": report.promote,
+        "promote_lenient": lenient.promote,
+        "reason": report.reason,
+        "reason_lenient": lenient.reason,
+        "failed": [check.name for check in report.checks if not check.ok],
+    }
+
+
+def _refused(reason: str) -> dict[str, Any]:
+    return {
+        "promote": False,
+        "promote_lenient": False,
+        "reason": reason,
+        "reason_lenient": reason,
+        "failed": ["labels"],
+    }
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -412,7 +451,11 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if trained:
             flat[f"{scenario}_trained"] = len(trained)
             flat[f"{scenario}_gate_alone_refused"] = sum(not row["gate_alone"]["promote"] for row in trained)
+            flat[f"{scenario}_gate_alone_refused_lenient"] = sum(
+                not r["gate_alone"]["promote_lenient"] for r in trained
+            )
             flat[f"{scenario}_loop_promoted"] = sum(row["loop"]["promote"] for row in trained)
+            flat[f"{scenario}_loop_promoted_lenient"] = sum(row["loop"]["promote_lenient"] for row in trained)
             for which in ("champion", "unchecked", "checked"):
                 with_it = [row for row in trained if which in row]
                 for figure in ("recall_unseen", "recall_earlier", "benign_flagged") if with_it else ():
