@@ -63,10 +63,17 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     flagged_champion: int
     flagged_challenger: int
     flagged_interval: Interval
-    judged: bool
-    """Whether it has sessions enough of either kind."""
+    recall_judged: bool
+    """Whether it has attacks enough."""
+    flagged_judged: bool
+    """Whether it has benign sessions enough."""
     failed: list[str] = []
     """A sentence for each rule that it breaks."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether any rule is asked of it."""
+        return self.recall_judged or self.flagged_judged
 
 
 class ReleaseFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -364,7 +371,8 @@ def _slice(
         flagged_champion=flagged[0],
         flagged_challenger=flagged[1],
         flagged_interval=_rounded(wilson(flagged[1], own, 0.05)),
-        judged=n >= least or own >= least,
+        recall_judged=n >= least,
+        flagged_judged=own >= least,
         failed=failed,
     )
 
