@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from stream.training.attacks import AttackTexts
 from stream.training.events import FOLDS, TrainingEvents
 
 _AT_ONCE = 2000
+HARD_SHARE = 50
+"""One benign segment in so many is taken for hard."""
+HARD_MAX = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +38,20 @@ class TrainingTexts:
     """(s,)"""
     folds: NDArray[np.int64]
     """(s,) bit f is set where a session of fold f holds the message."""
+    hard: NDArray[np.bool_] | None = None
+    """(s,) benign segments that pass for attacks, from which a classifier has the most to learn; None: none are known."""
 
     def without(self, fold: int) -> TrainingTexts:
         """What sessions of the other folds hold."""
         return self._taken(np.flatnonzero(self.folds & ~np.int64(1 << fold)))
 
     def _taken(self, index: NDArray[np.intp]) -> TrainingTexts:
-        return TrainingTexts(self.bags.take(index), self.role[index], self.tenant[index], self.folds[index])
+        hard = self.hard[index] if self.hard is not None else None
+        return TrainingTexts(self.bags.take(index), self.role[index], self.tenant[index], self.folds[index], hard)
 
 
 def collect_texts(events: TrainingEvents, embedder: Embeds, settings: Settings) -> TrainingTexts:
-    """Segments of all messages of the events, requests and answers alike."""
+    """Segments of all messages of the events that teach, requests and answers alike."""
     seen: dict[tuple[int, str], int] = {}
     folds: list[int] = []
     texts: list[str] = []
@@ -53,27 +59,36 @@ def collect_texts(events: TrainingEvents, embedder: Embeds, settings: Settings) 
     roles: list[NDArray[np.int8]] = []
     tenants: list[int] = []
     fold_of = events.fold.tolist()
+    mistaken = events.session_mistaken
+    hard: list[bool] = []
+    hard_of = mistaken[events.session].tolist() if mistaken is not None else [False] * len(events.session)
     tenant_of = events.session_tenant[events.session].tolist()
-    for low in range(0, len(events.records), _AT_ONCE):
-        batch, _ = decode(events.records[low : low + _AT_ONCE], settings.core.future_ms)
-        for at, head in enumerate(batch.heads, low):
+    learning = events.learning.tolist()
+    for low in range(0, len(learning), _AT_ONCE):
+        part = learning[low : low + _AT_ONCE]
+        batch, _ = decode([events.records[at] for at in part], settings.core.future_ms)
+        for at, head in zip(part, batch.heads, strict=True):
             for message in (*head.messages, *head.output):
                 key = (tenant_of[at], message.digest)
                 number = seen.get(key)
                 if number is None:
                     number = seen[key] = len(folds)
                     folds.append(0)
+                    hard.append(False)
                     content = segmented(message)
                     texts += content.texts
                     roles.append(content.roles)
                     message_of += [number] * len(content.texts)
                     tenants += [tenant_of[at]] * len(content.texts)
                 folds[number] |= 1 << fold_of[at]
+                hard[number] |= hard_of[at]
+    message = np.array(message_of, np.int64)
     return TrainingTexts(
         embedder.encode(texts),
         np.concatenate([np.zeros(0, np.int8), *roles]),
         np.array(tenants, np.int64),
-        np.array(folds, np.int64)[np.array(message_of, np.int64)],
+        np.array(folds, np.int64)[message],
+        np.array(hard, np.bool_)[message],
     )
 
 
@@ -117,6 +132,27 @@ def fitted_texts(
     return TextModels(ngrams, RoleSurprise(arrays), classifier, second)
 
 
+def with_hard(texts: TrainingTexts, champion: TextModels | None) -> TrainingTexts:
+    """The segments, those marked hard that the champion's classifier takes for attacks more than nearly all others.
+
+    As many as one in `HARD_SHARE` of what users and tools said, at most `HARD_MAX`; none without a classifier.
+    """
+    classifier = champion.attacks if champion is not None else None
+    said = np.flatnonzero(np.isin(texts.role, JUDGED))
+    if champion is None or classifier is None or not len(said):
+        return texts
+    height = np.full(len(texts.role), -np.inf, np.float32)
+    for low in range(0, len(said), _AT_ONCE):
+        part = said[low : low + _AT_ONCE]
+        height[part] = classifier.score(champion.ngrams.features(texts.bags.take(part))).max(axis=1)
+    wanted = min(len(said) // HARD_SHARE, HARD_MAX)
+    hard = np.zeros(len(height), np.bool_)
+    hard[np.argsort(-height, kind="stable")[:wanted]] = True
+    if texts.hard is not None:
+        hard |= texts.hard
+    return replace(texts, hard=hard)
+
+
 @dataclass(frozen=True, slots=True)
 class Again:
     """A transformer, and from which role surprise on it looks at a segment again."""
@@ -158,7 +194,11 @@ def _classifier(texts: TrainingTexts, attacks: AttackTexts, ngrams: NGrams, seed
     labels = np.concatenate([np.zeros((len(benign), attacks.labels.shape[1]), np.bool_), attacks.labels])
     # Whose text it is stands for where it comes from: tenants are the benign sources. Attacks are dealt by session:
     # were whole families held out, each fit would have another scale, and its scores could not be compared.
-    source = np.concatenate([texts.tenant[benign], tenants + np.unique(attacks.source, return_inverse=True)[1]])
+    kinds = np.unique(attacks.source, return_inverse=True)[1]
+    # Sources count the root of their segments: as one of its own, what is hard to tell weighs more than what is not.
+    hard = texts.hard[benign] if texts.hard is not None else np.zeros(len(benign), np.bool_)
+    own_source = np.where(hard, tenants + len(kinds), texts.tenant[benign])
+    source = np.concatenate([own_source, tenants + kinds])
     # Benign text is dealt by tenant and the folds of its sessions: of few tenants too there is some in every fit.
     parts = np.unique(texts.tenant[benign] << FOLDS | texts.folds[benign], return_inverse=True)[1]
     own = int(parts.max(initial=-1)) + 1
