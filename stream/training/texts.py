@@ -39,7 +39,7 @@ class TrainingTexts:
     folds: NDArray[np.int64]
     """(s,) bit f is set where a session of fold f holds the message."""
     hard: NDArray[np.bool_] | None = None
-    """(s,) benign segments that pass for attacks, from which a classifier has the most to learn; None: none are known."""
+    """(s,) benign segments that pass for attacks, from which a classifier has most to learn; None: none are known."""
 
     def without(self, fold: int) -> TrainingTexts:
         """What sessions of the other folds hold."""
@@ -82,13 +82,13 @@ def collect_texts(events: TrainingEvents, embedder: Embeds, settings: Settings) 
                     tenants += [tenant_of[at]] * len(content.texts)
                 folds[number] |= 1 << fold_of[at]
                 hard[number] |= hard_of[at]
-    message = np.array(message_of, np.int64)
+    of_message = np.array(message_of, np.int64)
     return TrainingTexts(
         embedder.encode(texts),
         np.concatenate([np.zeros(0, np.int8), *roles]),
         np.array(tenants, np.int64),
-        np.array(folds, np.int64)[message],
-        np.array(hard, np.bool_)[message],
+        np.array(folds, np.int64)[of_message],
+        np.array(hard, np.bool_)[of_message],
     )
 
 
