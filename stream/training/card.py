@@ -58,8 +58,8 @@ class Card:
         return [
             "# Model card of a Tidegate release",
             "",
-            "Finds what is not normal in the traffic of an LLM gateway: a sequence autoencoder with an adapter a tenant,",
-            "text models, volume baselines, and the calibration that makes p-values of what they say. Meant for",
+            "Finds what is not normal in the traffic of an LLM gateway: a sequence autoencoder with an adapter a",
+            "tenant, text models, volume baselines, and the calibration that makes p-values of what they say. For",
             f"`tidegate score` with the embedder `{self.space_id}`. {follows}",
             "",
             f"Features `{self.feature_schema}`, state `{self.state_schema}`, seed {self.seed}.",
@@ -69,13 +69,9 @@ class Card:
 
     def _data(self) -> list[str]:
         data = self.data
-        lines = [
-            "## Data",
-            "",
-            f"{data.events:,} events of {data.sessions:,} sessions and {data.tenants:,} tenants, from "
-            f"{_day(data.first_event_ms)} to {_day(data.last_event_ms)}; events' sha256 `{data.events_sha256}`.",
-            "",
-        ]
+        size = f"{data.events:,} events of {data.sessions:,} sessions and {data.tenants:,} tenants"
+        days = f"from {_day(data.first_event_ms)} to {_day(data.last_event_ms)}"
+        lines = ["## Data", "", f"{size}, {days}; events' sha256 `{data.events_sha256}`.", ""]
         lines += [f"- file `{file.name}`, {file.bytes:,} bytes, sha256 `{file.sha256}`" for file in data.files]
         named = [f"- `{r.topic}[{r.partition}]` {r.from_offset} to {r.to_offset}" for r in data.ranges]
         lines += [*named[:_RANGES_MAX], *([f"- {len(named) - _RANGES_MAX} more"] if len(named) > _RANGES_MAX else [])]
@@ -90,25 +86,17 @@ class Card:
         labels = self.data.labels
         if labels is None:
             return ["## Labels", "", "None: no analyst's verdict taught it anything.", ""]
-        return [
-            "## Labels",
-            "",
-            f"{labels.attacks:,} of attacks and {labels.benign:,} of benign findings, by {_named(labels.analysts)}; "
-            f"{labels.left_out:,} left out. sha256 `{labels.labels_sha256}`.",
-            "",
-        ]
+        said = f"{labels.attacks:,} of attacks and {labels.benign:,} of benign findings, by {_named(labels.analysts)}"
+        return ["## Labels", "", f"{said}; {labels.left_out:,} left out. sha256 `{labels.labels_sha256}`.", ""]
 
     def _measured(self) -> list[str]:
         rows = ((f"`{name}`", f"{value:.6g}", _WHAT.get(name, "")) for name, value in sorted(self.metrics.items()))
         lines = ["## Measured", "", *_table(("metric", "value", "what"), rows)]
         if (teacher := self.data.teacher) is not None:
             told = ((f"`{name}`", f"{value:.6g}") for name, value in sorted(teacher.metrics.items()))
-            lines += [
-                f"The classifier of known attacks was distilled from `{teacher.base}`, fine-tuned on "
-                f"{teacher.examples:,} segments (sha256 `{teacher.sha256}`).",
-                "",
-                *_table(("metric", "value"), told),
-            ]
+            tuned = f"fine-tuned on {teacher.examples:,} segments (sha256 `{teacher.sha256}`)"
+            lines += [f"The classifier of known attacks was distilled from `{teacher.base}`, {tuned}.", ""]
+            lines += _table(("metric", "value"), told)
         if self.decision:
             lines += ["## Gate", "", self.decision, ""]
         if self.slices:
@@ -133,11 +121,7 @@ def _cell(value: str | float) -> str:
 
 
 def _safe(cell: str) -> str:
-    """Text that stays in its cell.
-
-    >>> _safe("a|b")
-    'a\\\\|b'
-    """
+    """Text that stays in its cell, whatever is in it."""
     return " ".join(cell.split()).replace("|", "\\|")
 
 
