@@ -78,11 +78,12 @@ class SessionFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class AttackSegment:
-    """Words of an attack that an analyst confirmed."""
+class FoundSegment:
+    """Words that a finding points at, and that an analyst has judged."""
 
     text: str
     families: tuple[str, ...]
+    """Of attack, that its techniques stand for."""
     group: str
     """Its session."""
 
@@ -93,8 +94,10 @@ class DataSet:
 
     training: list[Gathered]
     """Events of sessions that are not known to be attacks; those that were found and nobody judged only calibrate."""
-    attacks: list[AttackSegment]
+    attacks: list[FoundSegment]
     """Of attack sessions that are not held out."""
+    mistaken: list[FoundSegment]
+    """What was found of sessions that were then judged benign and are not held out: it passes for an attack."""
     held_out: list[Record]
     """Events of sessions that nothing was learned from, in the order of time."""
     labelled: list[Record]
@@ -198,7 +201,6 @@ def assemble(
             task=fact.task,
             learns=_learns(fact),
             believed=fact.judged == "benign",
-            mistaken=fact.judged == "benign" and fact.found,
         )
         for at, head in enumerate(captured.heads)
         if (fact := taken.get(_session(head))) is not None
@@ -206,7 +208,8 @@ def assemble(
     counted = verdicts.counted(facts)
     return DataSet(
         training=gathered,
-        attacks=_segments(counted, captured, facts),
+        attacks=_segments("attack", counted, captured, facts),
+        mistaken=_segments("benign", counted, captured, facts),
         held_out=_in_order(captured, [fact for fact in facts.values() if fact.held_out]),
         labelled=_in_order(captured, [fact for fact in facts.values() if fact.judged is not None]),
         sessions=facts,
@@ -228,7 +231,7 @@ def assemble(
     )
 
 
-def attack_texts(segments: Sequence[AttackSegment], embedder: Embeds) -> AttackTexts | None:
+def attack_texts(segments: Sequence[FoundSegment], embedder: Embeds) -> AttackTexts | None:
     """What the segments of labelled attacks teach a classifier; None where there are none."""
     # The classes belong to the fit, which takes a second to import.
     from models.training.attack_classifier import attack_classes
@@ -468,12 +471,12 @@ def _used(counted: Sequence[Label], left_out: int, ranges: Sequence[InputRange])
 
 
 def _segments(
-    counted: Sequence[Label], captured: Captured, facts: Mapping[Session, SessionFacts]
-) -> list[AttackSegment]:
-    """Words of attacks whose sessions are not held out, each once."""
-    segments: dict[tuple[str, str], AttackSegment] = {}
+    teaches: Teaches, counted: Sequence[Label], captured: Captured, facts: Mapping[Session, SessionFacts]
+) -> list[FoundSegment]:
+    """Words of findings whose sessions are not held out, each once a session."""
+    segments: dict[tuple[str, str], FoundSegment] = {}
     for label in counted:
-        if label.teaches != "attack" or not _speaks(label):
+        if label.teaches != teaches or not _speaks(label):
             continue
         sessions = sorted(_sessions(label))
         if any(facts[name].held_out for name in sessions if name in facts):
@@ -481,7 +484,7 @@ def _segments(
         families = _families(label.techniques)
         group = orjson.dumps(sessions[0]).decode()
         for text in label_texts(captured, label):
-            segments.setdefault((group, text), AttackSegment(text, families, group))
+            segments.setdefault((group, text), FoundSegment(text, families, group))
     return list(segments.values())
 
 

@@ -30,8 +30,6 @@ class Gathered:
     """Whether its session teaches the models; one that does not is scored and calibrated on all the same."""
     believed: bool = False
     """Whether somebody said that its session is benign."""
-    mistaken: bool = False
-    """Whether its session was found, and then judged benign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +56,6 @@ class TrainingEvents:
     """(s,) whether it teaches the models; None: all do."""
     session_believed: NDArray[np.bool_] | None = None
     """(s,) whether somebody said that it is benign; None: nobody did of any."""
-    session_mistaken: NDArray[np.bool_] | None = None
-    """(s,) whether it was found, and then judged benign; None: none was."""
 
     @property
     def learning(self) -> NDArray[np.intp]:
@@ -136,7 +132,6 @@ def arrange(gathered: Iterable[Gathered], future_ms: int) -> TrainingEvents:
         sha256=digest.hexdigest(),
         session_learns=np.array([event.gathered.learns for event in firsts], np.bool_),
         session_believed=np.array([event.gathered.believed for event in firsts], np.bool_),
-        session_mistaken=np.array([event.gathered.mistaken for event in firsts], np.bool_),
     )
 
 

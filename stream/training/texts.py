@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,6 @@ from stream.training.attacks import AttackTexts
 from stream.training.events import FOLDS, TrainingEvents
 
 _AT_ONCE = 2000
-HARD_SHARE = 50
-"""One benign segment in so many is taken for hard."""
-HARD_MAX = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +35,13 @@ class TrainingTexts:
     """(s,)"""
     folds: NDArray[np.int64]
     """(s,) bit f is set where a session of fold f holds the message."""
-    hard: NDArray[np.bool_] | None = None
-    """(s,) benign segments that pass for attacks, from which a classifier has most to learn; None: none are known."""
 
     def without(self, fold: int) -> TrainingTexts:
         """What sessions of the other folds hold."""
         return self._taken(np.flatnonzero(self.folds & ~np.int64(1 << fold)))
 
     def _taken(self, index: NDArray[np.intp]) -> TrainingTexts:
-        hard = self.hard[index] if self.hard is not None else None
-        return TrainingTexts(self.bags.take(index), self.role[index], self.tenant[index], self.folds[index], hard)
+        return TrainingTexts(self.bags.take(index), self.role[index], self.tenant[index], self.folds[index])
 
 
 def collect_texts(events: TrainingEvents, embedder: Embeds, settings: Settings) -> TrainingTexts:
@@ -59,9 +53,6 @@ def collect_texts(events: TrainingEvents, embedder: Embeds, settings: Settings) 
     roles: list[NDArray[np.int8]] = []
     tenants: list[int] = []
     fold_of = events.fold.tolist()
-    mistaken = events.session_mistaken
-    hard: list[bool] = []
-    hard_of = mistaken[events.session].tolist() if mistaken is not None else [False] * len(events.session)
     tenant_of = events.session_tenant[events.session].tolist()
     learning = events.learning.tolist()
     for low in range(0, len(learning), _AT_ONCE):
@@ -74,21 +65,17 @@ def collect_texts(events: TrainingEvents, embedder: Embeds, settings: Settings) 
                 if number is None:
                     number = seen[key] = len(folds)
                     folds.append(0)
-                    hard.append(False)
                     content = segmented(message)
                     texts += content.texts
                     roles.append(content.roles)
                     message_of += [number] * len(content.texts)
                     tenants += [tenant_of[at]] * len(content.texts)
                 folds[number] |= 1 << fold_of[at]
-                hard[number] |= hard_of[at]
-    of_message = np.array(message_of, np.int64)
     return TrainingTexts(
         embedder.encode(texts),
         np.concatenate([np.zeros(0, np.int8), *roles]),
         np.array(tenants, np.int64),
-        np.array(folds, np.int64)[of_message],
-        np.array(hard, np.bool_)[of_message],
+        np.array(folds, np.int64)[np.array(message_of, np.int64)],
     )
 
 
@@ -132,27 +119,6 @@ def fitted_texts(
     return TextModels(ngrams, RoleSurprise(arrays), classifier, second)
 
 
-def with_hard(texts: TrainingTexts, champion: TextModels | None) -> TrainingTexts:
-    """The segments, those marked hard that the champion's classifier takes for attacks more than nearly all others.
-
-    As many as one in `HARD_SHARE` of what users and tools said, at most `HARD_MAX`; none without a classifier.
-    """
-    classifier = champion.attacks if champion is not None else None
-    said = np.flatnonzero(np.isin(texts.role, JUDGED))
-    if champion is None or classifier is None or not len(said):
-        return texts
-    height = np.full(len(texts.role), -np.inf, np.float32)
-    for low in range(0, len(said), _AT_ONCE):
-        part = said[low : low + _AT_ONCE]
-        height[part] = classifier.score(champion.ngrams.features(texts.bags.take(part))).max(axis=1)
-    wanted = min(len(said) // HARD_SHARE, HARD_MAX)
-    hard = np.zeros(len(height), np.bool_)
-    hard[np.argsort(-height, kind="stable")[:wanted]] = True
-    if texts.hard is not None:
-        hard |= texts.hard
-    return replace(texts, hard=hard)
-
-
 @dataclass(frozen=True, slots=True)
 class Again:
     """A transformer, and from which role surprise on it looks at a segment again."""
@@ -194,11 +160,7 @@ def _classifier(texts: TrainingTexts, attacks: AttackTexts, ngrams: NGrams, seed
     labels = np.concatenate([np.zeros((len(benign), attacks.labels.shape[1]), np.bool_), attacks.labels])
     # Whose text it is stands for where it comes from: tenants are the benign sources. Attacks are dealt by session:
     # were whole families held out, each fit would have another scale, and its scores could not be compared.
-    kinds = np.unique(attacks.source, return_inverse=True)[1]
-    # Sources count the root of their segments: as one of its own, what is hard to tell weighs more than what is not.
-    hard = texts.hard[benign] if texts.hard is not None else np.zeros(len(benign), np.bool_)
-    own_source = np.where(hard, tenants + len(kinds), texts.tenant[benign])
-    source = np.concatenate([own_source, tenants + kinds])
+    source = np.concatenate([texts.tenant[benign], tenants + np.unique(attacks.source, return_inverse=True)[1]])
     # Benign text is dealt by tenant and the folds of its sessions: of few tenants too there is some in every fit.
     parts = np.unique(texts.tenant[benign] << FOLDS | texts.folds[benign], return_inverse=True)[1]
     own = int(parts.max(initial=-1)) + 1

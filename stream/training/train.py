@@ -23,7 +23,7 @@ from stream.training.attacks import AttackTexts
 from stream.training.calibrate import Rings, calibrate, flagged_share, mature_events, rings
 from stream.training.events import FOLDS, TrainingEvents
 from stream.training.passes import collect, held_out_scores, silent_calibration, unnamed_release, warm_rows
-from stream.training.texts import Again, SecondLooks, TrainingTexts, collect_texts, fitted_texts, looking, with_hard
+from stream.training.texts import Again, SecondLooks, TrainingTexts, collect_texts, fitted_texts, looking
 
 _DAY_MS = 86_400_000
 Progress = Callable[[str], None]
@@ -62,7 +62,6 @@ def train(
     base: Release | None = None,
     adapters_only: bool = False,
     attacks: AttackTexts | None = None,
-    champion: TextModels | None = None,
     again: Again | None = None,
     progress: Progress = lambda _: None,
 ) -> Trained:
@@ -85,8 +84,6 @@ def train(
         calibrates should have come after.
     attacks
         Labelled ones, to learn a classifier of known attacks from; it is calibrated on the benign events as all else.
-    champion
-        Text models in service: benign segments that their classifier takes for attacks weigh more in the next one.
     again
         A transformer that looks at segments again; what it adds is learned and calibrated as it will be added.
 
@@ -115,7 +112,7 @@ def train(
     seen = _Seen(shown.windows, shown.lengths, events.session_tenant[session], fold[learning], len(tenants))
     mature = mature_events(events, settings.learning.grace_sessions)[learning]
     volume = fit_volume(shown.baseline, shown.volume[mature], session[mature])
-    said = with_hard(collect_texts(events, embedder, settings), champion if attacks is not None else None)
+    said = collect_texts(events, embedder, settings)
     base_texts = base.texts if base is not None else None
     backbone = base.bank.arrays if base is not None and adapters_only else None
     looks = _looks(said, again, seed, progress)
