@@ -128,7 +128,7 @@ def _events(
     future_ms = settings.core.future_ms
     if arguments.input:
         events = arrange(gather_files(arguments.input, arguments.format, settings, tally), future_ms)
-        return events, [_hashed(path) for path in arguments.input]
+        return events, [hashed(path) for path in arguments.input]
     tally.labelled = False
     gathered, read = _topic(settings, arguments)
     return arrange(gathered, future_ms), read
@@ -199,7 +199,8 @@ def _parent(base: str | None, settings: Settings, space_id: str) -> Manifest | N
     return manifest
 
 
-def _hashed(path: Path) -> InputFile:
+def hashed(path: Path) -> InputFile:
+    """A file that was trained on, as a manifest names it."""
     digest = sha256()
     with path.open("rb") as stream:
         while part := stream.read(1 << 20):

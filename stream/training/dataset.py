@@ -120,6 +120,10 @@ class Captured:
     of_place: dict[Place, int]
     unreadable: int
 
+    def session_at(self, place: Place) -> Session:
+        """The session of the event there."""
+        return _session(self.heads[self.of_place[place]])
+
 
 def capture(events: Sequence[Record], future_ms: int) -> Captured:
     """What the events topic holds, read; `future_ms` is `core.future_ms`."""
@@ -170,8 +174,7 @@ def assemble(
         Keys of labels that the audit does not believe.
     """
     verdicts = _Verdicts(labels, refused)
-    places = captured.of_place
-    suspected = {_session(captured.heads[places[place]]) for place in found if place in places}
+    suspected = {captured.session_at(place) for place in found if place in captured.of_place}
     facts = {
         name: SessionFacts(
             tenant=name[0],
@@ -394,7 +397,13 @@ class _Verdicts:
                 said.setdefault(label.finding_uid, set()).add(label.teaches)
         # A label's own mark is as of when it was made: whoever contradicted it later did not change its record.
         teaching = [label for label in believed if label.teaches is not None]
-        agreed = [label for label in teaching if not label.disputed and len(said[label.finding_uid]) == 1]
+        # Where the audit refuses one of two who disagree, the other's label stands, whatever it was marked.
+        settled = {label.finding_uid for label in given if label_key(label.finding_uid, label.analyst) in refused}
+        agreed = [
+            label
+            for label in teaching
+            if len(said[label.finding_uid]) == 1 and not (label.disputed and label.finding_uid not in settled)
+        ]
         self.disputed = len(teaching) - len(agreed)
         self._agreed = [label for label in agreed if _sessions(label)]
         self.judged: dict[Session, Teaches] = {}
@@ -479,7 +488,8 @@ def _segments(
         if label.teaches != teaches or not _speaks(label):
             continue
         sessions = sorted(_sessions(label))
-        if any(facts[name].held_out for name in sessions if name in facts):
+        known = [facts[name] for name in sessions if name in facts]
+        if any(fact.held_out or (teaches == "benign" and fact.judged == "attack") for fact in known):
             continue
         families = _families(label.techniques)
         group = orjson.dumps(sessions[0]).decode()
