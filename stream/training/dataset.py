@@ -98,6 +98,8 @@ class DataSet:
     """Of attack sessions that are not held out."""
     mistaken: list[FoundSegment]
     """What was found of sessions that were then judged benign and are not held out: it passes for an attack."""
+    heard: list[Record]
+    """Events of sessions that teach, later than what the champion learned from, in the order of time."""
     held_out: list[Record]
     """Events of sessions that nothing was learned from, in the order of time."""
     labelled: list[Record]
@@ -156,6 +158,7 @@ def assemble(
     settings: Settings,
     *,
     refused: Collection[bytes] = (),
+    heard_after_ms: int | None = None,
 ) -> DataSet:
     """Divide what was captured.
 
@@ -172,6 +175,8 @@ def assemble(
         Of the labels topic, for the record.
     refused
         Keys of labels that the audit does not believe.
+    heard_after_ms
+        The latest event that the champion learned from; None: there is none.
     """
     verdicts = _Verdicts(labels, refused)
     suspected = {captured.session_at(place) for place in found if place in captured.of_place}
@@ -213,6 +218,7 @@ def assemble(
         training=gathered,
         attacks=_segments("attack", counted, captured, facts),
         mistaken=_segments("benign", counted, captured, facts),
+        heard=_in_order(captured, [fact for fact in taken.values() if _learns(fact)], heard_after_ms),
         held_out=_in_order(captured, [fact for fact in facts.values() if fact.held_out]),
         labelled=_in_order(captured, [fact for fact in facts.values() if fact.judged is not None]),
         sessions=facts,
@@ -284,8 +290,13 @@ def _session(head: EventHead) -> Session:
     return head.tenant, head.session
 
 
-def _in_order(captured: Captured, facts: Iterable[SessionFacts]) -> list[Record]:
-    at = [i for fact in facts for i in captured.of_session[fact.tenant, fact.session]]
+def _in_order(captured: Captured, facts: Iterable[SessionFacts], after_ms: int | None = None) -> list[Record]:
+    at = [
+        i
+        for fact in facts
+        for i in captured.of_session[fact.tenant, fact.session]
+        if after_ms is None or captured.time_ms[i] > after_ms
+    ]
     at.sort(key=lambda i: (captured.time_ms[i], captured.records[i].partition, captured.records[i].offset))
     return [captured.records[i] for i in at]
 

@@ -98,9 +98,8 @@ def gate(
     kept_keys = audit.kept if audit is not None else frozenset[bytes]()
     traffic = Traffic(data.held_out, data.labelled, truths(labels, kept_keys, manifest.created_ms))
     # The champion's tenants have gone on learning in service, the challenger's with its training.
-    heard = [event.record for event in data.training if event.learns and event.time_ms > manifest.data.last_event_ms]
     report = decide(
-        judge(traffic, in_service, settings, embedder, heard=heard),
+        judge(traffic, in_service, settings, embedder, heard=data.heard),
         judge(traffic, challenger, settings, embedder),
         settings.gate,
         audit=audit,

@@ -1,5 +1,4 @@
 """One retrain request, from its plan to the release in service: stages, each passed over once its output is there.
-when it is there.
 
 Killed anywhere, the job goes on at its next start and ends with the release it would have ended with.
 """
@@ -341,7 +340,16 @@ class Job:
         read = capture(kept.events, self.settings.core.future_ms)
         self._progress(f"{len(read.records):,} events, {len(kept.labels):,} labels; dividing them")
         audit, refused = audited(kept.labels, read, kept.found, self._embedder, self.settings, self.plan.seed)
-        data = assemble(read, kept.found, kept.labels, self.plan.labels, self.settings, refused=refused)
+        parent = self._champion[1]
+        data = assemble(
+            read,
+            kept.found,
+            kept.labels,
+            self.plan.labels,
+            self.settings,
+            refused=refused,
+            heard_after_ms=parent.data.last_event_ms if parent is not None else None,
+        )
         return _Learned(data, audit, kept.labels)
 
     def _corpus_attacks(self, files: Sequence[Path]) -> AttackTexts | None:
