@@ -21,7 +21,7 @@ from stream.runtime.own_topics import check_sources, own_topics
 Kind = Literal["topic", "group", "transactional-id", "cluster"]
 Pattern = Literal["literal", "prefixed"]
 
-GROUPS = {"ingest": "tidegate.ingest", "score": "tidegate.score"}
+GROUPS = {"ingest": "tidegate.ingest", "score": "tidegate.score", "trainer": "tidegate.trainer"}
 """Services that are members of a group, with the group's default id."""
 READER_GROUP = "tidegate.range-reader"
 """A consumer cannot be made without a group; nothing is ever committed to this one."""
@@ -87,6 +87,15 @@ GRANTS: tuple[Grant, ...] = (
     _reader("replay"),
     Grant("train", "topic", "{events}", ("Read",)),
     _reader("train"),
+    Grant("trainer", "topic", "{retrain}", ("Read",)),
+    Grant("trainer", "group", "{group}", ("Read",)),
+    Grant("trainer", "topic", "{events}", ("Read",)),
+    Grant("trainer", "topic", "{scores}", ("Read",)),
+    Grant("trainer", "topic", "{labels}", ("Read",)),
+    Grant("trainer", "topic", "{journal}", ("Read",)),
+    Grant("trainer", "topic", "{releases}", ("Read", "Write")),
+    Grant("trainer", "topic", "{controls}", ("Read", "Write")),
+    _reader("trainer"),
     Grant("explain", "topic", "{events}", ("Read",)),
     Grant("explain", "topic", "{scores}", ("Read",)),
     Grant("explain", "topic", "{findings}", ("Read",)),
@@ -216,6 +225,9 @@ def _written(topics: TopicsSettings) -> set[str]:
         topics.findings,
         topics.state,
         topics.journal,
+        topics.verdicts,
+        topics.labels,
+        topics.retrain,
     }
     return own_topics(topics) & {*named, f"{topics.events}.dlq"}
 
@@ -256,7 +268,8 @@ def _groups(given: Sequence[str]) -> dict[str, str]:
     for text in given:
         command, _, group = text.partition("=")
         if command not in GROUPS or not group:
-            raise UsageError(f"--group-id must be ingest=GROUP or score=GROUP; got {text!r}.")
+            known = ", ".join(f"{name}=GROUP" for name in GROUPS)
+            raise UsageError(f"--group-id must be one of {known}; got {text!r}.")
         groups[command] = group
     return groups
 

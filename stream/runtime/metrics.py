@@ -199,3 +199,66 @@ class CanaryMetrics:
             ("result",),
             registry=self.registry,
         )
+
+
+class TrainerMetrics:
+    """The metrics of `tidegate trainer`.
+
+    Parameters
+    ----------
+    registry
+        As of `Metrics`.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry if registry is not None else CollectorRegistry()
+        self.jobs = Counter(
+            "tidegate_trainer_jobs",
+            "Retrain requests by what came of them: promoted, waiting (passed the gate), refused (by the gate), "
+            "failed, skipped (done before), undecodable.",
+            ("result",),
+            registry=self.registry,
+        )
+        self.job_running = Gauge(
+            "tidegate_trainer_job_running",
+            "1 while a job is worked on, else 0.",
+            registry=self.registry,
+        )
+        self.job_progress = Gauge(
+            "tidegate_trainer_job_progress_ratio",
+            "Stages of the job under way that are done, as a share; 0 without a job.",
+            registry=self.registry,
+        )
+        self.job_seconds = Gauge(
+            "tidegate_trainer_job_seconds",
+            "Seconds since the job under way was begun by this process; 0 without a job.",
+            registry=self.registry,
+        )
+        self.stage_seconds = Histogram(
+            "tidegate_trainer_stage_seconds",
+            "Seconds of a job's stage: plan, read, fit, gate, release, announce, promote, track.",
+            ("stage",),
+            buckets=_RESTORE_SECONDS,
+            registry=self.registry,
+        )
+        self.retries = Counter(
+            "tidegate_trainer_retries",
+            "Jobs begun again because their process ended before they were done; why is environment or crash.",
+            ("why",),
+            registry=self.registry,
+        )
+        self.untracked = Counter(
+            "tidegate_trainer_untracked",
+            "Attempts to record a finished job in MLflow that the store did not take.",
+            registry=self.registry,
+        )
+        self.lag = Gauge(
+            "tidegate_lag_records",
+            "Offsets between what is committed and the end of the partition, transaction markers included.",
+            ("topic", "partition"),
+            registry=self.registry,
+        )
+        for result in ("promoted", "waiting", "refused", "failed", "skipped", "undecodable"):
+            self.jobs.labels(result)
+        for why in ("environment", "crash"):
+            self.retries.labels(why)

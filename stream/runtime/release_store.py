@@ -32,6 +32,7 @@ MANIFEST = "manifest.json"
 BANK, TEXTS, VOLUME = "bank.safetensors", "texts.safetensors", "volume.safetensors"
 CALIBRATION = "calibration.safetensors"
 WARM, TENANTS = "warm.safetensors", "tenants.json"
+CARD = "card.md"
 _FILES = (BANK, TEXTS, VOLUME, CALIBRATION, WARM, TENANTS)
 _RETRAIN = "Name another release, or make it anew with 'tidegate train'."
 
@@ -89,10 +90,16 @@ def write_release(
     seed: int,
     git_revision: str | None,
     settings: Settings,
+    more: Mapping[str, bytes] | None = None,
 ) -> Manifest:
     """Write `release`, whatever it is called, to directory `out` under the name that its content gives it.
 
     What stood at `out` is replaced in one step, and only if it was a release or empty.
+
+    Parameters
+    ----------
+    more
+        Files for people, such as the card, that the manifest names beside what is scored with.
 
     Raises
     ------
@@ -111,6 +118,7 @@ def write_release(
         WARM: _packed(release.warm),
         TENANTS: orjson.dumps([[name, release.sessions_per_day.get(name, 0.0)] for name in names]),
     }
+    contents = {**(more or {}), **contents}
     manifest = Manifest(
         name="",
         space_id=release.space_id,
