@@ -1,5 +1,5 @@
 # setup makes .venv and gets Kafka; every other target starts with it and takes seconds for it the second time.
-.PHONY: setup demo stack test chaos bench lint
+.PHONY: setup demo demo-loop stack test chaos bench lint
 .DEFAULT_GOAL := setup
 
 setup:
@@ -7,6 +7,10 @@ setup:
 
 demo: setup
 	@.venv/bin/python -m tidegate.demo
+
+# Verdicts, labels, a retrained release, its gate and what it changes.
+demo-loop: setup
+	@.venv/bin/python -m tidegate.loop
 
 # What docker-compose.yml runs, as processes, with LiteLLM's proxy and Prometheus.
 stack: setup

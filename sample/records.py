@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from schemas.corpus import Call, CorpusSession, decode_session
 from schemas.corpus_kong import Dialect, kong_truth, to_kong
 from schemas.corpus_otel import otel_truth, otlp_protobuf, to_otel
 from schemas.corpus_records import Truth, litellm_truth, native_truth, to_litellm, to_native
-from schemas.corpus_timeline import TimedCall, timeline, unit
+from schemas.corpus_timeline import timeline, unit
 from stream.sources.lines import read_lines
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ def records(path: Path, format: Format = "litellm") -> Iterator[tuple[int, dict[
     ValueError
         When a line is no session, or sessions are not sorted by start.
     """
-    for timed in _timed(path):
+    for timed in timeline(_sessions(path)):
         session, call, time_ms = timed.session, timed.call, timed.time_ms
         if format == "litellm":
             yield time_ms, to_litellm(session, call, time_ms), litellm_truth(session, call)
@@ -47,7 +47,12 @@ def mixed(path: Path) -> Iterator[tuple[int, bytes, Truth]]:
 
     OpenTelemetry's are OTLP in JSON or protobuf; Kong's bodies are of one of three dialects, streamed or whole.
     """
-    for timed in _timed(path):
+    yield from as_gateways(_sessions(path))
+
+
+def as_gateways(sessions: Iterable[CorpusSession]) -> Iterator[tuple[int, bytes, Truth]]:
+    """As `mixed`, of sessions in the order of their start."""
+    for timed in timeline(sessions):
         session, call, time_ms = timed.session, timed.call, timed.time_ms
         yield time_ms, *_BY_GATEWAY[gateway_of(session.tenant)](session, call, time_ms)
 
@@ -57,8 +62,8 @@ def gateway_of(tenant: str | None) -> str:
     return tuple(_BY_GATEWAY)[int(unit("gateway", tenant) * len(_BY_GATEWAY))]
 
 
-def _timed(path: Path) -> Iterator[TimedCall]:
-    return timeline(decode_session(line) for line in read_lines(path) if line.strip())
+def _sessions(path: Path) -> Iterator[CorpusSession]:
+    return (decode_session(line) for line in read_lines(path) if line.strip())
 
 
 def _litellm(session: CorpusSession, call: Call, time_ms: int) -> tuple[bytes, Truth]:

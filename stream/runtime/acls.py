@@ -21,7 +21,12 @@ from stream.runtime.own_topics import check_sources, own_topics
 Kind = Literal["topic", "group", "transactional-id", "cluster"]
 Pattern = Literal["literal", "prefixed"]
 
-GROUPS = {"ingest": "tidegate.ingest", "score": "tidegate.score", "feedback": "tidegate.feedback"}
+GROUPS = {
+    "ingest": "tidegate.ingest",
+    "score": "tidegate.score",
+    "feedback": "tidegate.feedback",
+    "trainer": "tidegate.trainer",
+}
 """Services that are members of a group, with the group's default id."""
 READER_GROUP = "tidegate.range-reader"
 """A consumer cannot be made without a group; nothing is ever committed to this one."""
@@ -69,6 +74,7 @@ GRANTS: tuple[Grant, ...] = (
     *_service("ingest"),
     Grant("score", "topic", "{events}", ("Read",)),
     Grant("score", "topic", "{events}", ("DescribeConfigs",), _DEAD_LETTERS_NOT_MADE),
+    Grant("score", "topic", "{controls}", ("Read",)),
     Grant("score", "topic", "{state}", ("Read", "Write")),
     Grant("score", "topic", "{journal}", ("Read", "Write")),
     Grant("score", "topic", "{scores}", ("Write",)),
@@ -86,6 +92,15 @@ GRANTS: tuple[Grant, ...] = (
     _reader("replay"),
     Grant("train", "topic", "{events}", ("Read",)),
     _reader("train"),
+    Grant("trainer", "topic", "{retrain}", ("Read",)),
+    Grant("trainer", "group", "{group}", ("Read",)),
+    Grant("trainer", "topic", "{events}", ("Read",)),
+    Grant("trainer", "topic", "{scores}", ("Read",)),
+    Grant("trainer", "topic", "{labels}", ("Read",)),
+    Grant("trainer", "topic", "{journal}", ("Read",)),
+    Grant("trainer", "topic", "{releases}", ("Read", "Write")),
+    Grant("trainer", "topic", "{controls}", ("Read", "Write")),
+    _reader("trainer"),
     Grant("explain", "topic", "{events}", ("Read",)),
     Grant("explain", "topic", "{scores}", ("Read",)),
     Grant("explain", "topic", "{findings}", ("Read",)),
@@ -107,6 +122,15 @@ GRANTS: tuple[Grant, ...] = (
     # Its own: what is keyed by finding, what is counted, and the changelogs of its tables.
     Grant("feedback", "topic", "{prefix}{group}-", ("Create", "DescribeConfigs", "Read", "Write"), pattern="prefixed"),
     Grant("feedback", "group", "{group}", ("Read",)),
+    Grant("exceptions", "topic", "{controls}", ("Read", "Write")),
+    _reader("exceptions"),
+    Grant("release", "topic", "{controls}", ("Read", "Write")),
+    Grant("release", "topic", "{releases}", ("Read", "Write")),
+    Grant("release", "topic", "{journal}", ("Read",)),
+    Grant("release", "topic", "{findings}", ("Read",), "for `release lineage`"),
+    Grant("release", "topic", "{verdicts}", ("Read",), "for `release lineage`"),
+    Grant("release", "topic", "{labels}", ("Read",), "for `release lineage`"),
+    _reader("release"),
     Grant("topics", "topic", EVERY, ("Describe", "DescribeConfigs")),
     Grant("topics", "topic", EVERY, ("Create",), "for `topics create`"),
 )
@@ -263,8 +287,8 @@ def _groups(given: Sequence[str]) -> dict[str, str]:
     for text in given:
         command, _, group = text.partition("=")
         if command not in GROUPS or not group:
-            known = " or ".join(f"{name}=GROUP" for name in GROUPS)
-            raise UsageError(f"--group-id must be {known}; got {text!r}.")
+            known = ", ".join(f"{name}=GROUP" for name in GROUPS)
+            raise UsageError(f"--group-id must be one of {known}; got {text!r}.")
         groups[command] = group
     return groups
 

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from schemas.dead_letter import REASONS
 from schemas.gateways.call import Other
+from stream.runtime.release.loader import Reason
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _LATENCY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
@@ -134,6 +135,13 @@ class Metrics:
             "1 when release.trusted_keys vouch for the release in service, 0 when nobody does.",
             registry=self.registry,
         )
+        self.release_refused = Counter(
+            "tidegate_release_refused",
+            "Controls that asked for a release and were refused, the one in service going on; reason is missing, "
+            "unsigned, mismatch, damaged, incompatible, unreadable, failed.",
+            ("reason",),
+            registry=self.registry,
+        )
         self.release_info = Gauge(
             "tidegate_release_info",
             "1 for the release in service, 0 for one that it replaced.",
@@ -157,6 +165,8 @@ class Metrics:
             self.dead_letters.labels(reason)
         for what in get_args(Other):
             self.skipped.labels(what)
+        for reason in get_args(Reason):
+            self.release_refused.labels(reason)
         for result in ("hit", "miss"):
             self.embedding_cache.labels(result)
 
@@ -189,6 +199,69 @@ class CanaryMetrics:
             ("result",),
             registry=self.registry,
         )
+
+
+class TrainerMetrics:
+    """The metrics of `tidegate trainer`.
+
+    Parameters
+    ----------
+    registry
+        As of `Metrics`.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry if registry is not None else CollectorRegistry()
+        self.jobs = Counter(
+            "tidegate_trainer_jobs",
+            "Retrain requests by what came of them: promoted, waiting (passed the gate), refused (by the gate), "
+            "failed, skipped (done before), undecodable.",
+            ("result",),
+            registry=self.registry,
+        )
+        self.job_running = Gauge(
+            "tidegate_trainer_job_running",
+            "1 while a job is worked on, else 0.",
+            registry=self.registry,
+        )
+        self.job_progress = Gauge(
+            "tidegate_trainer_job_progress_ratio",
+            "Stages of the job under way that are done, as a share; 0 without a job.",
+            registry=self.registry,
+        )
+        self.job_seconds = Gauge(
+            "tidegate_trainer_job_seconds",
+            "Seconds since the job under way was begun by this process; 0 without a job.",
+            registry=self.registry,
+        )
+        self.stage_seconds = Histogram(
+            "tidegate_trainer_stage_seconds",
+            "Seconds of a job's stage: plan, read, fit, gate, release, announce, promote, track.",
+            ("stage",),
+            buckets=_RESTORE_SECONDS,
+            registry=self.registry,
+        )
+        self.retries = Counter(
+            "tidegate_trainer_retries",
+            "Jobs begun again because their process ended before they were done; why is environment or crash.",
+            ("why",),
+            registry=self.registry,
+        )
+        self.untracked = Counter(
+            "tidegate_trainer_untracked",
+            "Attempts to record a finished job in MLflow that the store did not take.",
+            registry=self.registry,
+        )
+        self.lag = Gauge(
+            "tidegate_lag_records",
+            "Offsets between what is committed and the end of the partition, transaction markers included.",
+            ("topic", "partition"),
+            registry=self.registry,
+        )
+        for result in ("promoted", "waiting", "refused", "failed", "skipped", "undecodable"):
+            self.jobs.labels(result)
+        for why in ("environment", "crash"):
+            self.retries.labels(why)
 
 
 class FeedbackMetrics:

@@ -43,7 +43,7 @@ def main() -> int:
     given = parser.parse_args()
     out: Path = given.out
     console = Console(highlight=False, soft_wrap=True)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     out.mkdir(parents=True, exist_ok=True)
     for stale in out.glob("*.json*"):
         stale.unlink()
@@ -197,7 +197,8 @@ def _table(title: str, verb: str, counted: list[Row]) -> Table:
     return table
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """End as Ctrl-C does, on SIGTERM too."""
     raise KeyboardInterrupt
 
 

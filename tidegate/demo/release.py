@@ -10,6 +10,7 @@ from rich.console import Console
 
 from sample.records import ATTACKS, TRAIN
 from tidegate.demo.process import environment, run
+from tidegate.keys import signing_key
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = "7"
@@ -19,6 +20,8 @@ _DEVICES = {"TIDEGATE_EMBEDDER__DEVICE": "cpu", "TIDEGATE_TRANSFORMER__DEVICE": 
 
 def sample_release(console: Console, out: Path, variables: Mapping[str, str] = MappingProxyType({})) -> Path:
     """A release trained on the sample's benign days and labelled attacks; the last run's if nothing has changed.
+
+    It is signed with a key of its own, `signing.pem` beside it.
 
     `variables` are settings to train with, as the environment has them.
     """
@@ -34,7 +37,10 @@ def sample_release(console: Console, out: Path, variables: Mapping[str, str] = M
     console.print("Training a release on ten benign days of the sample, and on labelled attacks of other days …")
     inputs = ["--input", str(TRAIN), str(ATTACKS), "--format", "corpus", "--task", "attack-classifier"]
     arguments = ["train", *inputs, "--nproc", "2", "--seed", SEED, "--out", str(release)]
-    run(arguments, environment(**{**_DEVICES, **variables}), out / "train.log")
+    key = out / "signing.pem"
+    signing_key(key)
+    signed = {"TIDEGATE_RELEASE__SIGNING_KEY_FILE": str(key)}
+    run(arguments, environment(**{**_DEVICES, **signed, **variables}), out / "train.log")
     stamp.write_text(made_of.hexdigest())
     console.print(f"Release {release}, {time.monotonic() - begun:.0f} s")
     return release

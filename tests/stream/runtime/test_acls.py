@@ -56,7 +56,7 @@ def test_scorer_may_write_its_outputs_and_nothing_else(capsys: pytest.CaptureFix
     outputs = {topics.scores, topics.findings, topics.state, topics.journal}
     assert writes == {*outputs, f"{topics.events}.dlq"}
     reads = {acl["name"] for acl in found if acl["resource_type"] == "topic" and "Read" in acl["operations"]}
-    assert reads == {topics.events, topics.state, topics.journal}
+    assert reads == {topics.events, topics.state, topics.journal, topics.controls}
     assert not [acl for acl in found if acl["name"].startswith("raw")]
 
 
@@ -121,7 +121,7 @@ def test_without_a_source_the_rest_is_printed_and_it_is_asked_for(capsys: pytest
         ),
         (("--principal", "User:a\nreboot"), "--principal must be TYPE:NAME, such as User:scorer"),
         (("--principal", "score=scorer"), "--principal must be TYPE:NAME, such as User:scorer"),
-        (("--group-id", "state=g"), "--group-id must be ingest=GROUP or score=GROUP or feedback=GROUP; got 'state=g'"),
+        (("--group-id", "state=g"), "--group-id must be one of ingest=GROUP, score=GROUP, .*; got 'state=g'"),
         (("--only", "score,scroe"), "--only must name some of gateway, ingest, .*; got scroe"),
         (("--source-topic", "genai.gateway.events.v1"), "which Tidegate writes"),
     ],

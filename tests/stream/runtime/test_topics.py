@@ -10,7 +10,7 @@ from stream.runtime.clients import Membership
 from stream.runtime.services import ingest_service
 from stream.runtime.topics import SOURCE_BYTES_MAX, Topic, differences, run, wanted
 
-HOT = "events scores findings state controls journal releases".split()
+HOT = "events scores findings state controls journal releases verdicts labels retrain".split()
 
 
 def names(topics: TopicsSettings) -> dict[str, str]:
@@ -21,14 +21,16 @@ def test_the_packaged_files_give_every_topic_its_partitions_and_settings() -> No
     settings = TopicsSettings(prefix="eu.", partitions=3)
     topics = {topic.name: topic for topic in wanted(settings, {})}
     assert set(topics) == {*names(settings).values(), "eu.genai.gateway.events.v1.dlq"}
-    for name in ("events", "scores", "findings", "state", "journal"):
+    for name in ("events", "scores", "findings", "state", "journal", "verdicts", "labels"):
         assert topics[getattr(settings, name)].partitions == 3
-    assert topics[settings.controls].partitions == 1
+    assert topics[settings.controls].partitions == topics[settings.retrain].partitions == 1
     assert topics[settings.state].config["cleanup.policy"] == "compact"
     assert topics[settings.state].config["segment.bytes"] == str(64 * 1024 * 1024)
     assert "retention.ms" not in topics[settings.state].config
     assert topics[settings.journal].config["retention.ms"] == "-1"
     assert topics[settings.controls].config["retention.ms"] == "-1"
+    assert topics[settings.verdicts].config["retention.ms"] == "-1"
+    assert topics[settings.labels].config["cleanup.policy"] == "compact"
     assert topics[settings.events].config["max.message.bytes"] == str(8 * 1024 * 1024 + 64 * 1024)
 
 
