@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -240,7 +241,7 @@ def texts_of(bags: TokenBags) -> list[bytes]:
     """What tells the segments' texts (s,) apart."""
     offsets = (2 * bags.offsets).tolist()
     data = bags.ids.astype("<u2", copy=False).tobytes()
-    return [data[low:high] for low, high in zip(offsets, offsets[1:], strict=False)]
+    return [data[low:high] for low, high in pairwise(offsets)]
 
 
 def _among(bags: TokenBags, rows: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.bool_]:

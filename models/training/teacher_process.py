@@ -19,6 +19,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,24 +49,25 @@ def checkpoints(folder: Path) -> Path:
 
 
 def main(folder: Path, rank: int, world: int, device: str) -> None:
-    """Fine-tune with the other processes, going on from the last whole checkpoint, then read a share of the segments."""
+    """Fine-tune with the other processes, from the last whole checkpoint on; then read a share of what is asked."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Libraries read these when they are imported. Nothing is looked up anywhere, and gloo stays on the machine.
-    told = dict(
-        HF_HUB_OFFLINE="1",
-        TRANSFORMERS_VERBOSITY="error",
-        TOKENIZERS_PARALLELISM="false",
-        GLOO_SOCKET_IFNAME=_loopback(),
-        NCCL_SOCKET_IFNAME=_loopback(),
-    )
+    told = {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+        "GLOO_SOCKET_IFNAME": _loopback(),
+        "NCCL_SOCKET_IFNAME": _loopback(),
+    }
     if world > 1:
-        told |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world))
+        told |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+        told |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(world))
     os.environ.update(told)  # noqa: TID251 -- nothing is read
     import torch
     from safetensors import safe_open
     from safetensors.torch import save_file
 
-    with safe_open(folder / LESSON, "pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(folder / LESSON, "pt") as file:
         lesson = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- it is no mapping
         how: dict[str, Any] = json.loads(file.metadata()["how"])
     device = _device(device, rank, world)
@@ -82,7 +84,7 @@ def main(folder: Path, rank: int, world: int, device: str) -> None:
     if rank == 0:
         tuned = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
         _replaced(folder / TENSORS, lambda path: save_file(tuned, path))
-    read = _read(model, lesson["read_ids"].numpy(), lesson["read_offsets"].numpy(), rank, world, how["tokens_max"])
+    read = _read(model, lesson["read_ids"].numpy(), lesson["read_offsets"].numpy(), rank, world, how["classes"])
     _replaced(folder / answers(rank), lambda path: save_file(read, path))
     if world > 1:
         torch.distributed.barrier()
@@ -102,7 +104,7 @@ def _device(device: str, rank: int, world: int) -> str:
 
 
 def _model(weights: Path, how: dict[str, Any], device: str) -> SentenceTransformer:
-    """MiniLM with a linear head of c classes on the mean of its states; the first layers do not learn.
+    """MiniLM's first layers with a linear head of c classes on the mean of their states; the words' vectors are fixed.
 
     It drops nothing: a few hundred steps do not overfit by it, and what is dropped would depend on how segments are
     shared out among processes.
@@ -114,7 +116,11 @@ def _model(weights: Path, how: dict[str, Any], device: str) -> SentenceTransform
     transformer = Transformer(
         str(weights),
         max_seq_length=how["tokens_max"],
-        config_kwargs={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+        config_kwargs={
+            "num_hidden_layers": how["layers"],
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
     )
     dim = transformer.get_embedding_dimension()
     head = Dense(
@@ -124,7 +130,7 @@ def _model(weights: Path, how: dict[str, Any], device: str) -> SentenceTransform
         init_weight=torch.zeros(how["classes"], dim),
         init_bias=torch.zeros(how["classes"]),
     )
-    learns = re.compile(rf"\bencoder\.layer\.({'|'.join(map(str, range(6 - how['layers'], 6)))})\.|^2\.")
+    learns = re.compile(r"\bencoder\.layer\.|^2\.")
     modules = [transformer, Pooling(dim, pooling_mode="mean"), head]
     model = SentenceTransformer(modules=modules, device=device)
     for name, parameter in model.named_parameters():
@@ -133,36 +139,42 @@ def _model(weights: Path, how: dict[str, Any], device: str) -> SentenceTransform
 
 
 def _tune(
-    model: SentenceTransformer, lesson: dict[str, torch.Tensor], how: dict[str, Any], folder: Path, world: int, device: str
+    model: SentenceTransformer,
+    lesson: dict[str, torch.Tensor],
+    how: dict[str, Any],
+    folder: Path,
+    world: int,
+    device: str,
 ) -> None:
     import torch
-    from datasets import Dataset
+    from datasets import Dataset  # type: ignore[import-untyped]
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from sentence_transformers.base.sampler import DefaultBatchSampler
     from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
-    from torch.utils.data import SequentialSampler
+    from torch.utils.data import BatchSampler, SequentialSampler
     from transformers import PrinterCallback, TrainerCallback
 
-    class Steady(SentenceTransformerTrainer):  # type: ignore[misc, unused-ignore]
+    class Steady(SentenceTransformerTrainer):
         """Batches as the lesson's order has them, so that every number of processes sees the same ones."""
 
-        def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, **rest: Any) -> DefaultBatchSampler:
-            return DefaultBatchSampler(SequentialSampler(dataset), batch_size=batch_size, drop_last=drop_last, **rest)
+        def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, *_: Any, **__: Any) -> BatchSampler:
+            return DefaultBatchSampler(SequentialSampler(dataset), batch_size=batch_size, drop_last=drop_last)
 
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
             # As theirs, without the settings' pickle, which nobody reads, and a card for every checkpoint.
-            self.model.save_pretrained(output_dir or self.args.output_dir, create_model_card=False)
+            self.model.save_pretrained(str(output_dir or self.args.output_dir), create_model_card=False)
 
-    class Told(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    class Told(TrainerCallback):
         """Says how far it is, keeps every step's loss, and marks checkpoints that are whole."""
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            logs = kwargs["logs"]
             if state.is_world_process_zero and "loss" in logs:
                 told = {"step": state.global_step, "of": state.max_steps, "loss": logs["loss"]}
                 print(json.dumps(told), flush=True)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            control.should_save |= state.global_step >= state.max_steps
+            control.should_save = control.should_save or state.global_step >= state.max_steps
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if world > 1:
@@ -171,7 +183,7 @@ def _tune(
                 (_checkpoint(folder, state.global_step) / COMPLETE).touch()
 
     ids, offsets, order = (lesson[name].numpy() for name in ("ids", "offsets", "order"))
-    bags = [ids[low:high].tolist() for low, high in zip(offsets, offsets[1:], strict=False)]
+    bags = [ids[low:high].tolist() for low, high in pairwise(offsets)]
     labels = lesson["labels"].numpy().tolist()
     stream = Dataset.from_dict({"segment": [bags[i] for i in order], "label": [labels[i] for i in order]})
     steps, loss_of = len(order) // how["batch"], _loss_class()
@@ -209,7 +221,6 @@ def _tune(
     )
     trainer.remove_callback(PrinterCallback)
     last = _last_checkpoint(folder)
-    # A warning that it cannot write a model card's widget is none of ours.
     trainer.train(resume_from_checkpoint=str(last) if last is not None else None)
     if trainer.is_world_process_zero():
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -251,7 +262,7 @@ def _read(
     offsets: NDArray[np.int64],
     rank: int,
     world: int,
-    tokens_max: int,
+    classes: int,
 ) -> dict[str, torch.Tensor]:
     """Log-odds (m, c) of every `world`-th batch of segments, and which segments they are."""
     import torch
@@ -270,7 +281,7 @@ def _read(
             rows.append(mine)
     return {
         "rows": torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *rows])),
-        "logits": torch.cat([torch.zeros((0, model[2].out_features)), *logits]),
+        "logits": torch.cat([torch.zeros((0, classes)), *logits]),
     }
 
 

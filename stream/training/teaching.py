@@ -7,7 +7,7 @@ goes to a fold's student only where that fold does not hold it out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from stream.training.attacks import AttackTexts
     from stream.training.texts import TrainingTexts
 
-_EVERYWHERE = -1
-"""Folds of what is in no session: none holds it out."""
+_NO_FOLD = -1
+"""All bits, for what no session holds: no fold holds it out."""
+_OWN_DRAWS = 25
+"""Beside the seed, so that what is drawn here moves no other draw."""
 _COMMON_MIN = 100
 """Segments of several folds below which there is nothing to teach a teacher with."""
 _HELD_OUT = 0.1
@@ -52,8 +54,8 @@ class Teacher:
     tuning: Tuning
     attacks_max: int = 2000
     """Distinct segments of attacks that it is asked about."""
-    benign_max: int = 2500
-    """And of the traffic."""
+    texts_max: int = 2500
+    """And of what users and tools said."""
     splices_max: int = 2500
     """And of words of both placed into what tools said."""
 
@@ -73,7 +75,11 @@ class Teaching:
     made_labels: NDArray[np.bool_]
     """(m, c) of the words that were placed."""
     made_folds: NDArray[np.int64]
-    """(m,) bit f is set where fold f alone does not hold any part of it."""
+    """(m, 2) folds of the sessions that hold what was placed into, and what was placed, as bits."""
+    made_of: NDArray[np.int64]
+    """(m,) the attack's segment that was placed, -1 for a benign one."""
+    also: NDArray[np.float32]
+    """(q, c)"""
     metrics: dict[str, float] = field(default_factory=dict)
     lineage: dict[str, str | int | float] = field(default_factory=dict)
     """What a manifest names it by."""
@@ -87,9 +93,15 @@ def teach(
     *,
     seed: int,
     hard: HardNegatives | None = None,
+    also: TokenBags | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Teaching | None:
     """Fine-tune the teacher and ask it; None where the texts hold too little that no fold holds out.
+
+    Parameters
+    ----------
+    also
+        Segments (q) that no student learns and the teacher is asked about all the same.
 
     Raises
     ------
@@ -102,67 +114,47 @@ def teach(
     from models.training.splices import join, splice_tools, take
     from models.training.teacher import TeacherError, tune
 
-    rng = np.random.default_rng([seed, 25])
-    said = _said(texts, texts_of(texts.bags))
+    rng = np.random.default_rng([seed, _OWN_DRAWS])
+    said = _said(texts)
     names = texts_of(attacks.bags)
-    attack_row = _firsts(names, {name for name in said.places if name} | {b""})
+    attack_rows = _firsts(names, said.places)
     common = said.rows[said.common]
-    if len(common) < _COMMON_MIN or len(attack_row) == 0:
-        progress("too little that several folds hold: no teacher")
+    if len(common) < _COMMON_MIN or len(attack_rows) == 0:
+        progress("too few segments that several folds hold, or no attacks: no teacher")
         return None
-    measured = _held_out(attacks.group, attack_row, rng)
+    apart = _held_out(attacks.group, attack_rows, rng)
+    judged = hard.bags if hard is not None else take(attacks.bags, np.zeros(0, np.int64))
+    judged = take(judged, said.nowhere_held_out(texts_of(judged)))
 
-    # What it learns from: rows of one pile, so that splices can be made of them.
-    learnt_attacks = attack_row[~measured]
-    extra = hard.bags if hard is not None else take(attacks.bags, np.zeros(0, np.int64))
-    unheld = said.nowhere_else(texts_of(extra))
-    extra = take(extra, unheld)
-    pile = join(join(take(texts.bags, common), extra), take(attacks.bags, learnt_attacks))
-    benign = len(common) + len(unheld)
-    is_attack = np.arange(len(pile.offsets) - 1) >= benign
-    tool = np.zeros(len(is_attack), np.bool_)
-    tool[: len(common)] = texts.role[common] == TOOL
-    labels = np.zeros((len(is_attack), len(CLASSES)), np.bool_)
-    labels[benign:] = attacks.labels[learnt_attacks]
-    share = np.concatenate(
-        [
-            _share(texts.tenant[common]),
-            np.full(len(unheld), _share(texts.tenant[common]).max()),
-            _share(np.unique(np.array(attacks.source)[learnt_attacks], return_inverse=True)[1]),
-        ]
+    # What it learns from: two thirds as it was said, one third placed into what tools said.
+    lesson = _pile(texts, common, judged, attacks, attack_rows[~apart])
+    spliced, of = splice_tools(
+        lesson.bags, lesson.tool, lesson.sides, lesson.share, teacher.tuning.examples_max // 3, rng
     )
-    half = teacher.tuning.examples_max // 2
-    spliced, of = splice_tools(pile, tool, (is_attack, ~is_attack), share, half, rng)
     words = of[:, 1]
-    each = np.concatenate([share, np.full(len(words), _mean_share(share, is_attack, half))])
+    share = np.concatenate([lesson.share, np.zeros(len(words))])
+    for side in lesson.sides:
+        share[len(side) :][side[words]] = lesson.share[side].sum() / 2 / max(side[words].sum(), 1)
 
     # What it is asked about.
-    asked_attacks = _some(attack_row, teacher.attacks_max, rng, measured)
-    asked_benign = said.rows[_some(np.arange(len(said.rows)), teacher.benign_max, rng)]
-    every = join(take(texts.bags, said.rows), take(attacks.bags, attack_row))
-    host = np.concatenate([texts.role[said.rows] == TOOL, np.zeros(len(attack_row), np.bool_)])
-    attacking = np.arange(len(host)) >= len(said.rows)
-    shares = np.concatenate(
-        [
-            _share(texts.tenant[said.rows]),
-            _share(np.unique(np.array(attacks.source)[attack_row], return_inverse=True)[1]),
-        ]
-    )
-    made, made_of = splice_tools(every, host, (attacking, ~attacking), shares, teacher.splices_max, rng)
-    folds = np.concatenate([said.folds, np.full(len(attack_row), _EVERYWHERE)])
-    label = np.concatenate([np.zeros((len(said.rows), len(CLASSES)), np.bool_), attacks.labels[attack_row]])
-    asked = join(join(take(attacks.bags, asked_attacks), take(texts.bags, asked_benign)), made)
+    every = _pile(texts, said.rows, take(judged, np.zeros(0, np.int64)), attacks, attack_rows)
+    made, made_of = splice_tools(every.bags, every.tool, every.sides, every.share, teacher.splices_max, rng)
+    asked_attacks = _some(attack_rows, teacher.attacks_max, rng, apart)
+    asked_texts = _some(said.rows, teacher.texts_max, rng)
+    asked = join(join(take(attacks.bags, asked_attacks), take(texts.bags, asked_texts)), made)
+    if also is not None:
+        asked = join(asked, also)
 
     def told(step: int, of: int, loss: float) -> None:
         if step % _TOLD_EVERY == 0 or step == of:
-            progress(f"the teacher has learnt {step} of {of} steps; loss {loss:.3f}")
+            progress(f"the teacher has learnt {step} of {of} steps, loss {loss:.3f}")
 
     progress(f"fine-tuning the teacher, which then reads {len(asked.offsets) - 1:,} segments")
     try:
         answers = tune(
-            join(pile, spliced),
-            np.concatenate([labels, labels[words]]),
-            each,
+            join(lesson.bags, spliced),
+            np.concatenate([lesson.labels, lesson.labels[words]]),
+            share,
             asked,
             vocabulary,
             directory=teacher.directory,
@@ -171,20 +163,26 @@ def teach(
             progress=told,
         )
     except WeightsError as error:
-        raise StateError(f"trainer.teacher: {error} Or set TIDEGATE_TRAINER__TEACHER=none.") from error
+        raise StateError(f"trainer.teacher minilm: {error} Or set TIDEGATE_TRAINER__TEACHER=none.") from error
     except TeacherError as error:
-        raise StateError(f"trainer.teacher: {error} Run it again to go on, or set TIDEGATE_TRAINER__TEACHER=none.") from error
+        raise StateError(
+            f"trainer.teacher minilm: {error}\nRun it again to go on, or set TIDEGATE_TRAINER__TEACHER=none."
+        ) from error
     soft = (1 / (1 + np.exp(-answers.logits.astype(np.float64)))).astype(np.float32)
-    of_attacks, of_benign, of_made = np.split(soft, [len(asked_attacks), len(asked_attacks) + len(asked_benign)])
-    unlearnt = np.isin(asked_attacks, attack_row[measured])
+    parts = np.cumsum([len(asked_attacks), len(asked_texts), len(made_of)])
+    of_attacks, of_texts, of_made, of_others = np.split(soft, parts)
+    unlearnt_attacks = of_attacks[np.isin(asked_attacks, attack_rows[apart])]
+    unlearnt_texts = of_texts[~np.isin(asked_texts, common)]
     return Teaching(
-        texts=_spread(texts_of(texts.bags), texts_of(take(texts.bags, asked_benign)), of_benign),
+        texts=_spread(texts_of(texts.bags), texts_of(take(texts.bags, asked_texts)), of_texts),
         attacks=_spread(names, [names[row] for row in asked_attacks.tolist()], of_attacks),
         made=made,
         made_soft=of_made,
-        made_labels=label[made_of[:, 1]],
-        made_folds=_either_held(folds[made_of[:, 0]], folds[made_of[:, 1]]),
-        metrics=_measured(answers.losses, of_attacks[unlearnt], of_benign[~said.is_common(asked_benign)]),
+        made_labels=every.labels[made_of[:, 1]],
+        made_folds=np.concatenate([said.folds, np.full(len(attack_rows), _NO_FOLD)])[made_of],
+        made_of=np.concatenate([np.full(len(said.rows), -1), attack_rows])[made_of[:, 1]],
+        also=of_others,
+        metrics=_measured(answers.losses, unlearnt_attacks, unlearnt_texts),
         lineage={
             "teacher": "minilm-l6-v2",
             "teacher_sha256": answers.sha256,
@@ -195,17 +193,71 @@ def teach(
     )
 
 
-def known_hard(hard: HardNegatives, texts: TrainingTexts) -> NDArray[np.int64]:
-    """Folds (h,) of the sessions that hold each hard negative, as bits; all bits where no session does."""
-    from models.training.attack_classifier import texts_of
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a classifier of known attacks learns beside the segments (s) of the traffic and labelled attacks."""
 
-    said = _said(texts, texts_of(texts.bags))
-    return np.array([said.folds_of(text) for text in texts_of(hard.bags)], np.int64)
+    teaching: Teaching | None = None
+    hard: HardNegatives | None = None
+    mined: NDArray[np.bool_] | None = None
+    """(s,) which of the segments are hard negatives too."""
 
 
-def learnable(folds: NDArray[np.int64], without: int | None) -> NDArray[np.bool_]:
-    """Whether segments of these `folds` (bits) may be learnt where fold `without` is held out."""
-    return np.ones(len(folds), np.bool_) if without is None else (folds & ~np.int64(1 << without)) != 0
+class Lessons:
+    """The lesson of every fold's student, without what that fold holds out.
+
+    Parameters
+    ----------
+    mined
+        (s,) which of the segments of `texts` are hard negatives.
+    """
+
+    def __init__(
+        self,
+        texts: TrainingTexts,
+        teaching: Teaching | None = None,
+        hard: HardNegatives | None = None,
+        mined: NDArray[np.bool_] | None = None,
+    ) -> None:
+        self._texts, self._whole = texts, Lesson(teaching, hard, mined)
+        self._hard_folds = np.zeros(0, np.int64)
+        if hard is not None:
+            from models.training.attack_classifier import texts_of
+
+            said = _said(texts)
+            self._hard_folds = np.array([said.folds_of(text) for text in texts_of(hard.bags)], np.int64)
+
+    def without(self, fold: int | None) -> Lesson:
+        """For segments that sessions of the other folds hold; for all of them for None."""
+        if fold is None:
+            return self._whole
+        rows, whole = self._texts.rows_without(fold), self._whole
+        hard, teaching = whole.hard, whole.teaching
+        if hard is not None:
+            kept = np.flatnonzero(_learnable(self._hard_folds, fold))
+            hard = HardNegatives(hard.bags.take(kept), [hard.group[row] for row in kept.tolist()])
+        if teaching is not None:
+            made = np.flatnonzero(_learnable(teaching.made_folds, fold).all(axis=1))
+            teaching = replace(
+                teaching,
+                texts=teaching.texts[rows],
+                made=teaching.made.take(made),
+                made_soft=teaching.made_soft[made],
+                made_labels=teaching.made_labels[made],
+                made_folds=teaching.made_folds[made],
+                made_of=teaching.made_of[made],
+            )
+        return Lesson(teaching, hard, None if whole.mined is None else whole.mined[rows])
+
+
+def _learnable(folds: NDArray[np.int64], without: int) -> NDArray[np.bool_]:
+    """Which segments of these `folds` (bits) another fold than `without` holds.
+
+    >>> _learnable(np.array([0b01, 0b10, 0b11, -1]), 0)
+    array([False,  True,  True,  True])
+    """
+    held_elsewhere: NDArray[np.bool_] = (folds & ~np.int64(1 << without)) != 0
+    return held_elsewhere
 
 
 def mined(odds: NDArray[np.float32], texts: TrainingTexts, most: int) -> NDArray[np.bool_]:
@@ -245,21 +297,20 @@ class _Said:
         common: NDArray[np.bool_] = (self.folds & (self.folds - 1)) != 0
         return common
 
-    def is_common(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Of segments by their rows, some of `rows`."""
-        return np.isin(rows, self.rows[self.common])
-
     def folds_of(self, text: bytes) -> int:
         place = self.places.get(text)
-        return _EVERYWHERE if place is None else int(self.folds[place])
+        return _NO_FOLD if place is None else int(self.folds[place])
 
-    def nowhere_else(self, texts: Sequence[bytes]) -> NDArray[np.int64]:
+    def nowhere_held_out(self, texts: Sequence[bytes]) -> NDArray[np.int64]:
         """Which of other `texts` no fold holds out."""
         folds = np.array([self.folds_of(text) for text in texts], np.int64)
         return np.flatnonzero(folds & (folds - 1))
 
 
-def _said(texts: TrainingTexts, names: Sequence[bytes]) -> _Said:
+def _said(texts: TrainingTexts) -> _Said:
+    from models.training.attack_classifier import texts_of
+
+    names = texts_of(texts.bags)
     rows: list[int] = []
     folds: list[int] = []
     places: dict[bytes, int] = {}
@@ -278,11 +329,56 @@ def _said(texts: TrainingTexts, names: Sequence[bytes]) -> _Said:
     return _Said(np.array(rows, np.int64), np.array(folds, np.int64), places)
 
 
-def _firsts(names: Sequence[bytes], known: set[bytes]) -> NDArray[np.int64]:
-    """Rows of the first of each name that is not `known`."""
+@dataclass(frozen=True, slots=True)
+class _Pile:
+    """Segments (p) of both sides: those of the traffic, hard negatives, attacks."""
+
+    bags: TokenBags
+    labels: NDArray[np.bool_]
+    """(p, c)"""
+    tool: NDArray[np.bool_]
+    """(p,) what is placed into."""
+    share: NDArray[np.float64]
+    """(p,) how often one is drawn beside others of its side."""
+
+    @property
+    def sides(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Attacks, and what is benign."""
+        attack = np.logical_or.reduce(self.labels, axis=1)
+        return attack, ~attack
+
+
+def _pile(
+    texts: TrainingTexts,
+    rows: NDArray[np.int64],
+    judged: TokenBags,
+    attacks: AttackTexts,
+    attack_rows: NDArray[np.int64],
+) -> _Pile:
+    from models.training.splices import join, take
+
+    own = len(judged.offsets) - 1
+    count = len(rows) + own
+    labels = np.zeros((count + len(attack_rows), len(CLASSES)), np.bool_)
+    labels[count:] = attacks.labels[attack_rows]
+    tool = np.zeros(len(labels), np.bool_)
+    tool[: len(rows)] = texts.role[rows] == TOOL
+    # Hard negatives are a source of their own.
+    of = np.concatenate([texts.tenant[rows], np.full(own, texts.tenant.max(initial=-1) + 1)])
+    sources = np.unique(np.array(attacks.source)[attack_rows], return_inverse=True)[1]
+    return _Pile(
+        join(join(take(texts.bags, rows), judged), take(attacks.bags, attack_rows)),
+        labels,
+        tool,
+        np.concatenate([_share(of), _share(sources)]),
+    )
+
+
+def _firsts(names: Sequence[bytes], known: Mapping[bytes, int]) -> NDArray[np.int64]:
+    """Rows of the first of each text that is not among the `known` ones, nor empty."""
     first: dict[bytes, int] = {}
     for row, name in enumerate(names):
-        if name not in known:
+        if name and name not in known:
             first.setdefault(name, row)
     return np.array(list(first.values()), np.int64)
 
@@ -297,13 +393,8 @@ def _held_out(group: Sequence[str], rows: NDArray[np.int64], rng: np.random.Gene
 
 def _share(source: NDArray[np.int64]) -> NDArray[np.float64]:
     """Of each segment: a source counts the root of its segments."""
-    share: NDArray[np.float64] = 1 / np.sqrt(np.bincount(source)[source]) if len(source) else np.zeros(0)
+    share: NDArray[np.float64] = 1 / np.sqrt(np.bincount(source)[source])
     return share
-
-
-def _mean_share(share: NDArray[np.float64], attack: NDArray[np.bool_], splices: int) -> float:
-    """With which as many splices are drawn as there are other segments."""
-    return float(share[attack].sum() / max(splices // 2, 1))
 
 
 def _some(
@@ -321,11 +412,6 @@ def _spread(names: Sequence[bytes], asked: Sequence[bytes], soft: NDArray[np.flo
     spread = np.full((len(names), soft.shape[1]), np.nan, np.float32)
     spread[at >= 0] = soft[at[at >= 0]]
     return spread
-
-
-def _either_held(host: NDArray[np.int64], donor: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Folds of a splice: held out where its host or its donor is, so that of two folds alone either takes it away."""
-    raise NotImplementedError
 
 
 def _measured(losses: Sequence[float], attacks: NDArray[np.float32], benign: NDArray[np.float32]) -> dict[str, float]:
