@@ -21,7 +21,12 @@ from stream.runtime.own_topics import check_sources, own_topics
 Kind = Literal["topic", "group", "transactional-id", "cluster"]
 Pattern = Literal["literal", "prefixed"]
 
-GROUPS = {"ingest": "tidegate.ingest", "score": "tidegate.score", "trainer": "tidegate.trainer"}
+GROUPS = {
+    "ingest": "tidegate.ingest",
+    "score": "tidegate.score",
+    "feedback": "tidegate.feedback",
+    "trainer": "tidegate.trainer",
+}
 """Services that are members of a group, with the group's default id."""
 READER_GROUP = "tidegate.range-reader"
 """A consumer cannot be made without a group; nothing is ever committed to this one."""
@@ -103,6 +108,20 @@ GRANTS: tuple[Grant, ...] = (
     _reader("explain"),
     Grant("state", "topic", "{state}", ("Read",)),
     _reader("state"),
+    Grant("verdict", "topic", "{findings}", ("Read",)),
+    Grant("verdict", "topic", "{verdicts}", ("Write",)),
+    _reader("verdict"),
+    Grant("feedback", "topic", "{findings}", ("Read", "DescribeConfigs")),
+    Grant("feedback", "topic", "{scores}", ("Read", "DescribeConfigs")),
+    Grant("feedback", "topic", "{verdicts}", ("Read", "DescribeConfigs")),
+    Grant("feedback", "topic", "{verdicts}.dlq", ("Write", "DescribeConfigs")),
+    Grant("feedback", "topic", "{verdicts}.dlq", ("Create",), _NOT_MADE),
+    Grant("feedback", "topic", "{labels}", ("Write", "DescribeConfigs")),
+    Grant("feedback", "topic", "{controls}", ("Write",)),
+    Grant("feedback", "topic", "{retrain}", ("Write",)),
+    # Its own: what is keyed by finding, what is counted, and the changelogs of its tables.
+    Grant("feedback", "topic", "{prefix}{group}-", ("Create", "DescribeConfigs", "Read", "Write"), pattern="prefixed"),
+    Grant("feedback", "group", "{group}", ("Read",)),
     Grant("exceptions", "topic", "{controls}", ("Read", "Write")),
     _reader("exceptions"),
     Grant("release", "topic", "{controls}", ("Read", "Write")),
@@ -229,7 +248,7 @@ def _written(topics: TopicsSettings) -> set[str]:
         topics.labels,
         topics.retrain,
     }
-    return own_topics(topics) & {*named, f"{topics.events}.dlq"}
+    return own_topics(topics) & {*named, f"{topics.events}.dlq", f"{topics.verdicts}.dlq"}
 
 
 def _filled(name: str, grant: Grant, topics: TopicsSettings, groups: Mapping[str, str]) -> str:

@@ -38,6 +38,9 @@ class Broker:
         self.admin, self._partitions = connect_admin(settings, role)
         self._limits: dict[str, int] = {}
 
+    def __contains__(self, topic: str) -> bool:
+        return topic in self._partitions
+
     def partitions(self, topic: str) -> int:
         """Partitions of a topic that must be there.
 

@@ -262,3 +262,95 @@ class TrainerMetrics:
             self.jobs.labels(result)
         for why in ("environment", "crash"):
             self.retries.labels(why)
+
+
+class FeedbackMetrics:
+    """The metrics of `tidegate feedback`.
+
+    Parameters
+    ----------
+    registry
+        As of `Metrics`.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry if registry is not None else CollectorRegistry()
+        self.records = Counter(
+            "tidegate_feedback_records",
+            "Input records whose outcome is in Kafka; result is joined, skipped (nothing to join) or dead_letter.",
+            ("topic", "result"),
+            registry=self.registry,
+        )
+        self.labels = Counter(
+            "tidegate_feedback_labels",
+            "Labels written, repeated ones included, by what they teach: attack, benign or nothing.",
+            ("teaches",),
+            registry=self.registry,
+        )
+        self.controls = Counter(
+            "tidegate_feedback_controls",
+            "Effects of verdicts sent to the scorer, by effect: admit, keep_out or none.",
+            ("effect",),
+            registry=self.registry,
+        )
+        self.retrain_requests = Counter(
+            "tidegate_feedback_retrain_requests",
+            "Reasons of the retrain requests published, by cause: labels, drift, precision or age.",
+            ("cause",),
+            registry=self.registry,
+        )
+        self.dead_letters = Counter(
+            "tidegate_feedback_dead_letters",
+            "Verdicts written to the dead letter topic, by reason.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self.waiting = Gauge(
+            "tidegate_feedback_waiting_verdicts",
+            "Verdicts of this process's partitions whose finding has not come.",
+            registry=self.registry,
+        )
+        self.rows = Gauge(
+            "tidegate_feedback_rows",
+            "Findings in this process's table.",
+            registry=self.registry,
+        )
+        self.disputed = Gauge(
+            "tidegate_feedback_disputed_findings",
+            "Findings on which analysts disagree; of the process that counts, 0 in others.",
+            registry=self.registry,
+        )
+        self.latency_seconds = Histogram(
+            "tidegate_feedback_latency_seconds",
+            "Seconds from a verdict's Kafka timestamp to the moment its labels and effects are in Kafka.",
+            buckets=_LATENCY_SECONDS,
+            registry=self.registry,
+        )
+        self.recovery_seconds = Histogram(
+            "tidegate_feedback_recovery_seconds",
+            "Seconds from the process's start until its tables were recovered.",
+            buckets=_RESTORE_SECONDS,
+            registry=self.registry,
+        )
+        self.lag = Gauge(
+            "tidegate_feedback_lag_records",
+            "Offsets between what is committed and the end of the partition, transaction markers included.",
+            ("topic", "partition"),
+            registry=self.registry,
+        )
+        self.ready = Gauge(
+            "tidegate_feedback_ready",
+            "1 while /readyz answers 200: assigned, recovered and not rebalancing; else 0.",
+            registry=self.registry,
+        )
+        self._start_at_zero()
+
+    def _start_at_zero(self) -> None:
+        for teaches in ("attack", "benign", "nothing"):
+            self.labels.labels(teaches)
+        for effect in ("admit", "keep_out", "none"):
+            self.controls.labels(effect)
+        for cause in ("labels", "drift", "precision", "age"):
+            self.retrain_requests.labels(cause)
+        for reason in ("undecodable", "schema", "signature", "unknown_analyst"):
+            self.dead_letters.labels(reason)

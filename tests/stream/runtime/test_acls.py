@@ -60,9 +60,12 @@ def test_scorer_may_write_its_outputs_and_nothing_else(capsys: pytest.CaptureFix
     assert not [acl for acl in found if acl["name"].startswith("raw")]
 
 
-def test_only_transactional_ids_are_granted_by_prefix(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_transactional_ids_and_feedbacks_own_topics_are_granted_by_prefix(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     found = told(capsys, "--source-topic", "raw")
-    assert {acl["resource_type"] for acl in found if acl["pattern"] == "prefixed"} == {"transactional-id"}
+    prefixed = {(acl["resource_type"], acl["name"]) for acl in found if acl["pattern"] == "prefixed"}
+    assert {name for kind, name in prefixed if kind != "transactional-id"} == {"tidegate.feedback-"}
 
 
 def test_prefixes_groups_and_principals_are_filled_in(capsys: pytest.CaptureFixture[str]) -> None:
