@@ -89,6 +89,7 @@ class SwitchDrill:
             began = time.monotonic()
             run(["release", "rollback"], settings, self.out / "rollback.log")
             took = time.monotonic() - began
+            stopped_s = time.time()
         if to_end:
             # Another process, which has to find out what is in service.
             run([*arguments, "--until-end"], settings, self.out / "score-to-end.log")
@@ -97,7 +98,8 @@ class SwitchDrill:
         promoted, back = read(self.bootstrap_servers, self.prefix + CONTROLS)
         journal = list(read(self.bootstrap_servers, self.prefix + JOURNAL))
         scores = list(read(self.bootstrap_servers, self.prefix + SCORES))
-        moments = sorted({_time_s(message) for message in scores})
+        # What the restart takes is no pause of a switch.
+        moments = sorted({time_s for time_s in map(_time_s, scores) if time_s <= stopped_s})
         gaps = [(later - earlier, earlier) for earlier, later in pairwise(moments)]
         switches = [_time_s(promoted), _time_s(back)]
 
