@@ -7,7 +7,6 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,11 @@ def ground(kafka: str, topic_prefix: str, tmp_path: Path) -> Ground:
 
 
 @pytest.fixture
-def judged(ground: Ground) -> Iterator[tuple[Ground, Manifest]]:
+def judged(ground: Ground) -> tuple[Ground, Manifest]:
     """A champion has scored sessions, some of them attacks, and an analyst has judged what it found."""
     champion = ground.champion()
     ground.traffic(champion, conversations(80, attacks=20))
-    yield ground, champion
+    return ground, champion
 
 
 def to_the_end(ground: Ground, *more: str) -> str:
@@ -191,7 +190,6 @@ def test_a_store_that_cannot_be_reached_costs_nothing_and_is_told_at_the_next_st
 def test_a_job_that_goes_on_elsewhere_ends_with_the_same_release(judged: tuple[Ground, Manifest]) -> None:
     ground, champion = judged
     request = ground.ask("more", champion.name)
-    ground.settings = ground.settings
     with_settings(ground, trainer={"promote": False})
     first = Job(request, ground.settings)
     first.run()

@@ -18,6 +18,7 @@ from schemas.corpus import CorpusSession, decode_session
 from schemas.manifest import Manifest, TrainingInput
 from schemas.retrain import POPULATION, Reason, RetrainRequest
 from stream.config import (
+    DecisionSettings,
     EmbedderSettings,
     GateSettings,
     KafkaSettings,
@@ -84,6 +85,8 @@ class Ground:
             kafka=KafkaSettings(bootstrap_servers=servers),
             topics=TopicsSettings(prefix=prefix, partitions=PARTITIONS),
             learning=LearningSettings(grace_sessions=3),
+            # What such a champion finds strange is judged; how much that is does not matter here.
+            decision=DecisionSettings(session_fpr=0.4),
             release=ReleaseSettings(
                 directory=str(directory / "releases"), signing_key_file=str(key), trusted_keys=(public,)
             ),
@@ -183,7 +186,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     """Settings as the environment has them, where they are no defaults."""
     values: dict[str, str] = {"OMP_NUM_THREADS": "1"}
     default = Settings()
-    for section in ("kafka", "topics", "learning", "release", "embedder", "trainer", "gate", "mlflow"):
+    for section in ("kafka", "topics", "learning", "decision", "release", "embedder", "trainer", "gate", "mlflow"):
         own, usual = getattr(settings, section), getattr(default, section)
         for key in own.__slots__:
             if (value := getattr(own, key)) != getattr(usual, key):

@@ -33,10 +33,6 @@ def credentials(properties: Mapping[str, str]) -> Any:
 
     >>> credentials({}) is None
     True
-    >>> credentials({"linger.ms": "5"})
-    Traceback (most recent call last):
-        ...
-    stream.errors.UsageError: kafka.properties.linger.ms cannot be passed on to Faust, which feedback runs on; ...
     """
     if unknown := sorted(properties.keys() - _KNOWN - _WITHOUT_MEANING):
         raise UsageError(
