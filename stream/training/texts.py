@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 _AT_ONCE = 2000
 
 
+class TooFewAttacks(UsageError):
+    """Labelled attacks that are not enough to learn any class from."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingTexts:
     """Segments (s) of distinct messages."""
@@ -182,7 +186,7 @@ def _classifier(
             hard=pile.hard if pile.hard.any() else None,
         )
     except ValueError as error:
-        raise UsageError(f"--task attack-classifier: {error} Name more --input.") from error
+        raise TooFewAttacks(f"--task attack-classifier: {error} Name more --input.") from error
     return AttackClassifier(arrays)
 
 
