@@ -55,7 +55,7 @@ class TrainingTexts:
 
 
 def collect_texts(events: TrainingEvents, embedder: Embeds, settings: Settings) -> TrainingTexts:
-    """Segments of all messages of the events, requests and answers alike."""
+    """Segments of all messages of the events that teach, requests and answers alike."""
     seen: dict[tuple[int, str], int] = {}
     folds: list[int] = []
     texts: list[str] = []
@@ -64,9 +64,11 @@ def collect_texts(events: TrainingEvents, embedder: Embeds, settings: Settings) 
     tenants: list[int] = []
     fold_of = events.fold.tolist()
     tenant_of = events.session_tenant[events.session].tolist()
-    for low in range(0, len(events.records), _AT_ONCE):
-        batch, _ = decode(events.records[low : low + _AT_ONCE], settings.core.future_ms)
-        for at, head in enumerate(batch.heads, low):
+    learning = events.learning.tolist()
+    for low in range(0, len(learning), _AT_ONCE):
+        part = learning[low : low + _AT_ONCE]
+        batch, _ = decode([events.records[at] for at in part], settings.core.future_ms)
+        for at, head in zip(part, batch.heads, strict=True):
             for message in (*head.messages, *head.output):
                 key = (tenant_of[at], message.digest)
                 number = seen.get(key)

@@ -79,7 +79,8 @@ def train(
     Parameters
     ----------
     labelled
-        Whether somebody said that all of it is benign: then everything is learned and counts in full.
+        Whether somebody said that all of it is benign: then everything is learned and counts in full. Else that is so
+        of the sessions that `events` says it of.
     processes
         Fits side by side.
     base
@@ -110,23 +111,28 @@ def train(
             f"--nproc must be 1 while the embedder or the transformer is on a CUDA device; got {processes}. "
             "Leave it out, or set TIDEGATE_EMBEDDER__DEVICE=cpu and TIDEGATE_TRANSFORMER__DEVICE=cpu."
         )
-    records, fold, tenants = events.records, events.fold, events.tenants
-    if len(np.unique(fold)) < 2:
+    records, fold, tenants, learning = events.records, events.fold, events.tenants, events.learning
+    if len(np.unique(fold[learning])) < 2:
         raise UsageError(
             "the input must hold at least two sessions of different tasks, as calibration needs some that the fit has "
             "not seen; it holds one. Name more --input."
         )
-    progress(f"reading {len(records):,} events of {len(events.session_tenant):,} sessions as the scorer does")
-    shown = collect(records, settings, embedder, space_id)
-    seen = _Seen(shown.windows, shown.lengths, events.session_tenant[events.session], fold, len(tenants))
-    mature = mature_events(events, settings.learning.grace_sessions)
-    volume = fit_volume(shown.baseline, shown.volume[mature], events.session[mature])
+    progress(f"reading {len(learning):,} events of {len(events.session_tenant):,} sessions as the scorer does")
+    # Sessions that do not teach are met as strangers by every fit: they are scored with their fold, and that is all.
+    taught = [records[i] for i in learning.tolist()]
+    session = events.session[learning]
+    shown = collect(taught, settings, embedder, space_id)
+    seen = _Seen(shown.windows, shown.lengths, events.session_tenant[session], fold[learning], len(tenants))
+    mature = mature_events(events, settings.learning.grace_sessions)[learning]
+    volume = fit_volume(shown.baseline, shown.volume[mature], session[mature])
     said = collect_texts(events, embedder, settings)
     base_texts = base.texts if base is not None else None
     backbone = base.bank.arrays if base is not None and adapters_only else None
     looks = _looks(said, again, seed, progress)
 
-    lessons, taught = _lessons(said, attacks, embedder.vocabulary, seed, teacher, hard, mined_max, base_texts, progress)
+    lessons, teaching = _lessons(
+        said, attacks, embedder.vocabulary, seed, teacher, hard, mined_max, base_texts, progress
+    )
 
     def texts_of(part: TrainingTexts, without: int | None) -> TextModels:
         second = looks.without(without) if looks is not None else None
@@ -135,10 +141,10 @@ def train(
 
     def held_out(number: int) -> NDArray[np.float64]:
         progress(f"fitting without part {number + 1} of {FOLDS}, and scoring that part")
-        rest, part = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        rest, part = np.flatnonzero(seen.fold != number), np.flatnonzero(fold == number)
         bank = SequenceBank(_fitted(seen.of(rest), seed, effort, backbone))
         texts = looking(texts_of(said.without(number), number), again)
-        heard, unheard = [records[i] for i in rest.tolist()], [records[i] for i in part.tolist()]
+        heard, unheard = [taught[i] for i in rest.tolist()], [records[i] for i in part.tolist()]
         return held_out_scores(heard, unheard, bank, texts, volume, settings, embedder, space_id, tenants)
 
     def whole() -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
@@ -159,7 +165,7 @@ def train(
     bank, texts = SequenceBank(arrays), looking(TextModels.from_arrays(text_arrays), again)
     # Of benign input everything is learned; of input that nobody has judged, what the release finds strange is not.
     judge = unnamed_release(space_id, bank, texts, volume, silent_calibration() if labelled else calibration, tenants)
-    names, warm = warm_rows(records, judge, settings, embedder)
+    names, warm = warm_rows(taught, judge, settings, embedder)
     if names != tenants:
         raise StateError(f"every tenant must have a warm row beside its adapter; got {names} of {tenants}. A bug.")
     return Trained(
@@ -178,8 +184,8 @@ def train(
             for fpr in (0.01, 0.05)
         }
         | {"tenants_adapted": _adapted(arrays)}
-        | (taught.metrics if taught is not None else {}),
-        taught.lineage if taught is not None else {},
+        | (teaching.metrics if teaching is not None else {}),
+        teaching.lineage if teaching is not None else {},
     )
 
 

@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 
 from deploy.kafka import local
 from stream.runtime.settings import read_settings
+from tidegate import keys
 from tidegate.commands import parse
 from tidegate.stack import compose, feed
 
@@ -25,9 +26,9 @@ CUDA = ROOT / "deploy" / "compose.cuda.yml"
 GIVEN: dict[str, Any] = yaml.safe_load(compose.COMPOSE.read_text())
 SERVICES = compose.services()
 OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("tidegate:")}
-COMMANDS = ("topics", "train", "ingest", "score", "canary")
+COMMANDS = ("topics", "train", "ingest", "score", "feedback", "trainer", "canary")
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
-SCRAPED = ("ingest", "score", "canary")
+SCRAPED = ("ingest", "score", "feedback", "trainer", "canary")
 
 
 def validator() -> Draft202012Validator:
@@ -67,7 +68,7 @@ def test_every_command_is_one_that_tidegate_takes(name: str) -> None:
 
 
 def test_no_command_of_the_image_is_left_out_here() -> None:
-    assert set(OURS) == {*COMMANDS, "feeder"}
+    assert set(OURS) == {*COMMANDS, "feeder", "keys"}
 
 
 def test_the_feeder_is_a_profile_and_a_module_that_takes_its_arguments() -> None:
@@ -199,7 +200,28 @@ def test_containers_of_the_image_may_write_to_tmp_and_their_volume_alone() -> No
     writable = [
         name for name, service in OURS.items() if any(not v.endswith(":ro") for v in service.get("volumes", ()))
     ]
-    assert writable == ["train"]
+    assert writable == ["keys", "train", "feedback", "trainer"]
+
+
+def test_the_private_key_is_where_releases_are_made_and_nowhere_else() -> None:
+    holders = {name for name, service in OURS.items() if any("keys:" in v for v in service.get("volumes", ()))}
+    assert holders == {"keys", "train", "trainer"}
+    for name in ("train", "trainer"):
+        assert SERVICES[name]["environment"]["TIDEGATE_RELEASE__SIGNING_KEY_FILE"] == SERVICES["keys"]["command"][0]
+
+
+@pytest.mark.parametrize("name", ["score", "trainer"])
+def test_what_is_signed_here_is_trusted_here(name: str, tmp_path: Path) -> None:
+    """The shell line around `tidegate`, run with one that says which key it was told to trust."""
+    trusted = SERVICES["keys"]["command"][1]
+    assert keys.main([str(tmp_path / "signing.pem"), str(tmp_path / "trusted.key")]) == 0
+    script = SERVICES[name]["entrypoint"][2].replace("$$", "$").replace(trusted, str(tmp_path / "trusted.key"))
+    (tmp_path / "tidegate").write_text('#!/bin/sh\necho "$TIDEGATE_RELEASE__TRUSTED_KEYS" "$@"\n')
+    (tmp_path / "tidegate").chmod(0o755)
+    command = ["sh", "-c", script, SERVICES[name]["entrypoint"][3], name, "x y"]
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    said = subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == f"{(tmp_path / 'trusted.key').read_text().strip()} {name} x y"
 
 
 def test_the_image_is_built_for_either_device_from_files_that_the_build_gets() -> None:

@@ -18,7 +18,9 @@ def test_its_configuration_has_the_jobs_of_the_file_with_the_given_addresses() -
 
 
 def test_a_job_that_the_file_does_not_know_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"prometheus.yml has the jobs ingest, score, canary, gateway; got scorer"):
+    with pytest.raises(
+        ValueError, match=r"prometheus.yml has the jobs ingest, score, feedback, trainer, canary, gateway; got scorer"
+    ):
         configuration({"scorer": ["127.0.0.1:1"]})
 
 

@@ -29,6 +29,7 @@ from tidegate.demo.cluster import Cluster, cluster
 from tidegate.demo.process import CommandError, Service, environment, run
 from tidegate.demo.release import sample_release
 from tidegate.demo.watch import Watch
+from tidegate.keys import signing_key
 from tidegate.stack import compose, feed
 from tidegate.stack.feed import captured
 from tidegate.stack.gateway import TEAM, Caller, Seen, make_known
@@ -96,7 +97,7 @@ class Stack:
         """All of it; 0 when every check passes."""
         (demo := ROOT / "out" / "demo").mkdir(parents=True, exist_ok=True)
         release = self._release or sample_release(self._console, demo)
-        self._console.print("Starting Kafka, LiteLLM's proxy, ingest, score, canary and Prometheus …")
+        self._console.print("Starting Kafka, LiteLLM's proxy, Tidegate's services and Prometheus …")
         with ExitStack() as running:
             kafka = running.enter_context(cluster(self._out / "kafka"))
             services, gateway = self._start(running, kafka, release)
@@ -111,24 +112,28 @@ class Stack:
     def _start(self, running: ExitStack, kafka: Cluster, release: Path) -> tuple[dict[str, dict[str, Any]], str]:
         """Start what the compose file starts; each service's READY line, and the proxy's address."""
         source = f"{kafka.prefix}{compose.SOURCE}"
-        given = compose.services()["score"]["environment"]
-        setting = environment(
-            **{name: str(value) for name, value in given.items()}
-            | {
-                "TIDEGATE_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-                "TIDEGATE_TOPICS__PREFIX": kafka.prefix,
-            }
-        )
-        instead = {compose.SOURCE: source, compose.RELEASE: str(release), compose.LISTEN: "127.0.0.1:0"}
+        folders = self._folders(release)
+        of_kafka = {
+            "TIDEGATE_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "TIDEGATE_TOPICS__PREFIX": kafka.prefix,
+            "TIDEGATE_RELEASE__TRUSTED_KEYS": self._trusted(release),
+        }
+
+        def setting_of(service: str) -> dict[str, str]:
+            return environment(**compose.variables(service, folders) | of_kafka)
+
+        instead = {compose.SOURCE: source, compose.LISTEN: "127.0.0.1:0", **folders}
+        instead[compose.RELEASE] = str(release)
+        setting = setting_of("topics")
         self._setting, self._instead = setting, instead
         run(compose.command("topics", instead), setting, self._out / "topics.log")
         for_gateway = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "TIDEGATE_LITELLM__TOPIC": source}
         proxy = LiteLLMProxy(for_gateway, self._out / "litellm.log")
         began = {
             name: running.enter_context(
-                Service(compose.command(name, instead) + _own(name, kafka), setting, self._out / f"{name}.log")
+                Service(compose.command(name, instead) + _own(name, kafka), setting_of(name), self._out / f"{name}.log")
             )
-            for name in ("ingest", "score")
+            for name in ("ingest", "score", "feedback", "trainer")
         }
         services = {name: service.ready(_READY_S) for name, service in began.items()}
         running.callback(proxy.stop)
@@ -140,6 +145,22 @@ class Stack:
             self._console.print(f"{name} is ready: pid {said['pid']}, metrics on {said['http']}/metrics")
         self._console.print(f"LiteLLM's proxy answers on {proxy.url}")
         return services, proxy.url
+
+    def _folders(self, release: Path) -> dict[str, str]:
+        """What the compose file's volumes are here, by their path in a container."""
+        folders = {name: self._out / name.strip("/") for name in ("/releases", "/keys", "/feedback", "/trainer")}
+        for folder in folders.values():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        shutil.copytree(release, folders["/releases"] / "sample")
+        key = folders["/keys"] / "signing.pem"
+        signing_key(key)
+        return {**{name: str(folder) for name, folder in folders.items()}, "/keys/signing.pem": str(key)}
+
+    def _trusted(self, release: Path) -> str:
+        """The key that `release` is signed with; an unsigned one is served only where no key is trusted."""
+        signature = orjson.loads((release / "manifest.json").read_bytes()).get("signature")
+        return str(signature["key"]) if signature else ""
 
     def _traffic(self, kafka: Cluster, gateway: str, prometheus: LocalPrometheus) -> None:
         """Calls through the proxy and captured traffic beside them; how long until the attack is a finding."""

@@ -30,3 +30,13 @@ def command(service: str, instead: Mapping[str, str], path: Path = COMPOSE) -> l
     """
     line = [str(word) for word in services(path)[service]["command"]]
     return [instead.get(word, word) for word in (RELEASE if word == _RELEASE_VARIABLE else word for word in line)]
+
+
+def variables(service: str, instead: Mapping[str, str], path: Path = COMPOSE) -> dict[str, str]:
+    """A service's environment, with what a process has `instead` of a container's paths.
+
+    >>> variables("feedback", {"/feedback": "out/feedback"})["TIDEGATE_FEEDBACK__DIRECTORY"]
+    'out/feedback'
+    """
+    given = services(path)[service]["environment"]
+    return {name: instead.get(str(value), str(value)) for name, value in given.items()}

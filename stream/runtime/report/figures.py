@@ -74,15 +74,15 @@ def draw(run: Run, session_fpr: float) -> Iterator[tuple[str, str, bytes]]:
     }
     for name, picture in pictures.items():
         figure = picture()
-        with _styled():
-            svg = _svg(figure)
+        with styled():
+            svg = as_svg(figure)
             # It has been laid out, which takes longer than drawing.
             figure.set_layout_engine("none")
             yield name, svg, _png(figure)
 
 
 @contextmanager
-def _styled() -> Iterator[None]:
+def styled() -> Iterator[None]:
     """Our style, whatever a user's own matplotlibrc says."""
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -90,7 +90,8 @@ def _styled() -> Iterator[None]:
         yield
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
+    """The picture as it stands within HTML."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     # Without the XML declaration and document type, which have no place within HTML.
@@ -106,7 +107,7 @@ def _png(figure: Figure) -> bytes:
 # -- time --------------------------------------------------------------------------------------------------------------
 
 
-@_styled()
+@styled()
 def timeline(run: Run) -> Figure:
     """Events, how rare they were, findings opened, and a lane for each tenant, over event time."""
     lanes = _lanes(run)
@@ -234,7 +235,7 @@ def _tenants(axes: Axes, run: Run, lanes: Sequence[tuple[str, list[int]]], edges
 # -- signals -----------------------------------------------------------------------------------------------------------
 
 
-@_styled()
+@styled()
 def signals(run: Run) -> Figure:
     """A histogram for each signal, flagged events beside the rest."""
     names = list(run.signals)
@@ -282,7 +283,7 @@ def value_edges(value: NDArray[np.float64], bins: int = 40) -> NDArray[np.float6
 # -- calibration -------------------------------------------------------------------------------------------------------
 
 
-@_styled()
+@styled()
 def calibration(run: Run, session_fpr: float) -> Figure:
     """Share of sessions whose smallest p is at or below a level, against that level."""
     figure = Figure((11, 4.6), layout="constrained")
@@ -336,7 +337,7 @@ def _observed(minima: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArr
 # -- decisions ---------------------------------------------------------------------------------------------------------
 
 
-@_styled()
+@styled()
 def decisions(run: Run, session_fpr: float) -> Figure:
     """What became of the events, and how many of each tenant's sessions were flagged."""
     shares = _flagged_shares(run)

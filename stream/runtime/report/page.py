@@ -53,8 +53,8 @@ def write_report(out: Path, session_fpr: float) -> list[str]:
         # Our own drawing: what traffic says is outlines in it, or escaped by matplotlib.
         pictures[name] = Markup(svg)  # noqa: S704
         names.append(f"report-{name}.png")
-        _put(out / names[-1], png)
-    _put(out / PAGE, page(out, run, pictures, session_fpr).encode())
+        put(out / names[-1], png)
+    put(out / PAGE, page(out, run, pictures, session_fpr).encode())
     return names
 
 
@@ -75,7 +75,7 @@ def page(out: Path, run: Run, pictures: dict[str, Markup], session_fpr: float) -
     )
 
 
-def _put(path: Path, data: bytes) -> None:
+def put(path: Path, data: bytes) -> None:
     """Write a file at once and whole."""
     handle, name = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
     try:
