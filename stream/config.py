@@ -418,6 +418,10 @@ class TrainerSettings:
     """Passes of the fine-tuning over its examples."""
     teacher_examples_max: int = 4_000
     """Segments that the teacher is fine-tuned on, drawn where there are more."""
+    events_max: int = 300_000
+    """The latest of them at most, by offsets: all are held in memory."""
+    corpus: tuple[str, ...] = ()
+    """Files in the corpus layout whose benign sessions and labelled attacks every release is trained on as well."""
     nproc: int = 1
     """Processes of the fits and of the fine-tuning."""
     promote: bool = True
@@ -430,6 +434,9 @@ class TrainerSettings:
         rules.one_of("trainer.teacher", self.teacher, ("minilm", "none"))
         rules.number("trainer.teacher_epochs", self.teacher_epochs, above=0.0)
         rules.integer("trainer.teacher_examples_max", self.teacher_examples_max, at_least=100)
+        rules.integer("trainer.events_max", self.events_max, at_least=1)
+        for path in self.corpus:
+            rules.text("trainer.corpus", path)
         rules.integer("trainer.nproc", self.nproc, at_least=1)
 
 

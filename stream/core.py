@@ -1,7 +1,7 @@
 """The core: inputs in, Outcome out. No Kafka, clock, environment or disk."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,19 +10,22 @@ from numpy.typing import NDArray
 
 from models.novelty import Novelty
 from models.provenance import Provenance, Told
+from schemas.control import ReleaseSwitch, RuleChange, VerdictEffect
 from stream.batch import EventBatch
 from stream.config import Settings
-from stream.inputs import Applied, InputBatch, Outcome
+from stream.errors import StateError
+from stream.inputs import CONTROLS_IGNORED, IGNORED, Applied, InputBatch, Outcome, effect_of
 from stream.record import JournalEntry, Record
 from stream.release import Release
 from stream.state.open_findings import Anomaly
 from stream.state.partition import Cursor, Partition
 from stream.state.pending import Closings, Segments
-from stream.state.schema import KINDS, NEVER_MS
+from stream.state.schema import KINDS, NEVER_MS, warm_columns
 from stream.state.store import State
 from stream.state.table import SessionKey, TenantKey
 from stream.steps.columns import carried_maxima, score_input, tenant_rows
 from stream.steps.content import Content, ContentReader, Embeds
+from stream.steps.controls import ControlStep
 from stream.steps.decide import Decider
 from stream.steps.decode import decode
 from stream.steps.drift import DriftStep, Moved
@@ -31,7 +34,7 @@ from stream.steps.features import features, windows
 from stream.steps.findings import FindingWriter, Source
 from stream.steps.provenance import obeyed, store_told
 from stream.steps.report import score_record
-from stream.steps.score import ScoreInput, ScoreStep
+from stream.steps.score import Excepted, ScoreInput, ScoreStep, quarantine_ms
 from stream.steps.scored import Scored
 from stream.steps.sessions import (
     Heads,
@@ -84,27 +87,67 @@ class Core:
     ) -> None:
         self._settings = settings
         self._watch = watch
-        self._release = release
+        self._embedder = embedder
+        self._learning = learning
+        self._quarantine_ms = quarantine_ms(settings.learning.quarantine_days)
         self._novelty = Novelty(dim=embedder.dim)
+        self._provenance = Provenance()
+        self._drift = DriftStep(KINDS)
         self._state = State(settings, self._novelty, release.name)
         self._findings = FindingWriter(
             self._state.findings, release.name, settings.topics.partitions, settings.findings.test_tenant
         )
-        self._provenance = Provenance()
-        self._reader = ContentReader(embedder, release.texts)
-        self._decider = Decider(settings, release.sessions_per_day)
+        self._put_in_service(release)
+
+    @property
+    def release(self) -> Release:
+        """What is scored with."""
+        return self._release
+
+    def serve(self, release: Release) -> None:
+        """Score with another release from the next step on, whose controls must switch every partition in it.
+
+        Tenants' own calibration follows when their next event is scored; no state is read or written before.
+
+        Raises
+        ------
+        StateError
+            When state of the one in service means something else to it.
+        """
+        if release.ids != self._release.ids:
+            names = ("space_id", "feature_schema", "state_schema")
+            differing = ", ".join(
+                f"{name} {theirs!r} against {ours!r}"
+                for name, theirs, ours in zip(names, release.ids, self._release.ids, strict=True)
+                if theirs != ours
+            )
+            raise StateError(
+                f"release {release.name!r} cannot go on from the state of release {self._release.name!r}: {differing}. "
+                "Let a second scorer with its own --group-id and --output-prefix serve it, and take over once it has "
+                "caught up."
+            )
+        if release.name != self._release.name:
+            self._put_in_service(release)
+
+    def _put_in_service(self, release: Release) -> None:
+        self._release = release
+        self._state.release = release.name
+        self._findings.serve(release.name)
+        # What the former text models thought of a message is cached with it.
+        self._reader = ContentReader(self._embedder, release.texts)
+        self._decider = Decider(self._settings, release.sessions_per_day)
         self._volume = VolumeStep(release.volume)
-        self._drift = DriftStep(KINDS)
+        self._controls = ControlStep(self._state, self._quarantine_ms, release)
         self._score_step = ScoreStep(
             self._novelty,
             self._volume,
             self._drift,
             release.bank,
             release.calibration,
-            session_fpr=self._decider.session_fpr,
-            grace_sessions=settings.learning.grace_sessions,
-            quarantine_days=settings.learning.quarantine_days,
-            learning=learning,
+            self._state.stamp,
+            grace_sessions=self._settings.learning.grace_sessions,
+            quarantine_ms=self._quarantine_ms,
+            learning=self._learning,
         )
 
     def cursor(self, partition: int) -> Cursor | None:
@@ -134,7 +177,7 @@ class Core:
             best[name] = max(best.get(name, (0, 0, -1)), (ordinal, -partition, row))
         names = sorted(best)
         chosen = np.array([best[name][2] for name in names], np.int64)
-        warm = {column: table[column][chosen] for column in table.columns}
+        warm = {column: table[column][chosen] for column in warm_columns(table)}
         # Time starts anew where a warm row is taken, and so does what was learned when.
         warm["learned_core_ms"][:] = 0
         return names, warm
@@ -162,6 +205,7 @@ class Core:
         hits, misses = self._reader.hits, self._reader.misses
         for control in inputs.controls:
             self._apply(control, inputs.topic, outcome)
+        self._check_served({record.partition for record in inputs.records})
         if inputs.records:
             batch, outcome.dead_letters = decode(inputs.records, self._settings.core.future_ms)
             if len(batch):
@@ -175,15 +219,29 @@ class Core:
         outcome.counts["embedding_cache_misses"] = self._reader.misses - misses
         return outcome
 
+    def _check_served(self, partitions: Iterable[int]) -> None:
+        for partition in sorted(partitions):
+            named = self._state.held(partition).release
+            if named != self._release.name:
+                raise StateError(
+                    f"partition {partition} must be scored by release {named!r}, which is in service there; the core "
+                    f"serves {self._release.name!r}. Give the core the control that switches the partition."
+                )
+
     def _apply(self, control: Applied, topic: str, outcome: Outcome) -> None:
         held = self._state.held(control.partition)
+        value = dict(control.value)
+        from_topic = control.kind == "control" and (control.control_offset is not None or "value" in value)
+        if from_topic and not self._takes_effect(held, value):
+            value = {**value, IGNORED: True}
+            outcome.counts[CONTROLS_IGNORED] = outcome.counts.get(CONTROLS_IGNORED, 0) + 1
         entry = {
             "before_offset": held.next_offset,
             "control_offset": control.control_offset,
             "kind": control.kind,
             "partition": control.partition,
             "seq": held.journal_seq,
-            "value": dict(control.value),
+            "value": value,
         }
         outcome.journal.append(JournalEntry(control.partition, orjson.dumps(entry, option=orjson.OPT_SORT_KEYS)))
         held.journal_seq += 1
@@ -191,10 +249,28 @@ class Core:
             held.ingest_time_ms = int(control.value.get("ingest_time_ms", held.ingest_time_ms))
             self._tick(held, int(control.value["core_time_ms"]), topic, outcome)
             return
-        held.release = str(control.value.get("release", held.release))
-        held.config_hash = str(control.value.get("config_hash", held.config_hash))
+        held.given = str(value.get("given", held.given))
         if control.control_offset is not None:
             held.next_control = control.control_offset + 1
+        if not from_topic:
+            held.release = str(value.get("release", held.release))
+            held.config_hash = str(value.get("config_hash", held.config_hash))
+
+    def _takes_effect(self, held: Partition, value: Mapping[str, Any]) -> bool:
+        """Let a control from its topic take effect: whether it has one."""
+        self._state.expire(held.number)
+        effect = effect_of(value)
+        if isinstance(effect, ReleaseSwitch):
+            # The shell serves what it could load and believes. Whatever else was asked for was refused, or another
+            # control of this step has come over it.
+            if effect.release != self._release.name:
+                return False
+            held.release = effect.release
+        elif isinstance(effect, RuleChange):
+            self._controls.change_rule(held, effect)
+        elif isinstance(effect, VerdictEffect):
+            self._controls.take_verdict(held, effect, int(value["time_ms"]))
+        return effect is not None
 
     def _tick(self, held: Partition, core_time_ms: int, topic: str, outcome: Outcome) -> None:
         """Time passes without an event: fire what is due."""
@@ -204,9 +280,8 @@ class Core:
         state = self._state
         closed = quiet_sessions(state, held, core_time_ms, self._settings.core.session_quiet_ms, set())
         rows = np.array([row for _, _, row in closed], np.int64)
-        closings = Closings(
-            state.tenants.find([key[:2] for _, key, _ in closed]), state.sessions["session_maxima"][rows]
-        )
+        tenants = state.tenants.find([key[:2] for _, key, _ in closed])
+        closings = Closings.under(state.stamp, tenants, state.session_maxima(rows))
         outcome.changes += state.pending.store(Segments.none(self._novelty.dim), closings, state.tenants)
         state.sessions.remove([key for _, key, _ in closed])
         source = (topic, held.number, held.next_offset)
@@ -249,6 +324,7 @@ class Core:
             adapter,
             heard.x,
             [head.key_hash for head in live.heads],
+            self._decider.session_fpr,
             state,
             self._novelty.dim,
         )
@@ -258,7 +334,15 @@ class Core:
         ending = closing(placed, runs, state, quiet_ms)
         maxima = carried_maxima(runs, state)
         scores, segments, closings = self._score_step.score(
-            given, calls, window, ending, maxima, state.tenants, state.pending, state.quarantine
+            given,
+            calls,
+            window,
+            ending,
+            maxima,
+            state.tenants,
+            state.pending,
+            state.quarantine,
+            self._excepted(live, core_time) if state.rules else None,
         )
         suspicion = find_suspicion(scores.p_combined <= SUSPICIOUS_P, live.event_time_ms, runs, state.sessions)
         # The last of several writes to one row stays, which is the latest event's.
@@ -270,11 +354,23 @@ class Core:
         )
         state.tenants.mark("drift", self._drift.store(window, state.tenants))
         outcome.changes += state.pending.store(segments, closings, state.tenants)
-        outcome.changes += state.quarantine.store(state.tenants)
         scored = Scored(placed, live, given, calls, scores, suspicion, new, contents)
         self._report(scored, outcome)
         if self._watch is not None:
             self._watch(scored, outcome)
+
+    def _excepted(self, live: EventBatch, core_time_ms: NDArray[np.int64]) -> Excepted:
+        """Tells of anomalous events whether an exception says that they are harmless."""
+
+        def excepted(events: NDArray[np.int64], kinds: NDArray[np.int64]) -> NDArray[np.bool_]:
+            out = np.zeros(len(events), np.bool_)
+            for i, (event, kind) in enumerate(zip(events.tolist(), kinds.tolist(), strict=True)):
+                head, place = live.heads[event], (int(live.partition[event]), live.heads[event].tenant)
+                rule = self._state.rules.find(place, head.session, head.key_hash, KINDS[kind], int(core_time_ms[event]))
+                out[i] = rule is not None and rule.action == "exception"
+            return out
+
+        return excepted
 
     def _contents(self, live: EventBatch, new: NewContent) -> list[Content]:
         messages = []
@@ -320,6 +416,7 @@ class Core:
         table["last_core_ms"][rows] = core_time_ms[last]
         table["last_event_ms"][rows] = live.event_time_ms[last]
         table["session_maxima"][rows] = maxima[run]
+        table["session_stamp"][rows] = self._state.stamp
         table["window"][rows] = tail[run]
         table["window_used"][rows] = tail_lengths[run]
         store_heads(table, rows, [heads[i] for i in stay])
@@ -401,6 +498,11 @@ class Core:
         """What becomes of an anomaly: an update of an open finding costs no budget."""
         tenant = strange.entity[1]
         if self._decider.excepted(tenant):
+            return "suppressed"
+        rule = self._state.rules.match(strange) if self._state.rules else None
+        if rule is not None:
+            if rule.action == "snooze" and strange.entity in self._state.findings:
+                self._state.findings.count(strange, rule.until_ms)
             return "suppressed"
         if strange.entity in self._state.findings:
             return "finding"

@@ -55,7 +55,7 @@ class DecodeError(Exception):
     Parameters
     ----------
     reason
-        One of `undecodable, unknown_format, schema, oversized, too_deep, no_tenant`: the dead letter's `tg-reason`.
+        One of `schemas.dead_letter.REASONS`: the dead letter's `tg-reason`.
     message
         Where in the record, what was required, what came.
     """

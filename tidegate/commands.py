@@ -293,6 +293,7 @@ def _release(add: _Add) -> None:
     actions = command.add_subparsers(dest="action", required=True, metavar=metavar, parser_class=_Parser)
     listed = _command(actions.add_parser, "list", "every release, and which is in service", "tidegate release list")
     listed.add_argument("--json", action="store_true", help="as JSON instead of a table")
+    listed.add_argument("--output-prefix", metavar="P", help="of the scorer whose journal tells what is in service")
     show = _command(
         actions.add_parser, "show", "a release's manifest, in words", "tidegate release show r-0123456789ab"
     )
@@ -314,11 +315,6 @@ def _release(add: _Add) -> None:
         "tidegate release promote r-0123456789ab --who ada@soc --why tried-in-shadow",
     )
     promote.add_argument("release", metavar="DIR|NAME")
-    promote.add_argument(
-        "--takeover",
-        metavar="P",
-        help="of another embedder: let the scorer of --output-prefix P take over the findings",
-    )
     rollback = _command(
         actions.add_parser,
         "rollback",
@@ -326,6 +322,8 @@ def _release(add: _Add) -> None:
         "tidegate release rollback",
     )
     rollback.add_argument("release", nargs="?", metavar="DIR|NAME", help="(default: the one served before)")
+    promote.add_argument("--output-prefix", metavar="P", help="of the scorer that is to serve it, as score has it")
+    rollback.add_argument("--output-prefix", metavar="P", help="of the scorer, as score has it")
     for action in (promote, rollback):
         action.add_argument("--who", default="operator", metavar="A", help="(default: operator)")
         action.add_argument("--why", default="", metavar="TEXT")
@@ -340,6 +338,7 @@ def _release(add: _Add) -> None:
     )
     lineage.add_argument("of", metavar="FINDING_UID|DIR|NAME")
     lineage.add_argument("--json", action="store_true", help="as JSON instead of text")
+    lineage.add_argument("--output-prefix", metavar="P", help="of the findings' topic")
     verify = _command(
         actions.add_parser,
         "verify",

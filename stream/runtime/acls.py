@@ -21,7 +21,12 @@ from stream.runtime.own_topics import check_sources, own_topics
 Kind = Literal["topic", "group", "transactional-id", "cluster"]
 Pattern = Literal["literal", "prefixed"]
 
-GROUPS = {"ingest": "tidegate.ingest", "score": "tidegate.score"}
+GROUPS = {
+    "ingest": "tidegate.ingest",
+    "score": "tidegate.score",
+    "feedback": "tidegate.feedback",
+    "trainer": "tidegate.trainer",
+}
 """Services that are members of a group, with the group's default id."""
 READER_GROUP = "tidegate.range-reader"
 """A consumer cannot be made without a group; nothing is ever committed to this one."""
@@ -69,6 +74,7 @@ GRANTS: tuple[Grant, ...] = (
     *_service("ingest"),
     Grant("score", "topic", "{events}", ("Read",)),
     Grant("score", "topic", "{events}", ("DescribeConfigs",), _DEAD_LETTERS_NOT_MADE),
+    Grant("score", "topic", "{controls}", ("Read",)),
     Grant("score", "topic", "{state}", ("Read", "Write")),
     Grant("score", "topic", "{journal}", ("Read", "Write")),
     Grant("score", "topic", "{scores}", ("Write",)),
@@ -86,6 +92,15 @@ GRANTS: tuple[Grant, ...] = (
     _reader("replay"),
     Grant("train", "topic", "{events}", ("Read",)),
     _reader("train"),
+    Grant("trainer", "topic", "{retrain}", ("Read",)),
+    Grant("trainer", "group", "{group}", ("Read",)),
+    Grant("trainer", "topic", "{events}", ("Read",)),
+    Grant("trainer", "topic", "{scores}", ("Read",)),
+    Grant("trainer", "topic", "{labels}", ("Read",)),
+    Grant("trainer", "topic", "{journal}", ("Read",)),
+    Grant("trainer", "topic", "{releases}", ("Read", "Write")),
+    Grant("trainer", "topic", "{controls}", ("Read", "Write")),
+    _reader("trainer"),
     Grant("explain", "topic", "{events}", ("Read",)),
     Grant("explain", "topic", "{scores}", ("Read",)),
     Grant("explain", "topic", "{findings}", ("Read",)),
@@ -93,6 +108,29 @@ GRANTS: tuple[Grant, ...] = (
     _reader("explain"),
     Grant("state", "topic", "{state}", ("Read",)),
     _reader("state"),
+    Grant("verdict", "topic", "{findings}", ("Read",)),
+    Grant("verdict", "topic", "{verdicts}", ("Write",)),
+    _reader("verdict"),
+    Grant("feedback", "topic", "{findings}", ("Read", "DescribeConfigs")),
+    Grant("feedback", "topic", "{scores}", ("Read", "DescribeConfigs")),
+    Grant("feedback", "topic", "{verdicts}", ("Read", "DescribeConfigs")),
+    Grant("feedback", "topic", "{verdicts}.dlq", ("Write", "DescribeConfigs")),
+    Grant("feedback", "topic", "{verdicts}.dlq", ("Create",), _NOT_MADE),
+    Grant("feedback", "topic", "{labels}", ("Write", "DescribeConfigs")),
+    Grant("feedback", "topic", "{controls}", ("Write",)),
+    Grant("feedback", "topic", "{retrain}", ("Write",)),
+    # Its own: what is keyed by finding, what is counted, and the changelogs of its tables.
+    Grant("feedback", "topic", "{prefix}{group}-", ("Create", "DescribeConfigs", "Read", "Write"), pattern="prefixed"),
+    Grant("feedback", "group", "{group}", ("Read",)),
+    Grant("exceptions", "topic", "{controls}", ("Read", "Write")),
+    _reader("exceptions"),
+    Grant("release", "topic", "{controls}", ("Read", "Write")),
+    Grant("release", "topic", "{releases}", ("Read", "Write")),
+    Grant("release", "topic", "{journal}", ("Read",)),
+    Grant("release", "topic", "{findings}", ("Read",), "for `release lineage`"),
+    Grant("release", "topic", "{verdicts}", ("Read",), "for `release lineage`"),
+    Grant("release", "topic", "{labels}", ("Read",), "for `release lineage`"),
+    _reader("release"),
     Grant("topics", "topic", EVERY, ("Describe", "DescribeConfigs")),
     Grant("topics", "topic", EVERY, ("Create",), "for `topics create`"),
 )
@@ -206,8 +244,11 @@ def _written(topics: TopicsSettings) -> set[str]:
         topics.findings,
         topics.state,
         topics.journal,
+        topics.verdicts,
+        topics.labels,
+        topics.retrain,
     }
-    return own_topics(topics) & {*named, f"{topics.events}.dlq"}
+    return own_topics(topics) & {*named, f"{topics.events}.dlq", f"{topics.verdicts}.dlq"}
 
 
 def _filled(name: str, grant: Grant, topics: TopicsSettings, groups: Mapping[str, str]) -> str:
@@ -246,7 +287,8 @@ def _groups(given: Sequence[str]) -> dict[str, str]:
     for text in given:
         command, _, group = text.partition("=")
         if command not in GROUPS or not group:
-            raise UsageError(f"--group-id must be ingest=GROUP or score=GROUP; got {text!r}.")
+            known = ", ".join(f"{name}=GROUP" for name in GROUPS)
+            raise UsageError(f"--group-id must be one of {known}; got {text!r}.")
         groups[command] = group
     return groups
 

@@ -38,6 +38,9 @@ class Broker:
         self.admin, self._partitions = connect_admin(settings, role)
         self._limits: dict[str, int] = {}
 
+    def __contains__(self, topic: str) -> bool:
+        return topic in self._partitions
+
     def partitions(self, topic: str) -> int:
         """Partitions of a topic that must be there.
 
@@ -53,15 +56,15 @@ class Broker:
             )
         return self._partitions[topic]
 
-    def require(self, topics: Sequence[str], partitions: int) -> None:
-        """Topics that must be there with `topics.partitions` partitions.
+    def require(self, topics: Sequence[str], partitions: int, single: Sequence[str] = ()) -> None:
+        """Topics that must be there with `topics.partitions` partitions, and those that must have one.
 
         Raises
         ------
         EnvironmentFault
             When one is not.
         """
-        if missing := [topic for topic in topics if topic not in self._partitions]:
+        if missing := [topic for topic in (*topics, *single) if topic not in self._partitions]:
             raise EnvironmentFault(
                 f"missing topics: {', '.join(missing)}. "
                 f"Create them with '{create_command(self._settings.topics, missing)}', "
@@ -73,6 +76,13 @@ class Broker:
                     f"topic {topic} must have {partitions} partitions (topics.partitions); it has "
                     f"{self._partitions[topic]}. Set topics.partitions to the broker's number, or create the topics "
                     "anew under another topics.prefix: the partition of a tenant follows from it."
+                )
+        for topic in single:
+            if self._partitions[topic] != 1:
+                raise EnvironmentFault(
+                    f"topic {topic} must have 1 partition, which puts what lies there in order; it has "
+                    f"{self._partitions[topic]}. Delete it, and create it with "
+                    f"'{create_command(self._settings.topics, [topic])}'."
                 )
 
     def ends(self, places: Sequence[Place]) -> Mapping[Place, int]:

@@ -58,10 +58,15 @@ def journalled_ids(value: bytes) -> tuple[str, tuple[str, str, str]] | None:
 
     >>> journalled_ids(b'{"value":{"release":"r1","space_id":"s","feature_schema":"f","state_schema":"1"}}')
     ('r1', ('s', 'f', '1'))
+    >>> journalled_ids(b'{"value":{"kind":"release","value":{"release":"r2","space_id":"s","feature_schema":"f",'
+    ...                b'"state_schema":"1"}}}')
+    ('r2', ('s', 'f', '1'))
     >>> journalled_ids(b'{"value":{"core_time_ms":7}}')
     """
-    entry = orjson.loads(value)
-    said = entry["value"]
+    said = orjson.loads(value)["value"]
+    if said.get("kind") == "release" and "value" in said:
+        # A control as it lay on its topic, where one that was refused stays what it was.
+        said = {} if "refused" in said else said["value"]
     if "state_schema" not in said:
         return None
     return str(said["release"]), (str(said["space_id"]), str(said["feature_schema"]), str(said["state_schema"]))

@@ -81,6 +81,9 @@ class IngestPipeline:
     def drop(self, places: Iterable[Place]) -> None:
         """Nothing is held of a partition."""
 
+    def due(self) -> None:
+        """Nothing but records makes it do anything."""
+
     def tick(self, place: Place) -> None:
         """Nothing happens by time alone."""
 

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from schemas.dead_letter import REASONS
 from schemas.gateways.call import Other
+from stream.runtime.release.loader import Reason
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _LATENCY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
@@ -134,6 +135,13 @@ class Metrics:
             "1 when release.trusted_keys vouch for the release in service, 0 when nobody does.",
             registry=self.registry,
         )
+        self.release_refused = Counter(
+            "tidegate_release_refused",
+            "Controls that asked for a release and were refused, the one in service going on; reason is missing, "
+            "unsigned, mismatch, damaged, incompatible, unreadable, failed.",
+            ("reason",),
+            registry=self.registry,
+        )
         self.release_info = Gauge(
             "tidegate_release_info",
             "1 for the release in service, 0 for one that it replaced.",
@@ -157,6 +165,8 @@ class Metrics:
             self.dead_letters.labels(reason)
         for what in get_args(Other):
             self.skipped.labels(what)
+        for reason in get_args(Reason):
+            self.release_refused.labels(reason)
         for result in ("hit", "miss"):
             self.embedding_cache.labels(result)
 
@@ -189,3 +199,158 @@ class CanaryMetrics:
             ("result",),
             registry=self.registry,
         )
+
+
+class TrainerMetrics:
+    """The metrics of `tidegate trainer`.
+
+    Parameters
+    ----------
+    registry
+        As of `Metrics`.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry if registry is not None else CollectorRegistry()
+        self.jobs = Counter(
+            "tidegate_trainer_jobs",
+            "Retrain requests by what came of them: promoted, waiting (passed the gate), refused (by the gate), "
+            "failed, skipped (done before), undecodable.",
+            ("result",),
+            registry=self.registry,
+        )
+        self.job_running = Gauge(
+            "tidegate_trainer_job_running",
+            "1 while a job is worked on, else 0.",
+            registry=self.registry,
+        )
+        self.job_progress = Gauge(
+            "tidegate_trainer_job_progress_ratio",
+            "Stages of the job under way that are done, as a share; 0 without a job.",
+            registry=self.registry,
+        )
+        self.job_seconds = Gauge(
+            "tidegate_trainer_job_seconds",
+            "Seconds since the job under way was begun by this process; 0 without a job.",
+            registry=self.registry,
+        )
+        self.stage_seconds = Histogram(
+            "tidegate_trainer_stage_seconds",
+            "Seconds of a job's stage: plan, read, fit, gate, release, announce, promote, track.",
+            ("stage",),
+            buckets=_RESTORE_SECONDS,
+            registry=self.registry,
+        )
+        self.retries = Counter(
+            "tidegate_trainer_retries",
+            "Jobs begun again because their process ended before they were done; why is environment or crash.",
+            ("why",),
+            registry=self.registry,
+        )
+        self.untracked = Counter(
+            "tidegate_trainer_untracked",
+            "Attempts to record a finished job in MLflow that the store did not take.",
+            registry=self.registry,
+        )
+        self.lag = Gauge(
+            "tidegate_lag_records",
+            "Offsets between what is committed and the end of the partition, transaction markers included.",
+            ("topic", "partition"),
+            registry=self.registry,
+        )
+        for result in ("promoted", "waiting", "refused", "failed", "skipped", "undecodable"):
+            self.jobs.labels(result)
+        for why in ("environment", "crash"):
+            self.retries.labels(why)
+
+
+class FeedbackMetrics:
+    """The metrics of `tidegate feedback`.
+
+    Parameters
+    ----------
+    registry
+        As of `Metrics`.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry if registry is not None else CollectorRegistry()
+        self.records = Counter(
+            "tidegate_feedback_records",
+            "Input records whose outcome is in Kafka; result is joined, skipped (nothing to join) or dead_letter.",
+            ("topic", "result"),
+            registry=self.registry,
+        )
+        self.labels = Counter(
+            "tidegate_feedback_labels",
+            "Labels written, repeated ones included, by what they teach: attack, benign or nothing.",
+            ("teaches",),
+            registry=self.registry,
+        )
+        self.controls = Counter(
+            "tidegate_feedback_controls",
+            "Effects of verdicts sent to the scorer, by effect: admit, keep_out or none.",
+            ("effect",),
+            registry=self.registry,
+        )
+        self.retrain_requests = Counter(
+            "tidegate_feedback_retrain_requests",
+            "Reasons of the retrain requests published, by cause: labels, drift, precision or age.",
+            ("cause",),
+            registry=self.registry,
+        )
+        self.dead_letters = Counter(
+            "tidegate_feedback_dead_letters",
+            "Verdicts written to the dead letter topic, by reason.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self.waiting = Gauge(
+            "tidegate_feedback_waiting_verdicts",
+            "Verdicts of this process's partitions whose finding has not come.",
+            registry=self.registry,
+        )
+        self.rows = Gauge(
+            "tidegate_feedback_rows",
+            "Findings in this process's table.",
+            registry=self.registry,
+        )
+        self.disputed = Gauge(
+            "tidegate_feedback_disputed_findings",
+            "Findings on which analysts disagree; of the process that counts, 0 in others.",
+            registry=self.registry,
+        )
+        self.latency_seconds = Histogram(
+            "tidegate_feedback_latency_seconds",
+            "Seconds from a verdict's Kafka timestamp to the moment its labels and effects are in Kafka.",
+            buckets=_LATENCY_SECONDS,
+            registry=self.registry,
+        )
+        self.recovery_seconds = Histogram(
+            "tidegate_feedback_recovery_seconds",
+            "Seconds from the process's start until its tables were recovered.",
+            buckets=_RESTORE_SECONDS,
+            registry=self.registry,
+        )
+        self.lag = Gauge(
+            "tidegate_feedback_lag_records",
+            "Offsets between what is committed and the end of the partition, transaction markers included.",
+            ("topic", "partition"),
+            registry=self.registry,
+        )
+        self.ready = Gauge(
+            "tidegate_feedback_ready",
+            "1 while /readyz answers 200: assigned, recovered and not rebalancing; else 0.",
+            registry=self.registry,
+        )
+        self._start_at_zero()
+
+    def _start_at_zero(self) -> None:
+        for teaches in ("attack", "benign", "nothing"):
+            self.labels.labels(teaches)
+        for effect in ("admit", "keep_out", "none"):
+            self.controls.labels(effect)
+        for cause in ("labels", "drift", "precision", "age"):
+            self.retrain_requests.labels(cause)
+        for reason in ("undecodable", "schema", "signature", "unknown_analyst"):
+            self.dead_letters.labels(reason)

@@ -16,7 +16,7 @@ def own_topics(topics: TopicsSettings) -> set[str]:
     ['green.genai.anomaly.journal.v1', 'green.genai.anomaly.scores.v1', 'green.genai.anomaly.state.v1']
     """
     names = {topics.events, f"{topics.events}.dlq", topics.controls, topics.releases}
-    names |= {topics.verdicts, topics.labels, topics.retrain}
+    names |= {topics.verdicts, f"{topics.verdicts}.dlq", topics.labels, topics.retrain}
     for each in (topics, replace(topics, output_prefix="")):
         names |= {each.scores, each.findings, each.state, each.journal}
     return names

@@ -26,12 +26,13 @@ from stream.config import Settings
 from stream.errors import StateError, UsageError
 from stream.release import Release
 from stream.runtime.signing import sign, verify
-from stream.state.schema import FEATURE_SCHEMA, FEATURES, KINDS, STATE_SCHEMA, WINDOW, tenant_table
+from stream.state.schema import FEATURE_SCHEMA, FEATURES, KINDS, STATE_SCHEMA, WINDOW, tenant_table, warm_columns
 
 MANIFEST = "manifest.json"
 BANK, TEXTS, VOLUME = "bank.safetensors", "texts.safetensors", "volume.safetensors"
 CALIBRATION = "calibration.safetensors"
 WARM, TENANTS = "warm.safetensors", "tenants.json"
+CARD = "card.md"
 _FILES = (BANK, TEXTS, VOLUME, CALIBRATION, WARM, TENANTS)
 _RETRAIN = "Name another release, or make it anew with 'tidegate train'."
 
@@ -89,10 +90,16 @@ def write_release(
     seed: int,
     git_revision: str | None,
     settings: Settings,
+    more: Mapping[str, bytes] | None = None,
 ) -> Manifest:
     """Write `release`, whatever it is called, to directory `out` under the name that its content gives it.
 
     What stood at `out` is replaced in one step, and only if it was a release or empty.
+
+    Parameters
+    ----------
+    more
+        Files for people, such as the card, that the manifest names beside what is scored with.
 
     Raises
     ------
@@ -111,6 +118,7 @@ def write_release(
         WARM: _packed(release.warm),
         TENANTS: orjson.dumps([[name, release.sessions_per_day.get(name, 0.0)] for name in names]),
     }
+    contents = {**(more or {}), **contents}
     manifest = Manifest(
         name="",
         space_id=release.space_id,
@@ -242,8 +250,9 @@ def _check_warm(warm: Mapping[str, NDArray[Any]], tenants: int) -> None:
     """Whether warm rows fit the tenant table."""
     dim = warm["memory"].shape[-1] if "memory" in warm else 1
     table = tenant_table(Novelty(dim=dim))
-    if set(warm) != set(table.columns):
-        raise _Refused(f"{WARM} must hold the columns {', '.join(sorted(table.columns))}; it holds {sorted(warm)}")
+    columns = set(warm_columns(table))
+    if set(warm) != columns:
+        raise _Refused(f"{WARM} must hold the columns {', '.join(sorted(columns))}; it holds {sorted(warm)}")
     for name, column in warm.items():
         expected = table[name]
         if column.dtype != expected.dtype or column.shape != (tenants, *expected.shape[1:]):

@@ -60,6 +60,9 @@ class Pipeline(Protocol):
     def step(self, polled: Polled, offsets: Mapping[Place, int]) -> Work:
         """What is to be written for a batch."""
 
+    def due(self) -> Work | None:
+        """What is to be written before the next batch whatever that brings, None when nothing is left to do."""
+
     def tick(self, place: Place) -> Work | None:
         """What is to be written because time has passed in an idle partition, None when nothing is due."""
 
@@ -205,6 +208,8 @@ class Service:
                 self._until = self._list_ends()
             if self._source.held:
                 self._restore()
+            while (work := self._pipeline.due()) is not None:
+                self._submit(work)
             self._announce()
             began = time.perf_counter()
             polled = self._source.poll(self._plan.records, INPUT_BYTES_MAX, self._options.wait_ms / 1000)

@@ -11,10 +11,12 @@ from stream.errors import UsageError
 from stream.runtime.broker import Broker
 from stream.runtime.changelog import Changelog, JournalTopic
 from stream.runtime.clients import Membership, now_ms, service
+from stream.runtime.controls import ControlLog, ControlQueue
 from stream.runtime.ingest import IngestPipeline, Normaliser
 from stream.runtime.kafka_client import client_config
 from stream.runtime.metrics import Metrics
 from stream.runtime.own_topics import check_sources
+from stream.runtime.release.loader import Reason
 from stream.runtime.restore import Restorer
 from stream.runtime.scorer import InService, ScorePipeline, ScoreTopics, ScoringCore
 from stream.runtime.service import Service
@@ -29,6 +31,7 @@ def score_service(
     *,
     until_end: bool = False,
     exactly_once: bool = True,
+    shadow: bool = False,
     stopping: Event | None = None,
 ) -> Service:
     """`tidegate score`, ready to run.
@@ -37,6 +40,8 @@ def score_service(
     ----------
     load
         Reads release and embedder and makes the core; called while the group is being joined.
+    shadow
+        Score beside the one in service: no findings, no dead letters, and always with the release that `load` reads.
     stopping
         Ends the service as SIGTERM does.
 
@@ -47,13 +52,16 @@ def score_service(
     """
     broker = Broker(settings, "score")
     topics, common = settings.topics, client_config(settings, "score")
-    broker.require([topics.events, topics.scores, topics.findings, topics.state, topics.journal], topics.partitions)
-    dead_letters = _dead_letters(settings, broker, topics.events, "tidegate.score", "stream.core.Core")
+    written = [topics.scores, topics.state, topics.journal, *(() if shadow else (topics.findings,))]
+    broker.require([topics.events, *written], topics.partitions, single=[topics.controls])
+    dead_letters = None
+    if not shadow:
+        dead_letters = _dead_letters(settings, broker, topics.events, "tidegate.score", "stream.core.Core")
 
     def outputs(release: str) -> ScoreTopics:
         return ScoreTopics(
             OutputTopic(topics.scores, "scores.v1", release),
-            OutputTopic(topics.findings, "findings.v1", release),
+            None if shadow else OutputTopic(topics.findings, "findings.v1", release),
             dead_letters,
             Changelog(topics.state),
             JournalTopic(topics.journal, release, topics.events),
@@ -67,7 +75,11 @@ def score_service(
                 core, reader, broker.ends, inputs=topics.events, state=topics.state, exact=exactly_once, metrics=metrics
             )
 
-        return ScorePipeline(settings, load, outputs, restorer, reader, broker.ends, metrics, now_ms)
+        def controls(refused: Callable[[Reason, str], None]) -> ControlQueue:
+            log = ControlLog(common, topics.controls, reader)
+            return ControlQueue(log, broker.ends, follows=not shadow, refused=refused)
+
+        return ScorePipeline(settings, load, outputs, restorer, controls, reader, broker.ends, metrics, now_ms)
 
     return service(
         settings,

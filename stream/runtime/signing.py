@@ -1,4 +1,4 @@
-"""Ed25519 signatures of manifests."""
+"""Ed25519 signatures of manifests and verdicts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from schemas.manifest import Signature
 from stream.errors import UsageError
 
 
-def sign(message: bytes, key_file: Path) -> Signature:
-    """A signature of `message` with the private key (PEM, unencrypted) in `key_file`.
+def sign(message: bytes, key_file: Path, setting: str = "release.signing_key_file") -> Signature:
+    """A signature of `message` with the private key (PEM, unencrypted) in `key_file`, which `setting` names.
 
     Raises
     ------
@@ -23,7 +23,7 @@ def sign(message: bytes, key_file: Path) -> Signature:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    required = f"release.signing_key_file {key_file} must hold an unencrypted Ed25519 private key (PEM)"
+    required = f"{setting} {key_file} must hold an unencrypted Ed25519 private key (PEM)"
     remedy = "Make one with: openssl genpkey -algorithm ed25519 -out FILE"
     try:
         key = load_pem_private_key(key_file.read_bytes(), None)

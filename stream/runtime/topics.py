@@ -80,8 +80,8 @@ def wanted(topics: TopicsSettings, sources: Mapping[str, tuple[int, int]], files
     Parameters
     ----------
     sources
-        Topics whose records can become dead letters -> their partitions and `max.message.bytes`. The events topic is
-        one by itself: what `score` cannot read goes to its dead letters.
+        Topics whose records can become dead letters -> their partitions and `max.message.bytes`. The events topic and
+        the verdicts' are such by themselves: what `score` or `feedback` cannot read goes to their dead letters.
     files
         A YAML file a topic.
 
@@ -97,8 +97,9 @@ def wanted(topics: TopicsSettings, sources: Mapping[str, tuple[int, int]], files
         if SOURCE not in given["name"]:
             topic = Topic(topics.named(given["name"]), _partitions(given, topics.partitions), _config(given, 0))
             topics_by_name[topic.name] = topic
-    if events := topics_by_name.get(topics.events):
-        per_source.setdefault(events.name, (events.partitions, int(events.config["max.message.bytes"])))
+    for read in (topics.events, topics.verdicts):
+        if topic := topics_by_name.get(read):
+            per_source.setdefault(topic.name, (topic.partitions, int(topic.config["max.message.bytes"])))
     for given in specifications:
         if SOURCE in given["name"]:
             for source, (partitions, bytes_max) in per_source.items():

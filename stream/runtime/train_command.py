@@ -17,11 +17,12 @@ from stream.config import Settings
 from stream.errors import StateError, UsageError
 from stream.release import Release
 from stream.runtime.embedders import load_embedder, load_transformer
-from stream.runtime.release_store import check_replaceable, load_release, read_manifest, write_release
+from stream.runtime.release_store import CARD, check_replaceable, load_release, read_manifest, write_release
 from stream.runtime.signing import sign
 from stream.state.schema import FEATURE_SCHEMA, STATE_SCHEMA
 from stream.steps.content import Embeds
 from stream.training.attacks import AttackTexts, collect_attacks
+from stream.training.card import Card
 from stream.training.events import Gathered, TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
 from stream.training.texts import Again
@@ -90,6 +91,15 @@ def run(settings: Settings, arguments: Namespace) -> int:
         last_event_ms=events.last_ms,
         events_sha256=events.sha256,
     )
+    card = Card(
+        data=data,
+        metrics=trained.metrics,
+        parent=parent.name if parent else None,
+        space_id=trained.release.space_id,
+        feature_schema=trained.release.feature_schema,
+        state_schema=trained.release.state_schema,
+        seed=arguments.seed,
+    )
     manifest = write_release(
         out,
         trained.release,
@@ -97,8 +107,9 @@ def run(settings: Settings, arguments: Namespace) -> int:
         metrics=trained.metrics,
         parent=parent.name if parent else None,
         seed=arguments.seed,
-        git_revision=_git_revision(),
+        git_revision=git_revision(),
         settings=settings,
+        more={CARD: card.text().encode()},
     )
     if arguments.task == "adapters" and parent is not None and parent.data.events_sha256 == data.events_sha256:
         progress(
@@ -117,7 +128,7 @@ def _events(
     future_ms = settings.core.future_ms
     if arguments.input:
         events = arrange(gather_files(arguments.input, arguments.format, settings, tally), future_ms)
-        return events, [_hashed(path) for path in arguments.input]
+        return events, [hashed(path) for path in arguments.input]
     tally.labelled = False
     gathered, read = _topic(settings, arguments)
     return arrange(gathered, future_ms), read
@@ -188,7 +199,8 @@ def _parent(base: str | None, settings: Settings, space_id: str) -> Manifest | N
     return manifest
 
 
-def _hashed(path: Path) -> InputFile:
+def hashed(path: Path) -> InputFile:
+    """A file that was trained on, as a manifest names it."""
     digest = sha256()
     with path.open("rb") as stream:
         while part := stream.read(1 << 20):
@@ -196,7 +208,7 @@ def _hashed(path: Path) -> InputFile:
     return InputFile(name=path.name, sha256=digest.hexdigest(), bytes=path.stat().st_size)
 
 
-def _git_revision(root: Path = Path(__file__).parents[2]) -> str | None:
+def git_revision(root: Path = Path(__file__).parents[2]) -> str | None:
     """Revision of the code, where it stands in a repository of its own."""
     if not (root / ".git").exists():
         return None

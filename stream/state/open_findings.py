@@ -2,7 +2,7 @@
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -54,6 +54,8 @@ class Anomaly:
     """Of the first event of the session that was at all suspicious."""
     suspicious_ms: int = 0
     """Its event time."""
+    cause: str = ""
+    """Its rarest signal."""
 
 
 class OpenFinding(msgspec.Struct):
@@ -86,7 +88,18 @@ class OpenFinding(msgspec.Struct):
     suspicious_ms: int = 0
     related: list[str] = []
     """Uids of other findings of the same key that were open when this one was last written."""
-    v: int = 2
+    muted_ms: int = 0
+    """No record is written of it before this core time: it is snoozed."""
+    v: int = 3
+
+    @property
+    def cause(self) -> str:
+        """The rarest signal of its strangest event."""
+        return min(self.signals, key=lambda signal: 1.0 if signal.p is None else signal.p).name if self.signals else ""
+
+    def closes_ms(self, quiet_ms: int) -> int:
+        """Core time at which quiet will have closed it."""
+        return max(self.last_core_ms + quiet_ms, self.muted_ms)
 
 
 @dataclass(slots=True)
@@ -119,7 +132,7 @@ class OpenFindings:
             finding = self._open.get(entity)
             if finding is None:
                 continue
-            actual = finding.last_core_ms + self.quiet_ms
+            actual = finding.closes_ms(self.quiet_ms)
             if actual <= core_time_ms:
                 out.add((actual, entity))
             else:
@@ -152,9 +165,33 @@ class OpenFindings:
             heapq.heappush(self._timers.setdefault(entity[0], []), (anomaly.core_time_ms + self.quiet_ms, entity))
         else:
             _updated(finding, anomaly)
+            finding.revision += 1
         self._relate(entity, finding)
         self._changed.add(entity)
         return finding, activity
+
+    def count(self, anomaly: Anomaly, muted_ms: int) -> None:
+        """Let the open finding of the anomaly's entity take it in, but say nothing of itself until `muted_ms`."""
+        finding = self._open[anomaly.entity]
+        _updated(finding, anomaly)
+        finding.muted_ms = max(finding.muted_ms, muted_ms)
+        self._changed.add(anomaly.entity)
+
+    def mute(self, partition: int, until_ms: int, chosen: Callable[[str, OpenFinding], bool]) -> None:
+        """Let a partition's open findings that are `chosen`, by tenant and finding, say nothing until this time."""
+        for entity, finding in self._open.items():
+            if entity[0] == partition and finding.muted_ms < until_ms and chosen(entity[1], finding):
+                finding.muted_ms = until_ms
+                self._changed.add(entity)
+
+    def unmute(self, partition: int, core_time_ms: int, chosen: Callable[[str, OpenFinding], bool]) -> None:
+        """Let them speak again from now on."""
+        for entity, finding in self._open.items():
+            if entity[0] == partition and finding.muted_ms > core_time_ms and chosen(entity[1], finding):
+                finding.muted_ms = core_time_ms
+                self._changed.add(entity)
+                due = finding.closes_ms(self.quiet_ms), entity
+                heapq.heappush(self._timers.setdefault(partition, []), due)
 
     def _relate(self, entity: Entity, finding: OpenFinding) -> None:
         """Note which other findings of its key are open."""
@@ -207,7 +244,7 @@ class OpenFindings:
         self._open[entity] = finding
         self._list(entity, finding)
         self._stored.add(entity)
-        heapq.heappush(self._timers.setdefault(partition, []), (finding.last_core_ms + self.quiet_ms, entity))
+        heapq.heappush(self._timers.setdefault(partition, []), (finding.closes_ms(self.quiet_ms), entity))
 
     def drop(self, partition: int) -> None:
         """Forget a partition."""
@@ -259,7 +296,6 @@ def _opened(anomaly: Anomaly) -> OpenFinding:
 
 def _updated(finding: OpenFinding, anomaly: Anomaly) -> None:
     """The strangest event speaks for the finding; its evidence comes first."""
-    finding.revision += 1
     finding.count += 1
     finding.first_ms = min(finding.first_ms, anomaly.event_time_ms)
     finding.last_ms = max(finding.last_ms, anomaly.event_time_ms)

@@ -43,7 +43,9 @@ class Cursor(msgspec.Struct, frozen=True):
     config_hash: str
     journal_seq: int
     allowances: dict[str, Allowance] = {}
-    v: int = 2
+    given: str = ""
+    """The `--release` that the partition was last started with: while it stays, what was promoted since is served."""
+    v: int = 3
 
 
 CURSOR_KEY = b'["cursor"]'
@@ -60,6 +62,7 @@ class Partition:
     ingest_time_ms: int = 0
     next_control: int = 0
     release: str = ""
+    given: str = ""
     config_hash: str = ""
     journal_seq: int = 0
     allowances: dict[str, Allowance] = field(default_factory=dict)
@@ -78,6 +81,7 @@ class Partition:
             self.config_hash,
             self.journal_seq,
             _copied(self.allowances),
+            self.given,
         )
 
     def take(self, cursor: Cursor) -> None:
@@ -87,6 +91,7 @@ class Partition:
         self.ingest_time_ms = cursor.ingest_time_ms
         self.next_control = cursor.next_control
         self.release = cursor.release
+        self.given = cursor.given
         self.config_hash = cursor.config_hash
         self.journal_seq = cursor.journal_seq
         self.allowances = _copied(cursor.allowances)

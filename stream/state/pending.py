@@ -18,7 +18,7 @@ SEGMENTS_MAX = 24
 32 KiB."""
 CLOSINGS_MAX = 40
 """Closed sessions that wait, the latest."""
-_VERSION = 2
+_VERSION = 3
 _SEGMENT = np.dtype([("role", "i1"), ("slot", "<i2"), ("owner", "<u8"), ("key", "<u4")])
 
 
@@ -61,11 +61,18 @@ class Closings(ByTenant):
 
     maxima: NDArray[np.float64]
     """(n, kinds), each signal's largest value in the session, NaN where it never had one."""
+    stamp: NDArray[np.uint64]
+    """(n,) of the release that measured them."""
 
     @classmethod
     def none(cls, kinds: int) -> "Closings":
         """No sessions."""
-        return cls(np.zeros(0, np.int64), np.zeros((0, kinds)))
+        return cls(np.zeros(0, np.int64), np.zeros((0, kinds)), np.zeros(0, np.uint64))
+
+    @classmethod
+    def under(cls, stamp: np.uint64, row: NDArray[np.int64], maxima: NDArray[np.float64]) -> "Closings":
+        """Sessions that closed while the release of this stamp was in service."""
+        return cls(row, maxima, np.full(len(row), stamp, np.uint64))
 
     def latest(self) -> "Closings":
         """Each tenant's last `CLOSINGS_MAX`."""
@@ -183,18 +190,36 @@ def _encode(segments: Segments, closings: Closings) -> bytes:
     heads["key"] = segments.key
     # A repetition only strengthens its slot: its vector is not needed again.
     vectors = segments.vector[segments.slot < 0]
-    return encode_arrays(_VERSION, maxima=closings.maxima.astype("<f4"), segments=heads, vectors=vectors)
+    return encode_arrays(
+        _VERSION,
+        maxima=closings.maxima.astype("<f4"),
+        segments=heads,
+        # They closed in one batch, which one release scored.
+        stamp=closings.stamp[:1].astype("<u8"),
+        vectors=vectors,
+    )
 
 
 def _decode(value: bytes, dim: int, kinds: int, where: str) -> tuple[Segments, Closings]:
     stored = decode_arrays(
-        value, _VERSION, where, segments=(_SEGMENT, (-1,)), vectors=(np.int8, (-1, dim)), maxima=("<f4", (-1, kinds))
+        value,
+        _VERSION,
+        where,
+        segments=(_SEGMENT, (-1,)),
+        vectors=(np.int8, (-1, dim)),
+        maxima=("<f4", (-1, kinds)),
+        stamp=("<u8", (-1,)),
     )
-    heads, vectors, maxima = stored["segments"], stored["vectors"], stored["maxima"]
+    heads, vectors, maxima, stamp = stored["segments"], stored["vectors"], stored["maxima"], stored["stamp"]
     if len(vectors) != int((heads["slot"] < 0).sum()):
         raise StateError(
             f"{where} must have a vector for each new segment; got {len(vectors)} vectors of "
             f"{int((heads['slot'] < 0).sum())}. Rebuild the partition's state, see docs/runbook.md."
+        )
+    if len(stamp) != min(len(maxima), 1):
+        raise StateError(
+            f"{where} must name the release of its {len(maxima)} closed sessions; got {len(stamp)} stamps. "
+            "Rebuild the partition's state, see docs/runbook.md."
         )
     every = np.zeros((len(heads), dim), np.int8)
     every[heads["slot"] < 0] = vectors
@@ -206,4 +231,5 @@ def _decode(value: bytes, dim: int, kinds: int, where: str) -> tuple[Segments, C
         heads["key"].astype(np.uint32),
         every,
     )
-    return segments, Closings(np.zeros(len(maxima), np.int64), maxima.astype(np.float64))
+    row = np.zeros(len(maxima), np.int64)
+    return segments, Closings(row, maxima.astype(np.float64), np.repeat(stamp.astype(np.uint64), len(maxima)))

@@ -12,6 +12,7 @@ from stream.record import StateChange
 from stream.state.by_tenant import ByTenant, decode_arrays, earliest, encode_arrays
 from stream.state.pending import Segments
 from stream.state.table import Table, TenantKey
+from stream.state.verdicts import Target
 
 QUARANTINE_MAX = 12
 """Segments of a tenant that are held back at a time, the earliest: what comes while it is full is not remembered.
@@ -84,6 +85,36 @@ class Quarantine:
             self._touched.update(released.row.tolist())
             self._held = self._held.take(~due)
         return released
+
+    def admit(self, row: int, target: Target, due_ms: int) -> None:
+        """Let what a tenant's session, key or all of it has had flagged be due at `due_ms`, if it is not before."""
+        self._merge()
+        mine = self._flagged_of(row, target) & (self._held.due_ms > due_ms)
+        if mine.any():
+            self._held.due_ms[mine] = due_ms
+            self._rewrite(row)
+
+    def forget(self, row: int, target: Target) -> None:
+        """Never let it be learned."""
+        self._merge()
+        mine = self._flagged_of(row, target)
+        if mine.any():
+            self._held = self._held.take(~mine)
+            self._rewrite(row)
+
+    def _flagged_of(self, row: int, target: Target) -> NDArray[np.bool_]:
+        held = self._held
+        mine: NDArray[np.bool_] = held.row == row
+        if target.reach == "session":
+            mine &= held.owner == np.uint64(target.number)
+        elif target.reach == "key":
+            mine &= held.key == np.uint32(target.number)
+        return mine
+
+    def _rewrite(self, row: int) -> None:
+        """Let one new row hold all that is left of a tenant, so that it comes back in the order it has."""
+        self._held.number[self._held.row == row] = _UNWRITTEN
+        self._touched.add(row)
 
     def store(self, tenants: Table[TenantKey]) -> list[StateChange]:
         """Rows of what was added since the last call and is still held, tombstones of those that hold nothing more."""

@@ -31,6 +31,9 @@ SHARED = np.array([scale != "tenant" for scale in SCALE_OF.values()])
 """(kinds,) which decide from a tenant's first event on."""
 REMEMBERED = [kind for kind, scale in enumerate(SCALE_OF.values()) if scale != "population"]
 """Kinds of which a tenant's session maxima are kept."""
+OF_RELEASE = [SEQUENCE, ROLE_SURPRISE, VOLUME, KNOWN_ATTACK, TOOL_KNOWN_ATTACK]
+"""Kinds whose values are a release's models': session maxima that one release measured tell nothing of another's. What
+is left of `REMEMBERED` is distances in the embedding space, which releases that switch have in common."""
 WEIGHTS = {
     "novelty": 0.7,
     "tool_novelty": 0.5,
@@ -45,6 +48,9 @@ WEIGHTS = {
 hardly ever is (docs/decisions/0012)."""
 ATOMS = {"provenance": 0.0, "known_attack": 0.0, "tool_known_attack": 0.0}
 """Signals whose least value means that there was nothing, in many sessions."""
+STAMP = "release_stamp"
+"""Column that tells under which release a tenant's maxima were measured; of a warm row it is the release that holds it,
+and so no part of it."""
 RING = 64
 """Session maxima a tenant keeps for its own location and scale."""
 RING_MAX = 24
@@ -91,8 +97,9 @@ def tenant_table(novelty: Novelty) -> Table[TenantKey]:
             Family("drift", 1, drift.tenant_columns(kinds)),
             Family(
                 "learned",
-                3,
+                4,
                 (
+                    Column(STAMP, "<u8"),
                     Column("learned_at", "<i8"),
                     Column("learned_core_ms", "<i8"),
                     Column("location", "<f8", (kinds,)),
@@ -113,19 +120,25 @@ def tenant_table(novelty: Novelty) -> Table[TenantKey]:
     )
 
 
+def warm_columns(tenants: Table[TenantKey]) -> tuple[str, ...]:
+    """Columns of a release's warm rows."""
+    return tuple(name for name in tenants.columns if name != STAMP)
+
+
 def session_table() -> Table[SessionKey]:
     """Open sessions of every partition."""
     return Table(
         (
             Family(
                 "session",
-                2,
+                3,
                 (
                     Column("session_ordinal", "<i8"),
                     Column("last_core_ms", "<i8"),
                     Column("last_event_ms", "<i8"),
                     Column("events", "<i8"),
                     Column("session_maxima", "<f8", (len(KINDS),), float("nan")),
+                    Column("session_stamp", "<u8"),
                     Column("suspicious_turn", "<i4"),
                     Column("suspicious_ms", "<i8"),
                     Column("head_length", "<i4", (2,)),

@@ -3,17 +3,22 @@
 from collections.abc import Iterable
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from models.novelty import Novelty
 from stream.config import Settings
 from stream.errors import StateError
 from stream.record import StateChange
 from stream.state.dedup import Dedup
+from stream.state.identity import stamp_of
 from stream.state.open_findings import OpenFindings
 from stream.state.partition import CURSOR_KEY, Cursor, Partition
 from stream.state.pending import Pending
 from stream.state.quarantine import Quarantine
-from stream.state.schema import KINDS, session_table, tenant_table
+from stream.state.rules import Rules
+from stream.state.schema import KINDS, OF_RELEASE, session_table, tenant_table
+from stream.state.verdicts import Verdicts
 
 _REBUILD = "Rebuild the partition's state, see docs/runbook.md."
 _LOAD_ORDER = {
@@ -23,6 +28,8 @@ _LOAD_ORDER = {
     "learned": 0,
     "session": 1,
     "finding": 1,
+    "rule": 1,
+    "verdict": 1,
     "pending": 2,
     "quarantine": 2,
     "dedup": 2,
@@ -35,6 +42,8 @@ _IDS = {
     "learned": 1,
     "session": 2,
     "finding": 3,
+    "rule": 1,
+    "verdict": 1,
     "pending": 2,
     "quarantine": 2,
     "dedup": 1,
@@ -46,7 +55,9 @@ _KEYS = msgspec.json.Decoder(list[str])
 
 
 class State:
-    """Tenants, sessions, what waits to be learned or is held back, open findings and cursors, of every partition held.
+    """Tenants, sessions, what waits to be learned or is held back, open findings, rules, verdicts and cursors.
+
+    All of it of every partition held.
 
     Parameters
     ----------
@@ -55,17 +66,20 @@ class State:
     novelty
         Whose memory the tenants' rows hold.
     release
-        Name of the release that new partitions start with.
+        Name of the release in service.
     """
 
     def __init__(self, settings: Settings, novelty: Novelty, release: str) -> None:
         self._settings = settings
-        self._release = release
+        self.release = release
+        """Name of the release that new partitions start with: the one in service."""
         self.tenants = tenant_table(novelty)
         self.sessions = session_table()
         self.pending = Pending(novelty.dim, len(KINDS))
         self.quarantine = Quarantine(novelty.dim)
         self.findings = OpenFindings(settings.findings.quiet_ms)
+        self.rules = Rules()
+        self.verdicts = Verdicts()
         self.partitions: dict[int, Partition] = {}
         self._touched: set[int] = set()
 
@@ -76,9 +90,28 @@ class State:
         if held is None:
             dedup = self._settings.dedup
             held = self.partitions[number] = Partition(
-                number, Dedup(dedup.events_max, dedup.window_ms), release=self._release
+                number, Dedup(dedup.events_max, dedup.window_ms), release=self.release
             )
         return held
+
+    @property
+    def stamp(self) -> np.uint64:
+        """By which rows know the release in service."""
+        return stamp_of(self.release)
+
+    def session_maxima(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """A copy of sessions' maxima (r, kinds), without what another release than the one in service measured."""
+        maxima: NDArray[np.float64] = self.sessions["session_maxima"][rows]
+        foreign = np.flatnonzero(self.sessions["session_stamp"][rows] != self.stamp)
+        maxima[foreign[:, None], OF_RELEASE] = np.nan
+        return maxima
+
+    def expire(self, partition: int) -> None:
+        """Forget the rules and verdicts that have ended by the partition's time."""
+        if self.rules or self.verdicts:
+            core_time_ms = self.partitions[partition].core_time_ms
+            self.rules.expire(partition, core_time_ms)
+            self.verdicts.expire(partition, core_time_ms)
 
     def next_timer_ms(self, partition: int) -> int | None:
         """Core time at which the partition's next timer may be due."""
@@ -95,7 +128,15 @@ class State:
 
     def changes(self) -> list[StateChange]:
         """Rows that changed since the last call, each partition's cursor last."""
-        out = [*self.tenants.changes(), *self.sessions.changes(), *self.findings.changes()]
+        for number in self._touched:
+            self.expire(number)
+        out = [
+            *self.quarantine.store(self.tenants),
+            *self.tenants.changes(),
+            *self.sessions.changes(),
+            *self.findings.changes(),
+        ]
+        out += [*self.rules.changes(), *self.verdicts.changes()]
         out += [
             StateChange(number, CURSOR_KEY, msgspec.json.encode(self.partitions[number].cursor()))
             for number in sorted(self._touched)
@@ -111,6 +152,8 @@ class State:
         self.tenants.drop(partition)
         self.sessions.drop(partition)
         self.findings.drop(partition)
+        self.rules.drop(partition)
+        self.verdicts.drop(partition)
         self.partitions.pop(partition, None)
         self._touched.discard(partition)
 
@@ -151,6 +194,10 @@ class State:
             held.watch(due, (held.number, ids[0], ids[1]))
         elif kind == "finding":
             self.findings.load(held.number, ids, value)
+        elif kind == "rule":
+            self.rules.load(held.number, ids, value)
+        elif kind == "verdict":
+            self.verdicts.load(held.number, ids, value)
         elif kind in ("pending", "quarantine"):
             row = int(self.tenants.find([(held.number, ids[0])])[0])
             if row < 0:

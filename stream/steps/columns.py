@@ -1,23 +1,27 @@
 """Events of a batch -> the arrays that scoring takes, with what the state knows of their tenants and sessions."""
 
 from collections.abc import Sequence
-from functools import lru_cache
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.release import Release
-from stream.state.schema import KINDS
+from stream.state.identity import key_id, session_id
+from stream.state.schema import KINDS, STAMP
 from stream.state.store import State
 from stream.state.table import SessionKey, TenantKey
 from stream.steps.content import Content
+from stream.steps.decide import stricter
+from stream.steps.rings import follow_release
 from stream.steps.score import ScoreInput
 from stream.steps.sessions import NewContent, Runs
 
 
 def tenant_rows(keys: Sequence[SessionKey], state: State, release: Release) -> tuple[NDArray[np.int64], list[str]]:
-    """State rows (n) of the events' tenants; one that is new starts from the release's warm row, if it has one."""
+    """State rows (n) of the events' tenants, all of them ready to be judged by the release in service.
+
+    One that is new starts from the release's warm row, if it has one; one that another release judged follows this one.
+    """
     local: dict[TenantKey, int] = {}
     index = np.fromiter((local.setdefault(key[:2], len(local)) for key in keys), np.int64, len(keys))
     names = list(local)
@@ -32,7 +36,9 @@ def tenant_rows(keys: Sequence[SessionKey], state: State, release: Release) -> t
         known = np.array([pair for pair in warm if pair[0] >= 0], np.int64).reshape(-1, 2)
         for name, column in release.warm.items():
             state.tenants[name][known[:, 1]] = column[known[:, 0]]
+        state.tenants[STAMP][rows[missing]] = state.stamp
         state.tenants.mark("learned", known[:, 1])
+    follow_release(state.tenants, rows, release, state.stamp)
     return rows[index], [names[i][1] for i in index.tolist()]
 
 
@@ -47,6 +53,7 @@ def score_input(
     adapter: NDArray[np.int64],
     provenance: NDArray[np.float64],
     keys: Sequence[str | None],
+    session_fpr: float,
     state: State,
     dim: int,
 ) -> ScoreInput:
@@ -56,7 +63,9 @@ def score_input(
     parts = [contents[i] for i in heard.tolist()]
     counts = np.fromiter((len(part.texts) for part in parts), np.int64, len(parts))
     event = np.repeat(new.event[heard], counts)
-    owner = np.fromiter((_owner(key[2]) for key in runs.keys), np.uint64, len(runs.keys))
+    owner = np.fromiter((session_id(key[2]) for key in runs.keys), np.uint64, len(runs.keys))[runs.of_event]
+    key = np.array([key_id(text) for text in keys], np.uint32)
+    operating_point, kept_out = _judgement(session_fpr, runs, tenant, owner, key, core_time_ms, state)
     judged = np.concatenate([part.judged for part in parts]) if parts else np.zeros((0, 1), np.float32)
     return ScoreInput(
         tenant=tenant,
@@ -69,35 +78,46 @@ def score_input(
         windows=windows,
         lengths=lengths,
         adapter=adapter,
+        operating_point=operating_point,
+        kept_out=kept_out,
         provenance=provenance,
         segment_event=event,
         segment_role=np.concatenate([part.roles for part in parts]) if parts else np.zeros(0, np.int8),
         segment_judged=judged,
         segment_chars=np.concatenate([part.lengths for part in parts]) if parts else np.zeros(0, np.float32),
         segment_vector=np.concatenate([part.vectors for part in parts]) if parts else np.zeros((0, dim), np.int8),
-        segment_owner=owner[runs.of_event[event]],
-        segment_key=np.array([_key(text) for text in keys], np.uint32)[event],
+        segment_owner=owner[event],
+        segment_key=key[event],
     )
+
+
+def _judgement(
+    session_fpr: float,
+    runs: Runs,
+    tenant: NDArray[np.int64],
+    owner: NDArray[np.uint64],
+    key: NDArray[np.uint32],
+    core_time_ms: NDArray[np.int64],
+    state: State,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Operating points (n), and of which events (n) nothing flagged is kept, as verdicts have it."""
+    n = len(tenant)
+    points = np.full(n, session_fpr)
+    if not state.verdicts:
+        return points, np.zeros(n, np.bool_)
+    rows, of_event = np.unique(tenant, return_inverse=True)
+    tenants = [state.tenants.key(row) for row in rows.tolist()]
+    risky, kept_out = state.verdicts.find(tenants, of_event, owner, key, core_time_ms)
+    points[risky] = stricter(session_fpr)
+    return points, kept_out
 
 
 def carried_maxima(runs: Runs, state: State) -> NDArray[np.float64]:
     """Signal maxima (k, kinds) that the runs bring from earlier batches, NaN for those that begin here."""
     maxima = np.full((len(runs.keys), len(KINDS)), np.nan)
     goes_on = runs.row >= 0
-    maxima[goes_on] = state.sessions["session_maxima"][runs.row[goes_on]]
+    maxima[goes_on] = state.session_maxima(runs.row[goes_on])
     return maxima
-
-
-@lru_cache(maxsize=65_536)
-def _key(key_hash: str | None) -> int:
-    """A key's hash in 32 bits, 0 for none."""
-    if key_hash is None:
-        return 0
-    return max(1, int.from_bytes(blake2b(key_hash.encode("utf-8", "surrogatepass"), digest_size=4).digest(), "big"))
-
-
-def _owner(session: str) -> int:
-    return int.from_bytes(blake2b(session.encode(), digest_size=8).digest(), "big")
 
 
 def _ordinals(

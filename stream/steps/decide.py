@@ -14,6 +14,11 @@ THRESHOLDS = (1e-6, 0.2)
 """Range of the p-value that a budget may come to: beyond one end a tail says nothing, at the other nothing is rare."""
 
 
+RISK_FACTOR = 3.0
+"""Who is at risk, because a verdict found an attack, is judged at so many times the share of sessions."""
+RISK_MAX = 0.2
+"""But of no more than this share of sessions, unless the operating point itself lies beyond."""
+
 _POOL, _CRITICAL, _TENANT = "pool", "critical", "tenant/"
 
 
@@ -34,6 +39,15 @@ class Shares:
     of_tenant: Mapping[str, float]
     of_partition: tuple[float, ...]
     critical: float
+
+
+def stricter(session_fpr: float) -> float:
+    """The operating point for those at risk.
+
+    >>> stricter(0.01), stricter(0.1), stricter(0.5)
+    (0.03, 0.2, 0.5)
+    """
+    return max(session_fpr, min(RISK_FACTOR * session_fpr, RISK_MAX))
 
 
 class Decider:

@@ -36,6 +36,10 @@ class FindingWriter:
         self._partitions = partitions
         self._test_tenant = test_tenant
 
+    def serve(self, release: str) -> None:
+        """Go on with this release's name."""
+        self._release = release
+
     def flag(self, anomaly: Anomaly, source: Source) -> tuple[str, OutRecord]:
         """The finding that the anomaly opens or updates, and its record."""
         finding, activity = self._findings.flag(anomaly)

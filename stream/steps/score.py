@@ -1,12 +1,13 @@
 """Signals, p-values and decisions of a batch, wave by wave, with what each wave teaches."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.autoencoder import SequenceBank
-from models.calibration import Calibration, baseline
+from models.calibration import Calibration
 from models.novelty import Memory, Novelty
 from models.volume import SUB_FEATURES
 from stream.state.pending import Closings, Pending, Segments
@@ -16,7 +17,6 @@ from stream.state.schema import (
     KNOWN_ATTACK,
     NOVELTY,
     PROVENANCE,
-    REMEMBERED,
     RING,
     ROLE_SURPRISE,
     SEQUENCE,
@@ -29,6 +29,7 @@ from stream.state.table import Table, TenantKey
 from stream.steps.content import ROLES, TOOL, USER
 from stream.steps.drift import DriftInput, DriftStep, Moved
 from stream.steps.learn_points import is_learn_point, waves
+from stream.steps.rings import learn_sessions
 from stream.steps.volume import VolumeInput, VolumeStep
 
 HEARD = {USER: NOVELTY, TOOL: TOOL_NOVELTY}
@@ -38,12 +39,19 @@ RELIABLE_CHARS = np.float32(80)
 """A shorter segment, less than half of a full one, says too little for its distance to count in full."""
 STRANGEST = (1.0, 0.5, 0.25, 0.125)
 """Weights of an event's strangest segments: one strange sentence counts, several count more."""
-PRIOR_SESSIONS = 20.0
-"""Sessions of a tenant's own that weigh as much as the release's population."""
 SAME_DISTANCE = np.float32(0.02)
 """Of two segments that say the same: a sentence hidden among known ones moves a segment further, if not far."""
 _DAY_MS = 86_400_000
 _LONGEST_MS = 1 << 61
+
+
+def quarantine_ms(days: float) -> int:
+    """`learning.quarantine_days` in ms of core time.
+
+    >>> quarantine_ms(0.5), quarantine_ms(1e-12), quarantine_ms(0)
+    (43200000, 1, 0)
+    """
+    return max(round(min(days * _DAY_MS, _LONGEST_MS)), int(days > 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,10 @@ class ScoreInput:
     lengths: NDArray[np.int64]
     adapter: NDArray[np.int64]
     """(n,) rows of the bank, -1 for tenants that the release does not know."""
+    operating_point: NDArray[np.float64]
+    """(n,) the share of a tenant's benign sessions that may be found anomalous."""
+    kept_out: NDArray[np.bool_]
+    """(n,) what is flagged of the event is not kept to be learned later."""
     provenance: NDArray[np.float64]
     """(n,) that signal, which no tenant's learning changes; NaN where an event has none."""
     segment_event: NDArray[np.int64]
@@ -79,6 +91,9 @@ class ScoreInput:
     segment_owner: NDArray[np.uint64]
     segment_key: NDArray[np.uint32]
     """(s,) hash of the API key that it came with, 0 for none."""
+
+
+Excepted = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
 
 
 @dataclass(slots=True)
@@ -144,11 +159,11 @@ class ScoreStep:
     ----------
     novelty, volume, drift, bank, calibration
         The release's models.
-    session_fpr
-        Operating point: the share of a tenant's benign sessions that may be found anomalous.
+    stamp
+        By which state knows the release.
     grace_sessions
         Sessions of a tenant before its own past decides.
-    quarantine_days
+    quarantine_ms
         Core time that flagged segments are held back from the memory; with 0 they are learned like any others.
     learning
         False while a release is calibrated: memories stay as they are.
@@ -161,10 +176,10 @@ class ScoreStep:
         drift: DriftStep,
         bank: SequenceBank,
         calibration: Calibration,
+        stamp: np.uint64,
         *,
-        session_fpr: float,
         grace_sessions: int,
-        quarantine_days: float,
+        quarantine_ms: int,
         learning: bool = True,
     ) -> None:
         self.novelty = novelty
@@ -172,9 +187,9 @@ class ScoreStep:
         self._drift = drift
         self.bank = bank
         self.calibration = calibration
-        self._session_fpr = session_fpr
+        self._stamp = stamp
         self._grace_sessions = grace_sessions
-        self._quarantine_ms = max(round(min(quarantine_days * _DAY_MS, _LONGEST_MS)), quarantine_days > 0)
+        self._quarantine_ms = quarantine_ms
         self._learning = learning
 
     def score(
@@ -187,8 +202,15 @@ class ScoreStep:
         tenants: Table[TenantKey],
         pending: Pending,
         quarantine: Quarantine,
+        excepted: Excepted | None = None,
     ) -> tuple[Scores, Segments, Closings]:
         """Score a batch; `run_maxima` (k, kinds), the tenants' learned columns and the quarantine change in place.
+
+        Parameters
+        ----------
+        excepted
+            Tells of anomalous events (m), with the kinds (m) that are rarest in them, which are known to be harmless;
+            None where nobody has said so of any.
 
         Returns
         -------
@@ -234,7 +256,7 @@ class ScoreStep:
             self._decide(given, tenants, here, scores)
             self._drift.hear(window, here, np.where(np.isnan(scores.x[here]), np.nan, scores.p[here]))
             np.fmax.at(run_maxima, given.run[here], scores.x[here])
-            self._hold_back(given, here, heard, scores, left)
+            self._hold_back(given, here, heard, scores, left, excepted)
             due = here[learns[here]]
             if len(due) and self._learning:
                 self._learn(given, closing, run_maxima, tenants, pending, quarantine, due, left)
@@ -245,7 +267,7 @@ class ScoreStep:
         return (
             scores,
             _segments(given, np.flatnonzero(left.waiting), left.slot),
-            Closings(closing.tenant[ended], _maxima(closing, ended, run_maxima)),
+            self._closed(closing, ended, run_maxima),
         )
 
     def _novelty(
@@ -294,28 +316,42 @@ class ScoreStep:
         young = given.session_ordinal[here] <= self._grace_sessions
         eligible = SHARED | ~young[:, None]
         combined = self.calibration.combine(p, eligible)[1]
-        scores.anomalous[here] = combined <= self._session_fpr
+        operating_point = given.operating_point[here]
+        scores.anomalous[here] = combined <= operating_point
         if young.any():
             past_too = self.calibration.combine(p[young], np.ones((int(young.sum()), len(KINDS)), np.bool_))[1]
-            scores.warmup[here[young]] = past_too <= self._session_fpr
+            scores.warmup[here[young]] = past_too <= operating_point[young]
             scores.warmup &= ~scores.anomalous
         scores.p_combined[here] = combined
 
     def _hold_back(
-        self, given: ScoreInput, here: NDArray[np.int64], heard: NDArray[np.int64], scores: Scores, left: _Left
+        self,
+        given: ScoreInput,
+        here: NDArray[np.int64],
+        heard: NDArray[np.int64],
+        scores: Scores,
+        left: _Left,
+        excepted: Excepted | None,
     ) -> None:
         """What was flagged is held back from the memory, not from the calibration (design.md, "Learning")."""
         if self._quarantine_ms == 0:
             return
         scores.quarantined[here] = scores.anomalous[here]
+        anomalous = here[scores.anomalous[here]]
+        if excepted is not None and len(anomalous):
+            scores.quarantined[anomalous] = ~excepted(anomalous, scores.p[anomalous].argmin(axis=1))
         mine = heard[scores.quarantined[given.segment_event[heard]]]
         left.waiting[mine] = False
         # What the tenant knows already, and what is empty, would take the room of what is to be learned.
-        left.flagged[mine] = (left.slot[mine] < 0) & given.segment_vector[mine].any(axis=1)
+        new = (left.slot[mine] < 0) & given.segment_vector[mine].any(axis=1)
+        left.flagged[mine] = new & ~given.kept_out[given.segment_event[mine]]
 
     def _flagged(self, given: ScoreInput, index: NDArray[np.int64], slot: NDArray[np.int16]) -> Flagged:
         due_ms = given.core_time_ms[given.segment_event[index]] + self._quarantine_ms
         return Flagged.of(_segments(given, index, slot), due_ms)
+
+    def _closed(self, closing: Closing, index: NDArray[np.int64], run_maxima: NDArray[np.float64]) -> Closings:
+        return Closings.under(self._stamp, closing.tenant[index], _maxima(closing, index, run_maxima))
 
     def _released(self, flagged: Flagged, memory: Memory, rows: NDArray[np.int64]) -> Segments:
         """Flagged segments as the memories of `rows` (sorted) hear them now: some have become known meanwhile."""
@@ -356,33 +392,11 @@ class ScoreStep:
             given.opened[due] >= self._grace_sessions,
         )
         _put_back(tenants, rows, memory)
-        closed = closed.joined(Closings(closing.tenant[ended], _maxima(closing, ended, run_maxima))).latest()
-        self._calibrate(tenants, rows, closed)
+        closed = closed.joined(self._closed(closing, ended, run_maxima)).latest()
+        learn_sessions(tenants, rows, closed, self.calibration, self._stamp)
         tenants["learned_at"][rows] = given.ordinal[due]
         tenants["learned_core_ms"][rows] = given.core_time_ms[due]
         tenants.mark("learned", rows)
-
-    def _calibrate(self, tenants: Table[TenantKey], rows: NDArray[np.int64], closed: Closings) -> None:
-        """Put closed sessions' maxima into their tenants' rings and fit location and scale anew."""
-        order = np.argsort(closed.row, kind="stable")
-        for kind in REMEMBERED:
-            picked = order[np.isfinite(closed.maxima[order, kind])]
-            row = closed.row[picked]
-            starts = np.flatnonzero(np.r_[True, row[1:] != row[:-1]]) if len(row) else np.zeros(0, np.int64)
-            rank = np.arange(len(row)) - np.repeat(starts, np.diff(np.r_[starts, len(row)]))
-            at = tenants["maxima_count"][row, kind] + rank
-            # Numpy keeps the last of several writes to one place, as a ring should.
-            tenants["maxima"][row, kind, at % RING] = closed.maxima[picked, kind]
-            np.add.at(tenants["maxima_count"], (row, kind), 1)
-            prior = self.calibration
-            tenants["location"][rows, kind], tenants["scale"][rows, kind] = baseline(
-                self.calibration.scales[kind],
-                tenants["maxima"][rows, kind].astype(np.float64),
-                np.minimum(tenants["maxima_count"][rows, kind], RING),
-                prior.prior_location[kind],
-                prior.prior_scale[kind],
-                PRIOR_SESSIONS,
-            )
 
 
 def _strangest(

@@ -80,23 +80,24 @@ def quiet_sessions(
 def closing(timed: Timed, runs: Runs, state: State, quiet_ms: int) -> Closing:
     """Sessions that close within the batch, each with the event before which it does."""
     touched = set(runs.keys)
-    stored = state.sessions["session_maxima"]
-    nothing = np.full(len(KINDS), np.nan)
-    closed: list[tuple[int, SessionKey, int, NDArray[np.float64]]] = []
+    closed: list[tuple[int, SessionKey, int, int]] = []
     for number in timed.of_partition:
         held = state.partitions[number]
         for due, key, row in quiet_sessions(state, held, held.core_time_ms, quiet_ms, touched):
-            closed.append((due, key, -1, stored[row].copy()))
+            closed.append((due, key, -1, row))
     for due, row in zip(runs.replaced_ms.tolist(), runs.replaced.tolist(), strict=True):
-        closed.append((due, state.sessions.key(row), -1, stored[row].copy()))
+        closed.append((due, state.sessions.key(row), -1, row))
     ended = np.flatnonzero(runs.ended_ms != NEVER_MS).tolist()
-    closed += [(int(runs.ended_ms[run]), runs.keys[run], run, nothing) for run in ended]
+    closed += [(int(runs.ended_ms[run]), runs.keys[run], run, -1) for run in ended]
     closed.sort(key=lambda item: item[:3])
+    row_of = np.array([row for *_, row in closed], np.int64)
+    maxima = np.full((len(closed), len(KINDS)), np.nan)
+    maxima[row_of >= 0] = state.session_maxima(row_of[row_of >= 0])
     state.sessions.remove([key for _, key, run, _ in closed if run < 0 and key not in touched])
     before = [int(np.searchsorted(timed.live, timed.fired_by(key[0], due))) for due, key, _, _ in closed]
     return Closing(
         state.tenants.find([key[:2] for _, key, _, _ in closed]),
         np.array(before, np.int64),
         np.array([run for _, _, run, _ in closed], np.int64),
-        np.stack([values for *_, values in closed]) if closed else np.zeros((0, len(KINDS))),
+        maxima,
     )

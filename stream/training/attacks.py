@@ -39,6 +39,21 @@ class AttackTexts:
     """(s,) sessions: their segments belong together."""
 
 
+def joined(first: AttackTexts | None, second: AttackTexts | None) -> AttackTexts | None:
+    """Segments of both; None where there are none."""
+    if first is None or second is None:
+        return first if second is None else second
+    return AttackTexts(
+        TokenBags(
+            np.concatenate([first.bags.ids, second.bags.ids]),
+            np.concatenate([first.bags.offsets, first.bags.offsets[-1] + second.bags.offsets[1:]]),
+        ),
+        np.concatenate([first.labels, second.labels]),
+        [*first.source, *second.source],
+        [*first.group, *second.group],
+    )
+
+
 def collect_attacks(paths: Sequence[Path], embedder: Embeds, settings: Settings) -> AttackTexts | None:
     """Segments of the labelled attacks in corpus files; None where there are none.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from models.calibration import Calibration, baseline
 from models.training.calibration import fit_population, session_maxima
 from stream.state.schema import ATOMS, KINDS, REMEMBERED, RING, SCALE_OF, WEIGHTS
-from stream.steps.score import PRIOR_SESSIONS
+from stream.steps.rings import PRIOR_SESSIONS
 from stream.training.events import TrainingEvents
 
 WINSORISED = 0.01
@@ -37,16 +37,19 @@ def calibrate(
     there are no others. A signal that the input never gave is set to 1 for every session, so that it stays silent until
     a tenant's own past says what is normal.
 
-    Unlabelled input is winsorised: in each signal the highest `WINSORISED` of sessions, in units of their tenants'
-    scales, count as if they had ended where those begin. Without attacks among them this costs false positives (2.9 %
-    at nominal 1 %, with seven signals); with more of them than that share it costs findings.
+    Sessions of which nobody said that they are benign are winsorised: in each signal the highest `WINSORISED` of them,
+    in units of their tenants' scales, count as if they had ended where those begin. Without attacks among them this
+    costs false positives (2.9 % at nominal 1 % where nobody said so of any, with seven signals); with more of them than
+    that share it costs findings. Where `labelled`, all are benign.
     """
     scores = _complete(events, scores)
     mature = mature_events(events, grace_sessions)
     fitted = _fit(events, scores, mature)
-    if labelled:
+    believed = events.session_believed
+    if labelled or (believed is not None and believed.all()):
         return fitted, scores
-    scores = _winsorised(events, scores, mature, fitted)
+    doubted = np.ones(len(scores), np.bool_) if believed is None else ~believed[events.session]
+    scores = _winsorised(events, scores, mature & doubted, doubted, fitted)
     return _fit(events, scores, mature), scores
 
 
@@ -120,16 +123,22 @@ def _fit(events: TrainingEvents, scores: NDArray[np.float64], mature: NDArray[np
 
 
 def _winsorised(
-    events: TrainingEvents, scores: NDArray[np.float64], mature: NDArray[np.bool_], fitted: Calibration
+    events: TrainingEvents,
+    scores: NDArray[np.float64],
+    counted: NDArray[np.bool_],
+    doubted: NDArray[np.bool_],
+    fitted: Calibration,
 ) -> NDArray[np.float64]:
+    """The scores of `doubted` events (n), none higher than the highest but few of those `counted` (n)."""
     own = rings(events, scores, fitted)
     tenant = events.session_tenant[events.session]
     z = (scores - own.location[tenant]) / own.scale[tenant]
     held = scores.copy()
     for kind in range(len(KINDS)):
-        maxima = session_maxima(z[mature, kind], events.session[mature])
+        maxima = session_maxima(z[counted, kind], events.session[counted])
         finite = maxima[np.isfinite(maxima)]
         if len(finite):
             end = np.quantile(finite, 1 - WINSORISED, method="lower")
-            held[:, kind] = np.minimum(scores[:, kind], own.location[tenant, kind] + end * own.scale[tenant, kind])
+            highest = own.location[tenant, kind] + end * own.scale[tenant, kind]
+            held[doubted, kind] = np.minimum(scores[:, kind], highest)[doubted]
     return held

@@ -26,6 +26,10 @@ class Gathered:
     """As on the events topic, its partition that of its tenant."""
     task: str | None = None
     """Sessions of a tenant with equal task are one conversation told again; None where that is not known."""
+    learns: bool = True
+    """Whether its session teaches the models; one that does not is scored and calibrated on all the same."""
+    believed: bool = False
+    """Whether somebody said that its session is benign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,17 @@ class TrainingEvents:
     """Records that are no events."""
     sha256: str
     """Of the events' ids and raw hashes, in order."""
+    session_learns: NDArray[np.bool_] | None = None
+    """(s,) whether it teaches the models; None: all do."""
+    session_believed: NDArray[np.bool_] | None = None
+    """(s,) whether somebody said that it is benign; None: nobody did of any."""
+
+    @property
+    def learning(self) -> NDArray[np.intp]:
+        """Events (l,) of sessions that teach."""
+        if self.session_learns is None:
+            return np.arange(len(self.session))
+        return np.flatnonzero(self.session_learns[self.session])
 
     @property
     def fold(self) -> NDArray[np.int64]:
@@ -62,7 +77,7 @@ class _Placed:
     identity: tuple[str, str]
     session: tuple[str, str]
     """Tenant and name."""
-    task: str | None
+    gathered: Gathered
 
 
 def arrange(gathered: Iterable[Gathered], future_ms: int) -> TrainingEvents:
@@ -91,11 +106,12 @@ def arrange(gathered: Iterable[Gathered], future_ms: int) -> TrainingEvents:
         raise UsageError("the input must hold at least one benign event; it holds none. Name another --input or range.")
     events = sorted(placed.values(), key=lambda event: event.time_ms)
     numbers: dict[tuple[str, str], int] = {}
-    tasks: list[str] = []
+    firsts: list[_Placed] = []
     for event in events:
         if event.session not in numbers:
             numbers[event.session] = len(numbers)
-            tasks.append(f"session {event.session[1]}" if event.task is None else f"task {event.task}")
+            firsts.append(event)
+    tasks = [_task(event) for event in firsts]
     tenants = sorted({tenant for tenant, _ in numbers})
     rows = {tenant: row for row, tenant in enumerate(tenants)}
     digest = sha256()
@@ -114,7 +130,15 @@ def arrange(gathered: Iterable[Gathered], future_ms: int) -> TrainingEvents:
         last_ms=events[-1].time_ms,
         unreadable=unreadable,
         sha256=digest.hexdigest(),
+        session_learns=np.array([event.gathered.learns for event in firsts], np.bool_),
+        session_believed=np.array([event.gathered.believed for event in firsts], np.bool_),
     )
+
+
+def _task(first: _Placed) -> str:
+    """What a session must lie in one fold with, by its first event."""
+    task = first.gathered.task
+    return f"session {first.session[1]}" if task is None else f"task {task}"
 
 
 def _read(gathered: Iterable[Gathered], future_ms: int) -> Iterator[_Placed | None]:
@@ -126,7 +150,7 @@ def _read(gathered: Iterable[Gathered], future_ms: int) -> Iterator[_Placed | No
         readable = (item for item in chunk if id(item.record) not in refused)
         for item, head, time_ms in zip(readable, batch.heads, batch.event_time_ms.tolist(), strict=True):
             identity = head.event_id, head.source.raw_sha256
-            yield _Placed(time_ms, item.record, identity, (head.tenant, head.session), item.task)
+            yield _Placed(time_ms, item.record, identity, (head.tenant, head.session), item)
         yield from (None for _ in dead)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any
 
@@ -23,6 +23,7 @@ from stream.training.attacks import AttackTexts
 from stream.training.calibrate import Rings, calibrate, flagged_share, mature_events, rings
 from stream.training.events import FOLDS, TrainingEvents
 from stream.training.passes import collect, held_out_scores, silent_calibration, unnamed_release, warm_rows
+from stream.training.teaching import HardNegatives, Lessons, Teacher, Teaching, mined, teach
 from stream.training.texts import Again, SecondLooks, TrainingTexts, collect_texts, fitted_texts, looking
 
 _DAY_MS = 86_400_000
@@ -47,6 +48,8 @@ class Trained:
 
     release: Release
     metrics: dict[str, float]
+    lineage: dict[str, str | int | float] = field(default_factory=dict)
+    """Of the teacher, where there was one."""
 
 
 def train(
@@ -62,6 +65,9 @@ def train(
     base: Release | None = None,
     adapters_only: bool = False,
     attacks: AttackTexts | None = None,
+    teacher: Teacher | None = None,
+    hard: HardNegatives | None = None,
+    mined_max: int = 0,
     again: Again | None = None,
     progress: Progress = lambda _: None,
 ) -> Trained:
@@ -73,7 +79,8 @@ def train(
     Parameters
     ----------
     labelled
-        Whether somebody said that all of it is benign: then everything is learned and counts in full.
+        Whether somebody said that all of it is benign: then everything is learned and counts in full. Else that is so
+        of the sessions that `events` says it of.
     processes
         Fits side by side.
     base
@@ -83,7 +90,13 @@ def train(
         calibrates should have come after.
     attacks
         Labelled ones, to learn a classifier of known attacks from; it is calibrated on the benign events as all else.
-
+    teacher
+        A language model that is fine-tuned on these attacks first, in processes of its own, and teaches the classifier.
+    hard
+        Segments that were flagged and judged benign; the classifier learns them with more weight.
+    mined_max
+        Distinct segments of the events, the likest to attacks for the teacher, or without one for the classifier of
+        `base`, that it learns so too. Only where the events were judged benign: they may be unseen attacks otherwise.
     again
         A transformer that looks at segments again; what it adds is learned and calibrated as it will be added.
 
@@ -98,32 +111,40 @@ def train(
             f"--nproc must be 1 while the embedder or the transformer is on a CUDA device; got {processes}. "
             "Leave it out, or set TIDEGATE_EMBEDDER__DEVICE=cpu and TIDEGATE_TRANSFORMER__DEVICE=cpu."
         )
-    records, fold, tenants = events.records, events.fold, events.tenants
-    if len(np.unique(fold)) < 2:
+    records, fold, tenants, learning = events.records, events.fold, events.tenants, events.learning
+    if len(np.unique(fold[learning])) < 2:
         raise UsageError(
             "the input must hold at least two sessions of different tasks, as calibration needs some that the fit has "
             "not seen; it holds one. Name more --input."
         )
-    progress(f"reading {len(records):,} events of {len(events.session_tenant):,} sessions as the scorer does")
-    shown = collect(records, settings, embedder, space_id)
-    seen = _Seen(shown.windows, shown.lengths, events.session_tenant[events.session], fold, len(tenants))
-    mature = mature_events(events, settings.learning.grace_sessions)
-    volume = fit_volume(shown.baseline, shown.volume[mature], events.session[mature])
+    progress(f"reading {len(learning):,} events of {len(events.session_tenant):,} sessions as the scorer does")
+    # Sessions that do not teach are met as strangers by every fit: they are scored with their fold, and that is all.
+    taught = [records[i] for i in learning.tolist()]
+    session = events.session[learning]
+    shown = collect(taught, settings, embedder, space_id)
+    seen = _Seen(shown.windows, shown.lengths, events.session_tenant[session], fold[learning], len(tenants))
+    mature = mature_events(events, settings.learning.grace_sessions)[learning]
+    volume = fit_volume(shown.baseline, shown.volume[mature], session[mature])
     said = collect_texts(events, embedder, settings)
     base_texts = base.texts if base is not None else None
     backbone = base.bank.arrays if base is not None and adapters_only else None
     looks = _looks(said, again, seed, progress)
 
+    lessons, teaching = _lessons(
+        said, attacks, embedder.vocabulary, seed, teacher, hard, mined_max, base_texts, progress
+    )
+
     def texts_of(part: TrainingTexts, without: int | None) -> TextModels:
         second = looks.without(without) if looks is not None else None
-        return fitted_texts(part, embedder.vocabulary, seed, base_texts, attacks, second)
+        lesson = lessons.without(without)
+        return fitted_texts(part, embedder.vocabulary, seed, base_texts, attacks, second, lesson)
 
     def held_out(number: int) -> NDArray[np.float64]:
         progress(f"fitting without part {number + 1} of {FOLDS}, and scoring that part")
-        rest, part = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        rest, part = np.flatnonzero(seen.fold != number), np.flatnonzero(fold == number)
         bank = SequenceBank(_fitted(seen.of(rest), seed, effort, backbone))
         texts = looking(texts_of(said.without(number), number), again)
-        heard, unheard = [records[i] for i in rest.tolist()], [records[i] for i in part.tolist()]
+        heard, unheard = [taught[i] for i in rest.tolist()], [records[i] for i in part.tolist()]
         return held_out_scores(heard, unheard, bank, texts, volume, settings, embedder, space_id, tenants)
 
     def whole() -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
@@ -144,7 +165,7 @@ def train(
     bank, texts = SequenceBank(arrays), looking(TextModels.from_arrays(text_arrays), again)
     # Of benign input everything is learned; of input that nobody has judged, what the release finds strange is not.
     judge = unnamed_release(space_id, bank, texts, volume, silent_calibration() if labelled else calibration, tenants)
-    names, warm = warm_rows(records, judge, settings, embedder)
+    names, warm = warm_rows(taught, judge, settings, embedder)
     if names != tenants:
         raise StateError(f"every tenant must have a warm row beside its adapter; got {names} of {tenants}. A bug.")
     return Trained(
@@ -162,8 +183,35 @@ def train(
             f"held_out_flagged_at_{fpr}": round(flagged_share(events, scores, calibration, own, fpr), 6)
             for fpr in (0.01, 0.05)
         }
-        | {"tenants_adapted": _adapted(arrays)},
+        | {"tenants_adapted": _adapted(arrays)}
+        | (teaching.metrics if teaching is not None else {}),
+        teaching.lineage if teaching is not None else {},
     )
+
+
+def _lessons(
+    said: TrainingTexts,
+    attacks: AttackTexts | None,
+    vocabulary: Sequence[str],
+    seed: int,
+    teacher: Teacher | None,
+    hard: HardNegatives | None,
+    mined_max: int,
+    base: TextModels | None,
+    progress: Progress,
+) -> tuple[Lessons, Teaching | None]:
+    """What the classifier learns beside labels, and what its teacher said."""
+    if attacks is None:
+        return Lessons(said), None
+    taught = None
+    if teacher is not None:
+        taught = teach(said, attacks, vocabulary, teacher, seed=seed, hard=hard, progress=progress)
+    likest = None
+    if mined_max and taught is not None:
+        likest = mined(taught.texts.max(axis=1), said, mined_max)
+    elif mined_max and base is not None and base.attacks is not None:
+        likest = mined(base.attacks.score(base.ngrams.features(said.bags)).max(axis=1), said, mined_max)
+    return Lessons(said, taught, hard, likest), taught
 
 
 def _looks(said: TrainingTexts, again: Again | None, seed: int, progress: Progress) -> SecondLooks | None:

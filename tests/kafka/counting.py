@@ -12,11 +12,13 @@ from dataclasses import replace
 import msgspec
 import orjson
 
+from schemas.control import ReleaseSwitch
 from stream.config import KafkaSettings, Settings, TopicsSettings
 from stream.errors import TidegateError
 from stream.inputs import InputBatch, Outcome
 from stream.record import DeadLetter, JournalEntry, OutRecord, Record, StateChange
 from stream.runtime.clients import Membership
+from stream.runtime.release.loader import Loaded, Refused
 from stream.runtime.scorer import InService
 from stream.runtime.services import score_service
 
@@ -32,6 +34,8 @@ class Cursor(msgspec.Struct):
     ingest_time_ms: int = 0
     release: str = ""
     config_hash: str = ""
+    given: str = ""
+    next_control: int = 0
 
 
 class CountingCore:
@@ -54,6 +58,10 @@ class CountingCore:
         self._padding = random.Random(7).randbytes(bytes_per_event // 2).hex()
         self._counts: dict[int, dict[str, int]] = {}
         self._cursors: dict[int, Cursor] = {}
+        self._serving = ""
+
+    def serve(self, release: str) -> None:
+        self._serving = release
 
     def cursor(self, partition: int) -> Cursor | None:
         return self._cursors.get(partition)
@@ -86,9 +94,20 @@ class CountingCore:
         touched: set[tuple[int, str]] = set()
         for control in inputs.controls:
             cursor = self._cursors.setdefault(control.partition, Cursor())
-            entry = {"before_offset": cursor.next_offset, "kind": control.kind, "value": control.value}
+            entry = {
+                "before_offset": cursor.next_offset,
+                "kind": control.kind,
+                "value": control.value,
+                "control_offset": control.control_offset,
+                "partition": control.partition,
+            }
             outcome.journal.append(JournalEntry(control.partition, orjson.dumps(entry)))
             cursor.release = control.value.get("release", cursor.release)
+            cursor.given = control.value.get("given", cursor.given)
+            if control.control_offset is not None:
+                cursor.next_control = control.control_offset + 1
+                if control.value["kind"] == "release" and "refused" not in control.value:
+                    cursor.release = control.value["value"]["release"]
             cursor.config_hash = control.value.get("config_hash", cursor.config_hash)
             if control.kind == "tick":
                 cursor.core_time_ms = control.value["core_time_ms"]
@@ -96,6 +115,8 @@ class CountingCore:
                 for tenant in self._counts.pop(control.partition, {}):
                     outcome.changes.append(StateChange(control.partition, row_key(tenant), None))
         for record in inputs.records:
+            # What the shell has to see to: all partitions of a step stand on the release that the core serves.
+            assert self._cursors[record.partition].release == self._serving
             self._score(record, outcome, touched)
         for partition, offset in inputs.next_offsets.items():
             self._cursors.setdefault(partition, Cursor()).next_offset = offset
@@ -121,12 +142,35 @@ class CountingCore:
         counts[tenant] = counts.get(tenant, 0) + 1
         touched.add((record.partition, tenant))
         source = (record.topic, record.partition, record.offset)
-        score = orjson.dumps({"event_id": event_id, "tenant": tenant, "count": counts[tenant]})
+        said = {"event_id": event_id, "tenant": tenant, "count": counts[tenant], "release": self._serving}
+        score = orjson.dumps(said)
         parent = record.header("traceparent")
         outcome.scores.append(OutRecord(record.partition, record.key or b"", score, source, event_id, parent))
         if counts[tenant] % 10 == 0:
             finding = orjson.dumps({"activity_id": 1, "severity_id": 3, "tenant": tenant, "count": counts[tenant]})
             outcome.findings.append(OutRecord(record.partition, tenant.encode(), finding, source, event_id))
+
+
+class CountingReleases:
+    """Names without files; one that begins with `bad` is damaged, one that begins with `lost` is nowhere."""
+
+    def __init__(self, state_schema: str, load_seconds: float) -> None:
+        self._state_schema = state_schema
+        self._load_seconds = load_seconds
+
+    def loaded(self, name: str) -> Loaded:
+        return Loaded(name, name, "space", "features", self._state_schema, "0" * 64, verified=True)
+
+    def announced(self, switch: ReleaseSwitch) -> Loaded:
+        time.sleep(self._load_seconds)
+        if switch.release.startswith("bad"):
+            raise Refused("damaged", f"{switch.release} is damaged")
+        if switch.release.startswith("lost"):
+            raise Refused("missing", f"{switch.release} is nowhere")
+        return self.loaded(switch.release)
+
+    def named(self, name: str, switch: ReleaseSwitch | None) -> Loaded:
+        return self.loaded(name)
 
 
 def row_key(tenant: str) -> bytes:
@@ -149,6 +193,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--bytes-per-event", type=int, default=0)
     parser.add_argument("--close-after-ms", type=int, default=NEVER_MS)
     parser.add_argument("--session-timeout-ms", type=int, default=6_000)
+    parser.add_argument("--load-seconds", type=float, default=0.0)
+    parser.add_argument("--output-prefix", default="")
+    parser.add_argument("--shadow", action="store_true")
     parser.add_argument("--until-end", action="store_true")
     parser.add_argument("--at-least-once", action="store_true")
     given = parser.parse_args(arguments)
@@ -156,13 +203,15 @@ def main(arguments: list[str]) -> int:
     settings = replace(
         defaults,
         kafka=KafkaSettings(given.bootstrap_servers, session_timeout_ms=given.session_timeout_ms),
-        topics=TopicsSettings(given.topic_prefix, partitions=given.partitions),
+        topics=TopicsSettings(given.topic_prefix, given.output_prefix, partitions=given.partitions),
         batch=replace(defaults.batch, records_max=given.records_max),
     )
 
     def load() -> InService:
         core = CountingCore(given.step_seconds, given.bytes_per_event, given.close_after_ms)
-        return InService(core, given.release, "space", "features", given.state_schema)
+        releases = CountingReleases(given.state_schema, given.load_seconds)
+        core.serve(given.release)
+        return InService(core, releases.loaded(given.release), releases)
 
     try:
         score_service(
@@ -171,6 +220,7 @@ def main(arguments: list[str]) -> int:
             Membership(given.group_id, given.instance_id),
             until_end=given.until_end,
             exactly_once=not given.at_least_once,
+            shadow=given.shadow,
         ).run()
     except TidegateError as error:
         print(error, file=sys.stderr)

@@ -24,6 +24,7 @@ SCORES = "genai.anomaly.scores.v1"
 FINDINGS = "genai.anomaly.findings.v1"
 STATE = "genai.anomaly.state.v1"
 JOURNAL = "genai.anomaly.journal.v1"
+CONTROLS = "genai.anomaly.controls.v1"
 PARTITIONS = 2
 
 
@@ -42,11 +43,14 @@ class Cluster:
         self.group = f"{prefix}group"
         self.admin = AdminClient({"bootstrap.servers": servers})
 
-    def create(self, *names: str, partitions: int = PARTITIONS, **config: str) -> None:
+    def create(self, *names: str, partitions: int | None = None, **config: str) -> None:
         """Topics, by name without prefix; all that a scorer needs when none is named."""
-        wanted = names or (EVENTS, SCORES, FINDINGS, STATE, JOURNAL)
+        wanted = names or (EVENTS, SCORES, FINDINGS, STATE, JOURNAL, CONTROLS)
         settings = {"max.message.bytes": "8454144", **{key.replace("_", "."): value for key, value in config.items()}}
-        topics = [NewTopic(self.prefix + name, partitions, 1, config=settings) for name in wanted]
+        topics = [
+            NewTopic(self.prefix + name, partitions or (1 if name == CONTROLS else PARTITIONS), 1, config=settings)
+            for name in wanted
+        ]
         for created in self.admin.create_topics(topics).values():
             created.result(10)
 
@@ -63,6 +67,27 @@ class Cluster:
         if transactional is not None:
             producer.commit_transaction(10)
         assert producer.flush(10) == 0
+
+    def control(self, kind: str, value: Mapping[str, Any]) -> int:
+        """A control on its topic; its offset."""
+        return self.raw_control(
+            json.dumps({"kind": kind, "value": value, "time_ms": int(time.time() * 1000), "issuer": "test"})
+        )
+
+    def switch(self, release: str, **differing: str) -> int:
+        """Ask for a release that the counting scorer knows; offset of the control."""
+        ids = {"space_id": "space", "feature_schema": "features", "state_schema": "1", "manifest_sha256": "0" * 64}
+        return self.control("release", {"release": release, **ids, **differing})
+
+    def raw_control(self, value: str | bytes) -> int:
+        """Anything on the topic of controls; its offset."""
+        offsets: list[int] = []
+        producer = Producer({"bootstrap.servers": self.servers, "enable.idempotence": True})
+        producer.produce(
+            self.prefix + CONTROLS, value, partition=0, on_delivery=lambda _, sent: offsets.append(sent.offset() or 0)
+        )
+        assert producer.flush(10) == 0
+        return offsets[0]
 
     def _produce(self, producer: Producer, number: int, pad: int) -> None:
         tenant = f"t{number % 7}"

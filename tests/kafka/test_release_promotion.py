@@ -42,7 +42,7 @@ def test_what_was_announced_before_stays_named(loop: Loop) -> None:
 
 
 def test_what_others_announce_meanwhile_is_not_lost(loop: Loop) -> None:
-    made = [loop.make(seed) for seed in (1, 2, 3, 4)]
+    made = [loop.make(seed) for seed in (1, 2, 3)]
     threads = [
         Thread(target=announce, args=(loop.settings, *each), kwargs={"decision": "", "promoted": False})
         for each in made
@@ -101,7 +101,7 @@ def test_what_was_served_before_a_promotion_does_not_answer_it(loop: Loop) -> No
     first, path = loop.make(1)
     loop.serve(first)
     offset = promote(loop.settings, first, path, who="ada@soc", why="")
-    with pytest.raises(CheckFailed, match=r"2 of 2 partitions \(0, 1\)"):
+    with pytest.raises(CheckFailed, match=r"2 of 2 partitions \(0-1\)"):
         await_switch(loop.settings, first.name, offset, 1)
 
 
@@ -121,7 +121,11 @@ def test_a_refusal_is_told_with_its_reason(loop: Loop) -> None:
     offset = promote(loop.settings, second, path, who="ada@soc", why="")
     loop.follow(offset, 0)
     loop.follow(offset, 1, refused="bank.safetensors was changed")
-    with pytest.raises(CheckFailed, match=r"v1\[1\] refuses release r-.*: bank.safetensors was changed"):
+    sentence = (
+        r"release r-.* is refused, and the one before goes on, in .*v1\[1\]: bank.safetensors was changed. "
+        r"Partitions 0 serve it"
+    )
+    with pytest.raises(CheckFailed, match=sentence):
         await_switch(loop.settings, second.name, offset, 20)
 
 

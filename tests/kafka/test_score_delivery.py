@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 
 from tests.kafka.harness import (
+    CONTROLS,
     EVENTS,
     FINDINGS,
     JOURNAL,
@@ -320,12 +321,22 @@ def test_a_missing_topic_and_another_partition_count_are_exit_3(kafka: str, topi
     cluster.create(EVENTS, SCORES, FINDINGS, STATE)
     code, errors = run_to_end(cluster)
     assert (code, errors.count("\n")) == (3, 1)
-    assert f"missing topics: {topic_prefix}{JOURNAL}" in errors
+    assert f"missing topics: {topic_prefix}{JOURNAL}, {topic_prefix}{CONTROLS}" in errors
     assert "tidegate topics create" in errors
+    cluster.create(CONTROLS)
     cluster.create(JOURNAL, partitions=3)
     code, errors = run_to_end(cluster)
     assert code == 3
     assert f"topic {topic_prefix}{JOURNAL} must have 2 partitions (topics.partitions); it has 3" in errors
+
+
+def test_controls_on_several_partitions_have_no_order_and_are_exit_3(kafka: str, topic_prefix: str) -> None:
+    cluster = Cluster(kafka, topic_prefix)
+    cluster.create(EVENTS, SCORES, FINDINGS, STATE, JOURNAL)
+    cluster.create(CONTROLS, partitions=3)
+    code, errors = run_to_end(cluster)
+    assert (code, errors.count("\n")) == (3, 1)
+    assert f"topic {topic_prefix}{CONTROLS} must have 1 partition, which puts what lies there in order" in errors
 
 
 def test_a_session_timeout_that_the_client_does_not_take_is_exit_2(cluster: Cluster) -> None:
@@ -336,7 +347,7 @@ def test_a_session_timeout_that_the_client_does_not_take_is_exit_2(cluster: Clus
 
 def test_a_topic_that_takes_no_record_of_this_size_is_exit_3(kafka: str, topic_prefix: str) -> None:
     cluster = Cluster(kafka, topic_prefix)
-    cluster.create(EVENTS, SCORES, FINDINGS, JOURNAL)
+    cluster.create(EVENTS, SCORES, FINDINGS, JOURNAL, CONTROLS)
     cluster.create(STATE, max_message_bytes="20000")
     cluster.events(range(7))
     code, errors = run_to_end(cluster, "--bytes-per-event", "100000")

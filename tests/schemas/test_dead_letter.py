@@ -92,4 +92,6 @@ def test_by_configuration_every_dead_letter_is_a_reference() -> None:
 
 
 def test_reasons_are_those_of_the_interface() -> None:
-    assert set(REASONS) == {"undecodable", "unknown_format", "schema", "oversized", "too_deep", "no_tenant"}
+    assert set(REASONS) == {
+        "undecodable", "unknown_format", "schema", "oversized", "too_deep", "no_tenant", "signature", "unknown_analyst"
+    }  # fmt: skip

@@ -31,6 +31,7 @@ from stream.state.schema import (
     WEIGHTS,
     WINDOW,
     tenant_table,
+    warm_columns,
 )
 
 HIDDEN, BOTTLENECK, RANK = 8, 4, 2
@@ -138,7 +139,7 @@ def write(out: Path, space_id: str, *, seed: int = 5) -> str:
         release(space_id=space_id),
         bank=random_bank(seed, tenants=0),
         adapters={},
-        warm={name: np.asarray(columns[name][:0]) for name in columns.columns},
+        warm={name: np.asarray(columns[name][:0]) for name in warm_columns(columns)},
         warm_rows={},
         sessions_per_day={},
     )

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from schemas.journal import Journal
 from stream.record import Record
-from stream.runtime.topic_reader import TopicReader
+from stream.runtime.topic_reader import Bounds, TopicReader
 
 _LOG = logging.getLogger(__name__)
 _DECODER = msgspec.json.Decoder(Journal)
 _IDS = ("space_id", "feature_schema", "state_schema")
+_AT_ONCE = 2_000
 _FIRST_TAIL = 2_000
 _FURTHER = 16
 """A journal is kept for ever and tells mostly of ticks: it is read from its end, each time so many times as much."""
@@ -51,46 +53,70 @@ class Refused:
     why: str
 
 
-def histories(reader: TopicReader, topic: str) -> dict[int, list[Served]]:
-    """Partition -> the releases that it served last, two different ones where there were, the one in service last.
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a partition's journal tells, back to when another release was served."""
+
+    served: list[Served]
+    """Releases that it took up, two different ones where there were, the one in service last."""
+    answered: int
+    """Offset of the last control for a release that it followed or refused; -1 where it tells of none."""
+
+
+def histories(reader: TopicReader, topic: str) -> dict[int, History]:
+    """Partition -> what its journal tells.
 
     Raises
     ------
     EnvironmentFault
         When there is no such journal, or no broker answers.
     """
-    found = {}
-    for partition, bounds in sorted(reader.bounds(topic).items()):
-        tail = _FIRST_TAIL
-        while True:
-            start = max(bounds.start, bounds.end - tail)
-            taken = list(_taken_up(reader.read(topic, partition, start, bounds.end)))
-            if start == bounds.start or len({each.release for each in taken}) > 1:
-                break
-            tail *= _FURTHER
-        found[partition] = taken
-    return found
+    bounds = reader.bounds(topic)
+    found: dict[int, History] = {}
+    tail = _FIRST_TAIL
+    while wanted := {p: bound for p, bound in bounds.items() if p not in found}:
+        starts = {p: max(bound.start, bound.end - tail) for p, bound in wanted.items()}
+        cut = {p: replace(bound, start=starts[p]) for p, bound in wanted.items()}
+        found |= {
+            partition: history
+            for partition, history in _read(reader, topic, cut).items()
+            if starts[partition] == bounds[partition].start or len({each.release for each in history.served}) > 1
+        }
+        tail *= _FURTHER
+    return dict(sorted(found.items()))
 
 
-def in_service(found: Mapping[int, Sequence[Served]]) -> dict[int, Served]:
+def _read(reader: TopicReader, topic: str, bounds: Mapping[int, Bounds]) -> dict[int, History]:
+    """What the journals tell within `bounds`, of all partitions at once: somebody is waiting."""
+    told: dict[int, list[Served | Refused]] = {partition: [] for partition in bounds}
+    with closing(reader.source(topic, bounds)) as source:
+        while not source.exhausted:
+            for record in source.poll(_AT_ONCE):
+                entry = read_entry(record)
+                if entry is not None:
+                    told[record.partition].append(entry)
+    return {partition: _history(entries) for partition, entries in told.items()}
+
+
+def in_service(found: Mapping[int, History]) -> dict[int, Served]:
     """Partition -> what it serves; one that has never scored is left out."""
-    return {partition: taken[-1] for partition, taken in found.items() if taken}
+    return {partition: history.served[-1] for partition, history in found.items() if history.served}
 
 
-def before(found: Mapping[int, Sequence[Served]]) -> tuple[Served, Served] | None:
+def before(found: Mapping[int, History]) -> tuple[Served, Served] | None:
     """The release that was taken up last, in any partition, and what that partition served before it.
 
     >>> def served(release, time_ms):
     ...     return Served(0, release, 0, time_ms, "control", None, None)
-    >>> half_switched = {0: [served("a", 1), served("b", 9)], 1: [served("a", 1)]}
-    >>> [each.release for each in before(half_switched)]
+    >>> switched, not_yet = History([served("a", 1), served("b", 9)], 3), History([served("a", 1)], -1)
+    >>> [each.release for each in before({0: switched, 1: not_yet})]
     ['b', 'a']
     """
     pairs = [
-        (taken[-1], former)
-        for taken in found.values()
-        for former in reversed(taken)
-        if former.release != taken[-1].release
+        (history.served[-1], former)
+        for history in found.values()
+        for former in reversed(history.served)
+        if former.release != history.served[-1].release
     ]
     # Of each partition the first pair is the latest; older pairs lose against it.
     return max(pairs, key=lambda pair: (pair[0].time_ms, pair[1].time_ms), default=None)
@@ -108,9 +134,9 @@ def read_entry(record: Record) -> Served | Refused | None:
     said = _switch(entry)
     if said is None:
         return None
-    why = entry.value.get("refused")
-    if why is not None:
-        return Refused(entry.partition, str(said["release"]), entry.control_offset, str(why))
+    if "refused" in entry.value or entry.value.get("ignored"):
+        why = str(entry.value.get("refused", "its scorer could make nothing of that control"))
+        return Refused(entry.partition, str(said["release"]), entry.control_offset, why)
     ids = tuple(str(said[name]) for name in _IDS) if all(name in said for name in _IDS) else None
     return Served(
         entry.partition,
@@ -136,12 +162,13 @@ def _switch(entry: Journal) -> Mapping[str, Any] | None:
     return said if "release" in said else None
 
 
-def _taken_up(batches: Iterator[Sequence[Record]]) -> Iterator[Served]:
-    """The releases taken up, one that is taken up again while it is served left out."""
-    last = ""
-    for records in batches:
-        for record in records:
-            entry = read_entry(record)
-            if isinstance(entry, Served) and entry.release != last:
-                last = entry.release
-                yield entry
+def _history(entries: Iterable[Served | Refused]) -> History:
+    served: list[Served] = []
+    answered = -1
+    for entry in entries:
+        if entry.control_offset is not None:
+            answered = max(answered, entry.control_offset)
+        # One that is taken up again while it is served changes nothing.
+        if isinstance(entry, Served) and not (served and served[-1].release == entry.release):
+            served.append(entry)
+    return History(served, answered)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from stream.runtime.clients import now_ms
 from stream.runtime.kafka_client import client_config, explain_kafka_error
 from stream.runtime.release.history import Refused, Served, read_entry
 from stream.runtime.release.registry import manifest_sha256, uri_of
+from stream.runtime.release.words import ranges
 from stream.runtime.release_store import read_manifest
 from stream.runtime.single_record import deliver
 from stream.runtime.topic_reader import TopicReader, Window
@@ -40,8 +41,15 @@ class Switched:
     """Until it was seen to, from when waiting began."""
 
 
-def promote(settings: Settings, manifest: Manifest, path: Path, *, who: str, why: str) -> int:
+def promote(
+    settings: Settings, manifest: Manifest, path: Path, *, who: str, why: str, topics: Container[str] | None = None
+) -> int:
     """Ask every partition of the scorer to serve the release at `path` from its next batch on.
+
+    Parameters
+    ----------
+    topics
+        As in `deliver`.
 
     Returns
     -------
@@ -69,11 +77,18 @@ def promote(settings: Settings, manifest: Manifest, path: Path, *, who: str, why
         uri=uri_of(path),
         why=why,
     )
-    return send_control(settings, "release", "release", msgspec.to_builtins(switch), issuer=who)
+    return send_control(settings, "release", "release", msgspec.to_builtins(switch), issuer=who, topics=topics)
 
 
 def send_control(
-    settings: Settings, role: str, kind: str, value: Mapping[str, object], *, issuer: str, tenant: str | None = None
+    settings: Settings,
+    role: str,
+    kind: str,
+    value: Mapping[str, object],
+    *,
+    issuer: str,
+    tenant: str | None = None,
+    topics: Container[str] | None = None,
 ) -> int:
     """Write a control, and wait until it is there; its offset.
 
@@ -87,7 +102,7 @@ def send_control(
     )
     body = orjson.dumps(msgspec.to_builtins(control))
     key = tenant.encode() if tenant is not None else None
-    return deliver(settings, role, settings.topics.controls, body, key=key, schema="controls.v1")
+    return deliver(settings, role, settings.topics.controls, body, key=key, schema="controls.v1", topics=topics)
 
 
 def journal_ends(reader: TopicReader, settings: Settings) -> dict[int, int]:
@@ -126,7 +141,7 @@ def await_switch(
     Raises
     ------
     CheckFailed
-        When a partition refuses the release, or some are missing after `timeout`.
+        When a partition refuses the release, once all have answered, or some are missing after `timeout`.
     EnvironmentFault
         When there is no such journal, or no broker answers.
     """
@@ -135,11 +150,13 @@ def await_switch(
     if starts is None:
         starts, since_ms = _recent(settings, control_offset)
     done: dict[int, Switched] = {}
+    refused: dict[int, str] = {}
     with closing(_tail(settings, starts)) as consumer:
-        while missing := sorted(starts.keys() - done.keys()):
+        while missing := sorted(starts.keys() - done.keys() - refused.keys()):
             waited = time.monotonic() - began
             if waited >= timeout or stopping():
-                raise CheckFailed(_missing(settings, release, missing, len(starts), waited))
+                late = _missing(settings, release, missing, len(starts), waited)
+                raise CheckFailed(f"{_refused(settings, release, refused, done)} {late}" if refused else late)
             for message in consumer.consume(500, min(_TURN_SECONDS, timeout - waited)):
                 error = message.error()
                 if error is not None:
@@ -148,9 +165,11 @@ def await_switch(
                     continue
                 entry = read_entry(record_of(message))
                 if isinstance(entry, Refused) and entry.control_offset == control_offset:
-                    raise CheckFailed(_refused(settings, entry, sorted(done)))
+                    refused.setdefault(entry.partition, entry.why)
                 if isinstance(entry, Served) and _answers(entry, release, control_offset, since_ms):
                     done.setdefault(entry.partition, Switched(entry.before_offset, time.monotonic() - began))
+    if refused:
+        raise CheckFailed(_refused(settings, release, refused, done))
     return dict(sorted(done.items()))
 
 
@@ -161,21 +180,18 @@ def _answers(entry: Served, release: str, control_offset: int, since_ms: int) ->
     return entry.release == release and entry.time_ms >= since_ms
 
 
-def _refused(settings: Settings, entry: Refused, done: list[int]) -> str:
-    others = f" Partitions {_listed(done)} serve it." if done else ""
-    return (
-        f"{settings.topics.events}[{entry.partition}] refuses release {entry.release}, and goes on with the one "
-        f"before: {entry.why.rstrip('.')}.{others}"
+def _refused(settings: Settings, release: str, refused: Mapping[int, str], done: Collection[int]) -> str:
+    reasons = "; ".join(
+        f"{settings.topics.events}[{ranges([p for p in sorted(refused) if refused[p] == why])}]: {why.rstrip('.')}"
+        for why in dict.fromkeys(refused.values())
     )
-
-
-def _listed(partitions: list[int]) -> str:
-    return ", ".join(str(partition) for partition in partitions)
+    others = f" Partitions {ranges(sorted(done))} serve it: see to the others, or roll these back." if done else ""
+    return f"release {release} is refused, and the one before goes on, in {reasons}.{others}"
 
 
 def _missing(settings: Settings, release: str, missing: list[int], partitions: int, seconds: float) -> str:
     return (
-        f"release {release}: {len(missing)} of {partitions} partitions ({_listed(missing)}) have not taken it up after "
+        f"release {release}: {len(missing)} of {partitions} partitions ({ranges(missing)}) have not taken it up after "
         f"{seconds:.0f} s, by {settings.topics.journal}. Their scorer is away, or has another --output-prefix. "
         "The control stands, and takes effect when it comes: see 'tidegate release list'."
     )

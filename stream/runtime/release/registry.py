@@ -35,6 +35,8 @@ class Registry:
     def path_of(self, name_or_dir: str) -> Path:
         """Directory of a release: the one of that name in `release.directory`, else of that path or file:// URI.
 
+        One that lies in `release.directory` under another name than its manifest's is found by both.
+
         Raises
         ------
         UsageError
@@ -46,6 +48,8 @@ class Registry:
         given = path_of_uri(name_or_dir)
         if _is_release(given):
             return given
+        if (path := self._called(name_or_dir)) is not None:
+            return path
         tried = f"neither {named} nor {given} holds a" if _is_plain(name_or_dir) else f"{given} holds no"
         raise UsageError(
             f"release {name_or_dir!r} must be the name of a directory in release.directory ({self.directory}), or a "
@@ -63,7 +67,8 @@ class Registry:
         UsageError
             When it is in neither place.
         """
-        if uri is None or (_is_plain(name) and _is_release(self.directory / name)):
+        here = _is_plain(name) and (_is_release(self.directory / name) or self._called(name) is not None)
+        if uri is None or here:
             return self.path_of(name)
         try:
             return self.path_of(uri)
@@ -72,6 +77,10 @@ class Registry:
                 f"release {name!r} must be in release.directory ({self.directory}), or at {uri}, where it was "
                 "announced; it is in neither place. Copy it here, or set TIDEGATE_RELEASE__DIRECTORY."
             ) from error
+
+    def _called(self, name: str) -> Path | None:
+        """The directory whose manifest has this name, whatever it is called itself."""
+        return next((path for path, manifest in self.manifests() if manifest.name == name), None)
 
     def manifests(self) -> list[tuple[Path, Manifest]]:
         """Releases in the directory, the oldest first; those that cannot be read are left out.

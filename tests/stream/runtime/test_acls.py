@@ -56,13 +56,16 @@ def test_scorer_may_write_its_outputs_and_nothing_else(capsys: pytest.CaptureFix
     outputs = {topics.scores, topics.findings, topics.state, topics.journal}
     assert writes == {*outputs, f"{topics.events}.dlq"}
     reads = {acl["name"] for acl in found if acl["resource_type"] == "topic" and "Read" in acl["operations"]}
-    assert reads == {topics.events, topics.state, topics.journal}
+    assert reads == {topics.events, topics.state, topics.journal, topics.controls}
     assert not [acl for acl in found if acl["name"].startswith("raw")]
 
 
-def test_only_transactional_ids_are_granted_by_prefix(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_transactional_ids_and_feedbacks_own_topics_are_granted_by_prefix(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     found = told(capsys, "--source-topic", "raw")
-    assert {acl["resource_type"] for acl in found if acl["pattern"] == "prefixed"} == {"transactional-id"}
+    prefixed = {(acl["resource_type"], acl["name"]) for acl in found if acl["pattern"] == "prefixed"}
+    assert {name for kind, name in prefixed if kind != "transactional-id"} == {"tidegate.feedback-"}
 
 
 def test_prefixes_groups_and_principals_are_filled_in(capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +121,7 @@ def test_without_a_source_the_rest_is_printed_and_it_is_asked_for(capsys: pytest
         ),
         (("--principal", "User:a\nreboot"), "--principal must be TYPE:NAME, such as User:scorer"),
         (("--principal", "score=scorer"), "--principal must be TYPE:NAME, such as User:scorer"),
-        (("--group-id", "state=g"), "--group-id must be ingest=GROUP or score=GROUP; got 'state=g'"),
+        (("--group-id", "state=g"), "--group-id must be one of ingest=GROUP, score=GROUP, .*; got 'state=g'"),
         (("--only", "score,scroe"), "--only must name some of gateway, ingest, .*; got scroe"),
         (("--source-topic", "genai.gateway.events.v1"), "which Tidegate writes"),
     ],
@@ -131,4 +134,4 @@ def test_wrong_flag_is_named_with_its_rule(flags: tuple[str, ...], said: str) ->
 
 def test_group_ids_are_the_services_defaults() -> None:
     source = {"ingest": ["--source-topic", "t"], "score": ["--release", "r"]}
-    assert {name: parse([name, *source[name]]).group_id for name in GROUPS} == GROUPS
+    assert {name: parse([name, *source.get(name, [])]).group_id for name in GROUPS} == GROUPS

@@ -16,6 +16,7 @@ OURS = {
     "tidegate_rare_events_total{signal}",
     "tidegate_ready",
     "tidegate_release_verified",
+    "tidegate_release_refused_total{reason}",
     "tidegate_canary_age_seconds",
     "tidegate_canary_latency_seconds",
     "tidegate_canary_attacks_total{result}",

@@ -25,7 +25,7 @@ from stream.errors import StateError, UsageError
 from stream.release import Release
 from stream.runtime import release_store
 from stream.runtime.release_store import MANIFEST, load_release, read_manifest, write_release
-from stream.state.schema import tenant_table
+from stream.state.schema import tenant_table, warm_columns
 from tests.stream.releases import release
 
 SETTINGS = Settings()
@@ -51,7 +51,7 @@ def whole_release() -> Release:
     table = tenant_table(Novelty(dim=32))
     rng = np.random.default_rng(1)
     warm: dict[str, np.ndarray[Any, Any]] = {}
-    for name in table.columns:
+    for name in warm_columns(table):
         column = table[name]
         warm[name] = rng.integers(0, 60, (2, *column.shape[1:])).astype(column.dtype)
     signals = release(reading=True)

@@ -120,6 +120,9 @@ class Counting:
         size = self._bytes * len(seen)
         return Work(offsets, lambda _: None, lambda _: None, committed, len(seen), len(seen), size)
 
+    def due(self) -> Work | None:
+        return None
+
     def tick(self, place: Place) -> Work | None:
         return None
 

@@ -20,7 +20,8 @@ def names(topics: TopicsSettings) -> dict[str, str]:
 def test_the_packaged_files_give_every_topic_its_partitions_and_settings() -> None:
     settings = TopicsSettings(prefix="eu.", partitions=3)
     topics = {topic.name: topic for topic in wanted(settings, {})}
-    assert set(topics) == {*names(settings).values(), "eu.genai.gateway.events.v1.dlq"}
+    dead_letters = {"eu.genai.gateway.events.v1.dlq", "eu.genai.feedback.verdicts.v1.dlq"}
+    assert set(topics) == {*names(settings).values(), *dead_letters}
     for name in ("events", "scores", "findings", "state", "journal", "verdicts", "labels"):
         assert topics[getattr(settings, name)].partitions == 3
     assert topics[settings.controls].partitions == topics[settings.retrain].partitions == 1
@@ -165,7 +166,7 @@ def test_topics_are_created_once_and_then_pass_the_check(
     assert f"created  {source}  1 partition" in first
     assert f"created  {source}.dlq  1 partition" in first
     assert f"created  {settings.topics.events}  2 partitions" in first
-    assert len(first) == len(HOT) + 3
+    assert len(first) == len(HOT) + 4
     assert run(settings, arguments("create", source)) == 0
     again = capsys.readouterr().out.splitlines()
     assert sorted(line.replace("exists ", "created") for line in again) == sorted(first)

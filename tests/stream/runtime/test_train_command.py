@@ -230,9 +230,9 @@ def test_mistakes_are_told_before_anything_is_read(tmp_path: Path) -> None:
 
 
 def test_code_that_stands_in_no_repository_has_no_revision(tmp_path: Path) -> None:
-    assert train_command._git_revision(tmp_path) is None
+    assert train_command.git_revision(tmp_path) is None
     (tmp_path / ".git").write_text("gitdir: nowhere\n")
-    assert train_command._git_revision(tmp_path) is None
+    assert train_command.git_revision(tmp_path) is None
 
 
 @pytest.mark.kafka

@@ -16,7 +16,7 @@ from models.novelty import Novelty
 from schemas.manifest import InputFile, LabelsUsed, Manifest, TrainingInput
 from stream.config import Settings
 from stream.runtime.release_store import write_release
-from stream.state.schema import tenant_table
+from stream.state.schema import tenant_table, warm_columns
 from tests.stream.releases import random_bank, release
 
 DATA = TrainingInput(
@@ -70,7 +70,7 @@ def make(
         release(space_id=space_id),
         bank=random_bank(seed, tenants=0),
         adapters={},
-        warm={name: np.asarray(columns[name][:0]) for name in columns.columns},
+        warm={name: np.asarray(columns[name][:0]) for name in warm_columns(columns)},
         warm_rows={},
         sessions_per_day={},
     )

@@ -25,7 +25,7 @@ def said(name: str, former: list[Release]) -> Release:
         uri=f"file:///releases/{name}",
         created_time_ms=0,
     )
-    return msgspec.structs.replace(now, earlier=followed(former, now))
+    return msgspec.structs.replace(now, earlier=followed(former, now)[:EARLIER_MAX])
 
 
 def test_those_before_are_named_the_latest_first_and_so_many_at_most() -> None:

@@ -129,6 +129,15 @@ def test_releases_are_listed_by_age(tmp_path: Path) -> None:
     assert len(found) == 3
 
 
+def test_a_directory_of_another_name_is_found_by_its_manifests(tmp_path: Path) -> None:
+    registry = Registry(settings(tmp_path))
+    path = registry.add(made(tmp_path))
+    dated = path.rename(registry.directory / "2026-11-01")
+    for given in (path.name, "2026-11-01"):
+        assert registry.path_of(given) == dated
+    assert registry.find(path.name, "file:///nowhere") == dated
+
+
 def test_no_directory_is_no_release(tmp_path: Path) -> None:
     assert Registry(settings(tmp_path)).manifests() == []
 

@@ -1,0 +1,135 @@
+"""The gate of a job: whose labels are believed, and whether the challenger takes the champion's place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import orjson
+
+from schemas.label import Label, label_key
+from schemas.manifest import Manifest
+from stream.config import Settings
+from stream.release import Release
+from stream.steps.content import Embeds
+from stream.training.dataset import Captured, DataSet, Place, label_texts
+
+if TYPE_CHECKING:
+    from stream.training.audit import Audit
+
+GATE_JSON, GATE_HTML = "gate.json", "gate.html"
+_NOTHING_IN_SERVICE = (
+    "Nothing is in service to compare it with: look at its card, and promote it with 'tidegate release promote'."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """What the gate said, as it was kept."""
+
+    passed: bool
+    decision: str
+    """In a sentence."""
+    metrics: dict[str, float]
+    slices: list[dict[str, str | float]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Gated:
+        """From the directory that `gate` filled."""
+        plain: dict[str, Any] = orjson.loads((folder / GATE_JSON).read_bytes())
+        return cls(plain["promote"], plain["reason"], _metrics(plain), _slices(plain))
+
+
+def audited(
+    labels: Sequence[Label],
+    captured: Captured,
+    found: Sequence[Place],
+    embedder: Embeds,
+    settings: Settings,
+    seed: int,
+) -> tuple[Audit | None, frozenset[bytes]]:
+    """What the audit says of the labels, and the keys of those that are not believed.
+
+    What nobody found or judged is taken for benign there.
+    """
+    from stream.training.audit import audit, known_sessions
+
+    teaching = {label_key(label.finding_uid, label.analyst) for label in labels if label.teaches is not None}
+    if not teaching:
+        return None, frozenset()
+    told = {captured.session_at(place) for place in found if place in captured.of_place}
+    told |= {(label.tenant, event.session) for label in labels for event in label.events}
+    quiet = [captured.records[at] for name, own in captured.of_session.items() if name not in told for at in own]
+    said = audit(
+        labels,
+        lambda label: label_texts(captured, label),
+        embedder,
+        seed=seed,
+        settings=settings.gate,
+        known=known_sessions(quiet, set(), settings, seed=seed),
+    )
+    if said.refused is not None:
+        return said, frozenset(teaching)
+    return said, frozenset(teaching - said.kept)
+
+
+def gate(
+    out: Path,
+    data: DataSet,
+    labels: Sequence[Label],
+    audit: Audit | None,
+    champion: tuple[Release | None, Manifest | None],
+    challenger: Release,
+    settings: Settings,
+    embedder: Embeds,
+) -> None:
+    """Let both releases judge what was held out and all labelled history, and keep the report in directory `out`."""
+    in_service, manifest = champion
+    if in_service is None or manifest is None:
+        kept = {"promote": False, "reason": _NOTHING_IN_SERVICE, "checks": [], "slices": []}
+        (out / GATE_JSON).write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n")
+        return
+    from stream.training.gate import decide
+    from stream.training.judged import Traffic, judge, truths
+
+    kept_keys = audit.kept if audit is not None else frozenset[bytes]()
+    traffic = Traffic(data.held_out, data.labelled, truths(labels, kept_keys, manifest.created_ms))
+    # The champion's tenants have gone on learning in service, the challenger's with its training.
+    report = decide(
+        judge(traffic, in_service, settings, embedder, heard=data.heard),
+        judge(traffic, challenger, settings, embedder),
+        settings.gate,
+        audit=audit,
+    )
+    body = orjson.dumps(msgspec.to_builtins(report), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+    (out / GATE_JSON).write_bytes(body + b"\n")
+
+
+def _metrics(plain: dict[str, Any]) -> dict[str, float]:
+    """Figures of the checks, for manifest and lineage."""
+    return {
+        f"gate_{check['name']}_{whose}": float(check[whose])
+        for check in plain["checks"]
+        for whose in ("champion", "challenger")
+        if check.get(whose) is not None
+    }
+
+
+def _slices(plain: dict[str, Any]) -> list[dict[str, str | float]]:
+    """Slices that the gate judged, as rows of the card."""
+    return [
+        {
+            "slice": f"{each['key']} {each['value']}",
+            "attacks": each["attacks"],
+            "found before": each["found_champion"],
+            "found now": each["found_challenger"],
+            "benign": each["benign"],
+            "flagged before": each["flagged_champion"],
+            "flagged now": each["flagged_challenger"],
+        }
+        for each in plain["slices"]
+        if each["judged"]
+    ]

@@ -1,0 +1,220 @@
+"""From a retrain request on a real topic to a signed release, announced and promoted, by the command itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.manifest import Manifest
+from stream.runtime.release_store import load_release, read_manifest
+from stream.runtime.trainer.job import Job
+from stream.runtime.trainer.plan import Plan
+from tests.kafka.harness import get
+from tests.kafka.training import CONTROLS, RELEASES, RETRAIN, Ground, conversations, with_settings
+from tidegate.demo.process import Service
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+MODULE = "tests.kafka.quick_trainer"
+
+
+@pytest.fixture
+def ground(kafka: str, topic_prefix: str, tmp_path: Path) -> Ground:
+    return Ground(kafka, topic_prefix, tmp_path)
+
+
+@pytest.fixture
+def judged(ground: Ground) -> tuple[Ground, Manifest]:
+    """A champion has scored sessions, some of them attacks, and an analyst has judged what it found."""
+    champion = ground.champion()
+    ground.traffic(champion, conversations(80, attacks=20))
+    return ground, champion
+
+
+def to_the_end(ground: Ground, *more: str) -> str:
+    """Run a trainer until what is asked is done; its log."""
+    log = ground.directory / "trainer.log"
+    with Service(ground.command("--until-end", *more), ground.environment(), log, MODULE) as service:
+        service.wait(240)
+    return log.read_text()
+
+
+def kept(ground: Ground, request_id: str, name: str) -> dict[str, Any]:
+    path = Path(ground.settings.trainer.directory) / request_id / name
+    found: dict[str, Any] = json.loads(path.read_bytes())
+    return found
+
+
+def test_a_request_becomes_one_release_that_is_announced_promoted_and_recorded(
+    judged: tuple[Ground, Manifest],
+) -> None:
+    ground, champion = judged
+    ground.write(RETRAIN, b"population", b"nonsense")
+    request = ground.ask("more", champion.name)
+    ground.ask("more", champion.name)
+    log = to_the_end(ground)
+
+    done = kept(ground, request.request_id, "done.json")
+    made = [manifest for _, manifest in ground.registry.manifests() if manifest.data.request_id == request.request_id]
+    assert [manifest.name for manifest in made] == [done["release"]], log
+    (manifest,) = made
+    path = ground.registry.path_of(manifest.name)
+    load_release(path, ground.settings)
+    assert manifest.parent == champion.name
+    assert manifest.signature is not None
+    assert {r.topic for r in manifest.data.ranges} == {ground.settings.topics.events, ground.settings.topics.scores}
+    assert manifest.data.labels is not None
+    assert manifest.data.labels.ranges
+    card = (path / "card.md").read_text()
+    assert f"It follows `{champion.name}`." in card
+    assert "somebody asked for more" in card
+    assert done["decision"] in card
+
+    (announced,) = ground.cluster.values(RELEASES)
+    assert (announced["release"], announced["promoted"]) == (manifest.name, done["passed"])
+    assert announced["decision"] == done["decision"]
+    controls = ground.cluster.values(CONTROLS)
+    assert done["passed"], done["decision"]
+    assert [control["value"]["release"] for control in controls] == [manifest.name]
+    assert controls[0]["issuer"] == "tidegate trainer"
+    # All three records are dealt with: one is nonsense, one repeats what was asked.
+    assert ground.committed() == 3
+
+    run = kept(ground, request.request_id, "mlflow.json")
+    with sqlite3.connect(Path(ground.settings.trainer.directory) / "mlflow.db") as store:
+        aliases = dict(store.execute("select alias, version from registered_model_aliases"))
+        assert {name: str(version) for name, version in aliases.items()} == {"champion": run["version"]}
+        tags = dict(store.execute("select key, value from tags where run_uuid = ?", [run["run_id"]]))
+        assert tags["tidegate.request_id"] == request.request_id
+        parameters = dict(store.execute("select key, value from params where run_uuid = ?", [run["run_id"]]))
+    assert parameters["events_sha256"] == manifest.data.events_sha256
+    assert parameters["labels_sha256"] == manifest.data.labels.labels_sha256
+    # What only the job needed is let go of.
+    assert not (Path(ground.settings.trainer.directory) / request.request_id / "kept").exists()
+
+    again = to_the_end(ground)
+    assert "Traceback" not in log + again
+    assert len(ground.cluster.values(RELEASES)) == len(ground.cluster.values(CONTROLS)) == 1
+
+
+def test_a_job_answers_while_it_works_and_leaves_what_it_has_when_told_to_stop(judged: tuple[Ground, Manifest]) -> None:
+    ground, champion = judged
+    request = ground.ask("more", champion.name)
+    folder = Path(ground.settings.trainer.directory) / request.request_id
+    with Service(ground.command(), ground.environment(), ground.directory / "one.log", MODULE) as service:
+        said = service.ready(60)
+        assert said["partitions"] == [0]
+        _await(lambda: (folder / "kept").is_dir())
+        assert get(f"{said['http']}/readyz") == (200, "ready\n")
+        assert "tidegate_trainer_job_running 1.0" in get(f"{said['http']}/metrics")[1]
+        workers = _children(said["pid"])
+        assert workers
+        began = time.monotonic()
+        os.kill(said["pid"], signal.SIGTERM)
+        service.wait(10)
+        assert time.monotonic() - began < 10
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert ground.committed() < 1
+    plan = (folder / "plan.json").read_bytes()
+    to_the_end(ground)
+    assert (folder / "plan.json").read_bytes() == plan
+    assert ground.committed() == 1
+
+
+def test_a_worker_dies_with_its_service(judged: tuple[Ground, Manifest]) -> None:
+    ground, champion = judged
+    request = ground.ask("more", champion.name)
+    with Service(ground.command(), ground.environment(), ground.directory / "one.log", MODULE) as service:
+        said = service.ready(60)
+        _await(lambda: (Path(ground.settings.trainer.directory) / request.request_id / "plan.json").exists())
+        workers = _children(said["pid"])
+        assert workers
+        service.kill()
+        _await(lambda: not any(_alive(pid) for pid in workers), 10)
+
+
+def test_a_tenants_request_fits_adapters_on_the_backbone_in_service(judged: tuple[Ground, Manifest]) -> None:
+    ground, champion = judged
+    request = ground.ask("adapters", champion.name, subject="team-1")
+    log = to_the_end(ground)
+    done = kept(ground, request.request_id, "done.json")
+    ours = load_release(ground.registry.path_of(done["release"]), ground.settings).bank.arrays
+    theirs = load_release(ground.registry.path_of(champion.name), ground.settings).bank.arrays
+    for name in ("encoder.weight", "decoder.weight"):
+        assert (ours[name] == theirs[name]).all(), log
+
+
+def test_what_cannot_be_done_fails_for_good_and_lets_the_next_one_begin(judged: tuple[Ground, Manifest]) -> None:
+    ground, champion = judged
+    lost = ground.ask("lost", "r-000000000000")
+    request = ground.ask("more", champion.name)
+    log = to_the_end(ground)
+    assert "r-000000000000" in kept(ground, lost.request_id, "failed.json")["reason"]
+    assert kept(ground, request.request_id, "done.json")["passed"], log
+    assert ground.committed() == 2
+
+
+def test_without_anything_in_service_a_release_is_announced_and_not_promoted(judged: tuple[Ground, Manifest]) -> None:
+    ground, _ = judged
+    request = ground.ask("first", None)
+    to_the_end(ground)
+    done = kept(ground, request.request_id, "done.json")
+    assert (done["passed"], done["promoted"]) == (False, False)
+    assert "Nothing is in service to compare it with" in done["decision"]
+    assert [record["promoted"] for record in ground.cluster.values(RELEASES)] == [False]
+    assert ground.cluster.values(CONTROLS) == []
+
+
+def test_a_store_that_cannot_be_reached_costs_nothing_and_is_told_at_the_next_start(
+    judged: tuple[Ground, Manifest],
+) -> None:
+    ground, champion = judged
+    with_settings(ground, mlflow={"tracking_uri": "http://127.0.0.1:9"})
+    request = ground.ask("more", champion.name)
+    log = to_the_end(ground)
+    folder = Path(ground.settings.trainer.directory) / request.request_id
+    assert (folder / "done.json").exists()
+    assert not (folder / "mlflow.json").exists()
+    assert "is not recorded in MLflow" in log
+    with_settings(ground, mlflow={"tracking_uri": ""})
+    to_the_end(ground)
+    assert (folder / "mlflow.json").exists()
+
+
+def test_a_job_that_goes_on_elsewhere_ends_with_the_same_release(judged: tuple[Ground, Manifest]) -> None:
+    ground, champion = judged
+    request = ground.ask("more", champion.name)
+    with_settings(ground, trainer={"promote": False})
+    first = Job(request, ground.settings)
+    first.run()
+    plan = first.folder.read("plan.json", Plan)
+    name = read_manifest(first.released[0], ground.settings).name
+    with_settings(ground, trainer={"directory": str(ground.directory / "elsewhere"), "nproc": 2})
+    second = Job(request, ground.settings)
+    second.folder.write("plan.json", plan)
+    assert second.run().release == name
+    assert len(ground.cluster.values(RELEASES)) == 1
+
+
+def _await(done: Any, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
