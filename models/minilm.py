@@ -43,6 +43,36 @@ _LAYERS, _HEADS, _DIM, _WIDE, _POSITIONS = 6, 12, 384, 1536, 512
 _PAD, _BEGIN, _END = "[PAD]", "[CLS]", "[SEP]"
 
 
+def checked_weights(path: Path | None = None) -> Path:
+    """Folder `path`, or the installed package's, whose files are those that the hashes name.
+
+    Raises
+    ------
+    WeightsError
+        Where a file is missing or another one.
+    """
+    folder = _packaged() if path is None else path
+    _read_checked(folder / _WEIGHTS, WEIGHTS_SHA256)
+    _read_checked(folder / _VOCABULARY, VOCABULARY_SHA256)
+    return folder
+
+
+def ids_of(vocabulary: Sequence[str], folder: Path) -> tuple[NDArray[np.int64], int, int]:
+    """The model's ids of the tokens of a `vocabulary`, and of the two that frame a text; `folder` is a checked one."""
+    tokens = (folder / _VOCABULARY).read_text("utf-8").split("\n")[:-1]
+    ids = {token: place for place, token in enumerate(tokens)}
+    if strange := [token for token in vocabulary if token not in ids]:
+        raise WeightsError(_lacks(strange))
+    return np.array([ids[token] for token in vocabulary], np.int64), ids[_BEGIN], ids[_END]
+
+
+def _lacks(strange: Sequence[str]) -> str:
+    return (
+        f"the transformer must know every token of the embedder's vocabulary; it lacks {len(strange)}, "
+        f"the first {strange[0]!r}. Use embedder.name static-minilm-256."
+    )
+
+
 class MiniLM:
     """all-MiniLM-L6-v2: 384 dimensions, mean of the tokens' last states, summed in fp32.
 
@@ -79,10 +109,7 @@ class MiniLM:
         self.vocabulary = tuple(tokens if vocabulary is None else vocabulary)
         ids = {token: place for place, token in enumerate(tokens)}
         if strange := [token for token in self.vocabulary if token not in ids]:
-            raise WeightsError(
-                f"the transformer must know every token of the embedder's vocabulary; it lacks {len(strange)}, "
-                f"the first {strange[0]!r}. Use embedder.name static-minilm-256."
-            )
+            raise WeightsError(_lacks(strange))
         self.space_id = _space_id()
         self.device = _device(device)
         self.dtype = _dtype(dtype, self.device)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,8 @@ _AWAY = re.compile(r"[\w.+-]@[\w-]|https?:|\bwww\.|\b[A-Z]{2}\d{6,}|<(?:email|ur
 _TELLS = re.compile(
     r"\b(?:reveal|repeat|print|show|tell|output|display|disclose|give|recite|translate|write|what)\b", re.IGNORECASE
 )
+_SHARE_MIN = 0.01
+"""A share nearer to 0 or 1 is that."""
 _HIDDEN = re.compile(
     r"\b(?:system prompt|(?:initial|previous|original|above|secret|hidden|your) (?:instruction|prompt|rule|message)s?"
     r"|secret (?:key|word|code)|password|text above|api key)\b",
@@ -83,6 +86,21 @@ class Fit:
     splices: int = 14_000
     """Segments of tools with other words in them: half an attack's, half benign ones."""
     splicing: Splicing = field(default_factory=Splicing)
+    taught: float = 0.5
+    """Share of what a segment counts as that its teacher says, where it has been asked; its label is the rest."""
+    hard: float = 3.0
+    """Weight of hard negatives, beside that of other benign segments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What is known of segments (s) beside their labels."""
+
+    soft: NDArray[np.float32]
+    """(s, c) shares, 0 to 1, that a teacher gives each class; nan where it was not asked."""
+    made: NDArray[np.bool_]
+    """(s,) segments that nobody said: nothing is placed into them or taken out of them, and no text is benign for
+    being one of them."""
 
 
 def fit_attack_classifier(
@@ -94,6 +112,8 @@ def fit_attack_classifier(
     *,
     seed: int,
     tool: NDArray[np.bool_] | None = None,
+    taught: Taught | None = None,
+    hard: NDArray[np.bool_] | None = None,
     how: Fit = Fit(),
 ) -> dict[str, NDArray[Any]]:
     """Arrays of an `AttackClassifier`.
@@ -113,13 +133,17 @@ def fit_attack_classifier(
         (s,) number of what must not be on both sides when a model is calibrated: session, task or source.
     tool
         (s,) whether a tool said it. Without, nothing is placed anywhere.
+    taught
+        What a teacher says of the segments. A segment then is of a class by a share, and is learnt from on both sides.
+    hard
+        (s,) which benign segments are hard negatives: taken for attacks once and judged benign, or the likest of all.
 
     Raises
     ------
     ValueError
         Without benign segments, or without enough of any class.
     """
-    rows, label = _distinct(bags, labels)
+    rows, label = _distinct(bags, labels, taught.made if taught is not None else None)
     attack = np.logical_or.reduce(label, axis=1)
     learnt = label.sum(axis=0) >= how.positives_min
     if attack.all() or not learnt.any():
@@ -134,7 +158,9 @@ def fit_attack_classifier(
     taken, source = take(bags, rows), source[rows]
     share = 1 / np.sqrt(np.bincount(source)[source])
     hosts = ~attack & (tool[rows] if tool is not None else False)
-    spliced, made_of = splice_tools(taken, hosts, (attack, ~attack), share, how.splices, rng, how.splicing)
+    said = ~taught.made[rows] if taught is not None else np.ones(len(rows), np.bool_)
+    donors = (attack & said, ~attack & said)
+    spliced, made_of = splice_tools(taken, hosts & said, donors, share, how.splices, rng, how.splicing)
     # A splice is what its words are, and is held out with where they come from. Splices are a source of their own.
     words = made_of[:, 1]
     label, attack, fold = (np.concatenate([column, column[words]]) for column in (label, attack, fold))
@@ -142,9 +168,18 @@ def fit_attack_classifier(
     taken = join(taken, spliced)
     x = matrix(ngrams.features(taken))
     weight = _weights(source, attack, np.diff(taken.offsets), how)
+    if hard is not None:
+        weight[: len(rows)] *= np.where(_among(bags, rows, np.flatnonzero(hard)) & ~attack[: len(rows)], how.hard, 1)
+    target = label.astype(np.float64)
+    if taught is not None:
+        soft = taught.soft[rows].astype(np.float64)
+        mixed = target[: len(rows)] * (1 - how.taught) + soft * how.taught
+        target[: len(rows)] = np.where(np.isnan(soft), target[: len(rows)], mixed)
     arrays = _nothing()
     for place in np.flatnonzero(learnt).tolist():
-        _fit_class(arrays, place, x, label, weight, fold, int(rng.integers(1 << 31)), how)
+        other = label.any(axis=1) & ~label[:, place]
+        own = np.where(other, weight * how.others, weight)
+        _fit_class(arrays, place, x, target[:, place], own, fold, int(rng.integers(1 << 31)), how)
     check(arrays)
     return arrays
 
@@ -163,16 +198,15 @@ def _fit_class(
     arrays: dict[str, NDArray[Any]],
     place: int,
     x: csr_matrix,
-    label: NDArray[np.bool_],
+    target: NDArray[np.float64],
     weight: NDArray[np.float64],
     fold: NDArray[np.int64],
     seed: int,
     how: Fit,
 ) -> None:
-    """Fit class `place` against everything else, calibrate it on held-out folds and put it into `arrays`."""
-    positive = label[:, place]
-    other = label.any(axis=1) & ~positive
-    weight = np.where(other, weight * how.others, weight)
+    """Fit class `place`, of which segments are by a share `target`, against everything else; put it into `arrays`."""
+    row, positive, weight = _sides(target, weight)
+    x, fold = x[row], fold[row]
     held_out = np.zeros(len(positive))
     for number in range(how.folds):
         inside = fold != number
@@ -187,14 +221,48 @@ def _fit_class(
     arrays["constants"][place] = constant * slope + shift
 
 
-def _distinct(bags: TokenBags, labels: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Rows of the first of each text, in the texts' order, and its classes: none if it is benign somewhere."""
-    offsets = bags.offsets.tolist()
+def _sides(
+    target: NDArray[np.float64], weight: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]:
+    """Rows, whether each is positive, and weights: liblinear takes no shares, so a row in between stands on both sides.
+
+    >>> _sides(np.array([1.0, 0.25, 0.0]), np.ones(3))
+    (array([0, 1, 2, 1]), array([ True,  True, False, False]), array([1.  , 0.25, 1.  , 0.75]))
+    """
+    target = np.where(target < _SHARE_MIN, 0, np.where(target > 1 - _SHARE_MIN, 1, target))
+    both = np.flatnonzero((target > 0) & (target < 1))
+    row = np.concatenate([np.arange(len(target)), both])
+    positive = np.concatenate([target > 0, np.zeros(len(both), np.bool_)])
+    own = np.where((target > 0) & (target < 1), target, 1) * weight
+    return row, positive, np.concatenate([own, (1 - target[both]) * weight[both]])
+
+
+def texts_of(bags: TokenBags) -> list[bytes]:
+    """What tells the segments' texts (s,) apart."""
+    offsets = (2 * bags.offsets).tolist()
     data = bags.ids.astype("<u2", copy=False).tobytes()
+    return [data[low:high] for low, high in pairwise(offsets)]
+
+
+def _among(bags: TokenBags, rows: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the text of each of `rows` is that of one of the `chosen` ones."""
+    texts = texts_of(bags)
+    known = {texts[row] for row in chosen.tolist()}
+    return np.fromiter((texts[row] in known for row in rows.tolist()), np.bool_, len(rows))
+
+
+def _distinct(
+    bags: TokenBags, labels: NDArray[np.bool_], made: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Rows of the first of each text, in the texts' order, and its classes: none if it is benign somewhere.
+
+    Rows that were `made` come after all others and count only where nobody said their text.
+    """
     rows: dict[bytes, int] = {}
     label: dict[bytes, NDArray[np.bool_]] = {}
-    for row, own in enumerate(labels):
-        text = data[2 * offsets[row] : 2 * offsets[row + 1]]
+    for row, (text, own) in enumerate(zip(texts_of(bags), labels, strict=True)):
+        if made is not None and made[row] and text in rows:
+            continue
         if text not in rows:
             rows[text], label[text] = row, own
         elif text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from threading import Event
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -17,7 +18,15 @@ _TURN_SECONDS = 0.05
 
 
 def deliver(
-    settings: Settings, role: str, topic: str, value: bytes, *, key: bytes | None, schema: str, partition: int = 0
+    settings: Settings,
+    role: str,
+    topic: str,
+    value: bytes,
+    *,
+    key: bytes | None,
+    schema: str,
+    partition: int = 0,
+    topics: Container[str] | None = None,
 ) -> int:
     """Produce one record, and wait until every replica in sync has it; its offset.
 
@@ -27,6 +36,8 @@ def deliver(
         What for, as the broker's logs and quotas are to name it.
     schema
         For `tg-schema`, such as `controls.v1`.
+    topics
+        Those that are there, such as a `TopicReader`; None: the broker is asked.
 
     Raises
     ------
@@ -34,7 +45,7 @@ def deliver(
         When no broker answers or it refuses, the topic is missing, or nobody knows whether the record was taken.
     """
     # Not left to the producer: a broker may create a topic that is asked for, with settings that nobody wants.
-    _, topics = connect_admin(settings, role)
+    topics = connect_admin(settings, role)[1] if topics is None else topics
     if topic not in topics:
         raise EnvironmentFault(
             f"topic {topic} does not exist. Create it with '{create_command(settings.topics, [topic])}', "

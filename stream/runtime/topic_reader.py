@@ -70,7 +70,7 @@ class TopicReader:
         self._properties = client_config(settings, role)
         self._reader = RangeReader(self._properties)
 
-    def __contains__(self, topic: str) -> bool:
+    def __contains__(self, topic: object) -> bool:
         return topic in self._topics
 
     def partitions(self, topic: str) -> int:

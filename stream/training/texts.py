@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,16 @@ from stream.steps.content import JUDGED, TOOL, USER, Embeds, segmented
 from stream.steps.decode import decode
 from stream.training.attacks import AttackTexts
 from stream.training.events import FOLDS, TrainingEvents
+from stream.training.teaching import Lesson
+
+if TYPE_CHECKING:
+    from models.training.attack_classifier import Taught
 
 _AT_ONCE = 2000
+
+
+class TooFewAttacks(UsageError):
+    """Labelled attacks that are not enough to learn any class from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +47,14 @@ class TrainingTexts:
 
     def without(self, fold: int) -> TrainingTexts:
         """What sessions of the other folds hold."""
-        return self._taken(np.flatnonzero(self.folds & ~np.int64(1 << fold)))
+        return self.taken(self.rows_without(fold))
 
-    def _taken(self, index: NDArray[np.intp]) -> TrainingTexts:
+    def rows_without(self, fold: int) -> NDArray[np.intp]:
+        """The segments that sessions of the other folds hold."""
+        return np.flatnonzero(self.folds & ~np.int64(1 << fold))
+
+    def taken(self, index: NDArray[np.intp]) -> TrainingTexts:
+        """The segments `index`."""
         return TrainingTexts(self.bags.take(index), self.role[index], self.tenant[index], self.folds[index])
 
 
@@ -86,6 +100,7 @@ def fitted_texts(
     base: TextModels | None = None,
     attacks: AttackTexts | None = None,
     second: SecondLook | None = None,
+    lesson: Lesson | None = None,
 ) -> TextModels:
     """The text models of benign segments; they say nothing where users or tools have said nothing.
 
@@ -100,6 +115,8 @@ def fitted_texts(
         What to learn a classifier from.
     second
         What a transformer adds.
+    lesson
+        What the classifier learns beside the labels.
 
     Raises
     ------
@@ -115,7 +132,7 @@ def fitted_texts(
     ngrams = base.ngrams if base is not None and kept else NGrams.fit(texts.bags, texts.tenant, token_shapes(tokens))
     before = base.role_surprise.to_arrays() if base is not None and base.role_surprise is not None else None
     arrays = fit_role_surprise(texts.bags, texts.role, texts.tenant, ngrams, seed=seed, base=before)
-    classifier = kept if attacks is None else _classifier(texts, attacks, ngrams, seed)
+    classifier = kept if attacks is None else _classifier(texts, attacks, ngrams, seed, lesson)
     return TextModels(ngrams, RoleSurprise(arrays), classifier, second)
 
 
@@ -150,27 +167,87 @@ class SecondLooks:
         return SecondLook(arrays)
 
 
-def _classifier(texts: TrainingTexts, attacks: AttackTexts, ngrams: NGrams, seed: int) -> AttackClassifier:
+def _classifier(
+    texts: TrainingTexts, attacks: AttackTexts, ngrams: NGrams, seed: int, lesson: Lesson | None = None
+) -> AttackClassifier:
     """Of attacks against what users and tools of every tenant say."""
     from models.training.attack_classifier import fit_attack_classifier
 
+    pile = pile_of(texts, attacks, lesson or Lesson())
+    try:
+        arrays = fit_attack_classifier(
+            pile.bags,
+            pile.labels,
+            pile.source,
+            pile.group,
+            ngrams,
+            seed=seed,
+            tool=pile.tool,
+            taught=pile.taught,
+            hard=pile.hard if pile.hard.any() else None,
+        )
+    except ValueError as error:
+        raise TooFewAttacks(f"--task attack-classifier: {error} Name more --input.") from error
+    return AttackClassifier(arrays)
+
+
+@dataclass(frozen=True, slots=True)
+class Pile:
+    """Segments (p): benign ones, attacks, hard negatives, and those that are made of others."""
+
+    bags: TokenBags
+    labels: NDArray[np.bool_]
+    source: NDArray[np.int64]
+    group: NDArray[np.int64]
+    tool: NDArray[np.bool_]
+    hard: NDArray[np.bool_]
+    taught: Taught | None
+
+
+def pile_of(texts: TrainingTexts, attacks: AttackTexts, lesson: Lesson) -> Pile:
+    """What a classifier is fitted on."""
+    from models.training.attack_classifier import Taught
+    from models.training.splices import join
+
     benign = np.flatnonzero(np.isin(texts.role, JUDGED))
-    said = texts.bags.take(benign)
     tenants = int(texts.tenant.max(initial=-1)) + 1
-    labels = np.concatenate([np.zeros((len(benign), attacks.labels.shape[1]), np.bool_), attacks.labels])
+    labels = [np.zeros((len(benign), attacks.labels.shape[1]), np.bool_), attacks.labels]
     # Whose text it is stands for where it comes from: tenants are the benign sources. Attacks are dealt by session:
     # were whole families held out, each fit would have another scale, and its scores could not be compared.
-    source = np.concatenate([texts.tenant[benign], tenants + np.unique(attacks.source, return_inverse=True)[1]])
+    source = [texts.tenant[benign], tenants + np.unique(attacks.source, return_inverse=True)[1]]
     # Benign text is dealt by tenant and the folds of its sessions: of few tenants too there is some in every fit.
     parts = np.unique(texts.tenant[benign] << FOLDS | texts.folds[benign], return_inverse=True)[1]
-    own = int(parts.max(initial=-1)) + 1
-    group = np.concatenate([parts, own + np.unique(attacks.group, return_inverse=True)[1]])
-    bags = TokenBags(
-        np.concatenate([said.ids, attacks.bags.ids]),
-        np.concatenate([said.offsets, said.offsets[-1] + attacks.bags.offsets[1:]]),
+    group = [parts, int(parts.max(initial=-1)) + 1 + np.unique(attacks.group, return_inverse=True)[1]]
+    bags = join(texts.bags.take(benign), attacks.bags)
+    hard = [np.zeros(len(benign), np.bool_) if lesson.mined is None else lesson.mined[benign]]
+    hard += [np.zeros(len(attacks.labels), np.bool_)]
+    if lesson.hard is not None:
+        judged = len(lesson.hard.group)
+        bags = join(bags, lesson.hard.bags)
+        labels.append(np.zeros((judged, labels[0].shape[1]), np.bool_))
+        source.append(np.full(judged, _after(source)))
+        group.append(_after(group) + np.unique(lesson.hard.group, return_inverse=True)[1])
+        hard.append(np.ones(judged, np.bool_))
+    said, taught = len(bags.offsets) - 1, None
+    if (teaching := lesson.teaching) is not None:
+        made = len(teaching.made_labels)
+        unasked = np.full((said - len(benign) - len(attacks.labels), labels[0].shape[1]), np.nan, np.float32)
+        soft = [teaching.texts[benign], teaching.attacks, unasked, teaching.made_soft]
+        bags = join(bags, teaching.made)
+        labels.append(teaching.made_labels)
+        source.append(np.full(made, _after(source)))
+        # A splice is held out with the attack whose words it holds.
+        fresh = _after(group)
+        group.append(np.where(teaching.made_of >= 0, group[1][teaching.made_of], fresh + np.arange(made)))
+        hard.append(np.zeros(made, np.bool_))
+        taught = Taught(np.concatenate(soft), np.arange(said + made) >= said)
+    tool = np.zeros(len(bags.offsets) - 1, np.bool_)
+    tool[: len(benign)] = texts.role[benign] == TOOL
+    return Pile(
+        bags, np.concatenate(labels), np.concatenate(source), np.concatenate(group), tool, np.concatenate(hard), taught
     )
-    tool = np.concatenate([texts.role[benign] == TOOL, np.zeros(len(attacks.labels), np.bool_)])
-    try:
-        return AttackClassifier(fit_attack_classifier(bags, labels, source, group, ngrams, seed=seed, tool=tool))
-    except ValueError as error:
-        raise UsageError(f"--task attack-classifier: {error} Name more --input.") from error
+
+
+def _after(numbers: Sequence[NDArray[np.integer]]) -> int:
+    """A number that none of them is."""
+    return max(int(part.max(initial=-1)) for part in numbers) + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any
 
@@ -23,6 +23,7 @@ from stream.training.attacks import AttackTexts
 from stream.training.calibrate import Rings, calibrate, flagged_share, mature_events, rings
 from stream.training.events import FOLDS, TrainingEvents
 from stream.training.passes import collect, held_out_scores, silent_calibration, unnamed_release, warm_rows
+from stream.training.teaching import HardNegatives, Lessons, Teacher, Teaching, mined, teach
 from stream.training.texts import Again, SecondLooks, TrainingTexts, collect_texts, fitted_texts, looking
 
 _DAY_MS = 86_400_000
@@ -47,6 +48,8 @@ class Trained:
 
     release: Release
     metrics: dict[str, float]
+    lineage: dict[str, str | int | float] = field(default_factory=dict)
+    """Of the teacher, where there was one."""
 
 
 def train(
@@ -62,6 +65,9 @@ def train(
     base: Release | None = None,
     adapters_only: bool = False,
     attacks: AttackTexts | None = None,
+    teacher: Teacher | None = None,
+    hard: HardNegatives | None = None,
+    mined_max: int = 0,
     again: Again | None = None,
     progress: Progress = lambda _: None,
 ) -> Trained:
@@ -84,6 +90,13 @@ def train(
         calibrates should have come after.
     attacks
         Labelled ones, to learn a classifier of known attacks from; it is calibrated on the benign events as all else.
+    teacher
+        A language model that is fine-tuned on these attacks first, in processes of its own, and teaches the classifier.
+    hard
+        Segments that were flagged and judged benign; the classifier learns them with more weight.
+    mined_max
+        Distinct segments of the events, the likest to attacks for the teacher, or without one for the classifier of
+        `base`, that it learns so too. Only where the events were judged benign: they may be unseen attacks otherwise.
     again
         A transformer that looks at segments again; what it adds is learned and calibrated as it will be added.
 
@@ -117,9 +130,14 @@ def train(
     backbone = base.bank.arrays if base is not None and adapters_only else None
     looks = _looks(said, again, seed, progress)
 
+    lessons, teaching = _lessons(
+        said, attacks, embedder.vocabulary, seed, teacher, hard, mined_max, base_texts, progress
+    )
+
     def texts_of(part: TrainingTexts, without: int | None) -> TextModels:
         second = looks.without(without) if looks is not None else None
-        return fitted_texts(part, embedder.vocabulary, seed, base_texts, attacks, second)
+        lesson = lessons.without(without)
+        return fitted_texts(part, embedder.vocabulary, seed, base_texts, attacks, second, lesson)
 
     def held_out(number: int) -> NDArray[np.float64]:
         progress(f"fitting without part {number + 1} of {FOLDS}, and scoring that part")
@@ -165,8 +183,35 @@ def train(
             f"held_out_flagged_at_{fpr}": round(flagged_share(events, scores, calibration, own, fpr), 6)
             for fpr in (0.01, 0.05)
         }
-        | {"tenants_adapted": _adapted(arrays)},
+        | {"tenants_adapted": _adapted(arrays)}
+        | (teaching.metrics if teaching is not None else {}),
+        teaching.lineage if teaching is not None else {},
     )
+
+
+def _lessons(
+    said: TrainingTexts,
+    attacks: AttackTexts | None,
+    vocabulary: Sequence[str],
+    seed: int,
+    teacher: Teacher | None,
+    hard: HardNegatives | None,
+    mined_max: int,
+    base: TextModels | None,
+    progress: Progress,
+) -> tuple[Lessons, Teaching | None]:
+    """What the classifier learns beside labels, and what its teacher said."""
+    if attacks is None:
+        return Lessons(said), None
+    taught = None
+    if teacher is not None:
+        taught = teach(said, attacks, vocabulary, teacher, seed=seed, hard=hard, progress=progress)
+    likest = None
+    if mined_max and taught is not None:
+        likest = mined(taught.texts.max(axis=1), said, mined_max)
+    elif mined_max and base is not None and base.attacks is not None:
+        likest = mined(base.attacks.score(base.ngrams.features(said.bags)).max(axis=1), said, mined_max)
+    return Lessons(said, taught, hard, likest), taught
 
 
 def _looks(said: TrainingTexts, again: Again | None, seed: int, progress: Progress) -> SecondLooks | None:

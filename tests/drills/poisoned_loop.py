@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -50,6 +51,7 @@ WRONG = 0.3
 """Share of verdicts that are wrong in the noisy scenario."""
 EFFORT = Effort(epochs=3, steps_min=60, adapter_steps=0)
 """The bank is not what is tested: a short fit of it."""
+TENANT_SESSIONS_MIN = 100
 _AT_ONCE = 500
 _EARLIER, _NOW = 0.4, 0.8
 """Shares of the attacks that were labelled earlier, and by the end of the labelling period."""
@@ -135,6 +137,12 @@ def world(
         attacks={(session.tenant or "", session.session): session for session in (*earlier, *now, *unseen)},
         earlier_names=frozenset((session.tenant or "", session.session) for session in earlier),
     )
+
+
+def settled(benign: Sequence[CorpusSession]) -> list[CorpusSession]:
+    """Sessions of tenants that have enough of them: of others calibration, and not the labels, would be measured."""
+    counts = Counter(session.tenant for session in benign)
+    return [session for session in benign if counts[session.tenant] >= TENANT_SESSIONS_MIN]
 
 
 def records_of(sessions: Iterable[CorpusSession], settings: Settings) -> list[Record]:
@@ -258,11 +266,12 @@ def challenger_of(
     """What the labels make, and those that counted; `believed` are the keys that the audit has left, None asks nobody.
 
     Sessions called attacks teach the classifier and are no traffic to learn from; sessions called benign are. Those
-    whose labels are not believed are left out of both.
+    whose labels are not believed are left out of both, and so are attacks that nobody found: here they would be one
+    session in twelve of what is learned, as they are in no traffic.
     """
     counted = [each for each in labels if believed is None or label_key(each.finding_uid, each.analyst) in believed]
     benign = {(each.tenant, each.session or "") for each in counted if each.teaches == "benign"}
-    out = {(each.tenant, each.session or "") for each in labels} - benign
+    out = {*world.attacks, *((each.tenant, each.session or "") for each in labels)} - benign
     heard = [record for record in world.labelling if _name(record) not in out]
     attacks = [each for each in counted if each.teaches == "attack"]
     return _trained(world, [*world.trained, *heard], attacks, effort, "challenger", labelled=False), counted
@@ -469,12 +478,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--draws", type=int, default=4, help="draws of analysts a seed, for the audit alone")
-    parser.add_argument("--every", type=int, default=2, help="take every so many benign sessions")
+    parser.add_argument("--every", type=int, default=3, help="take every so many benign sessions")
     parser.add_argument("--out", type=Path, default=Path("out/poisoned"))
     arguments = parser.parse_args()
     settings = Settings(embedder=EmbedderSettings(device="cpu"))
     embedder = load_embedder(settings.embedder)
-    benign, attacks = list(sessions_of(TRAIN))[:: arguments.every], list(sessions_of(ATTACKS))
+    benign, attacks = settled(list(sessions_of(TRAIN)))[:: arguments.every], list(sessions_of(ATTACKS))
     begun = time.monotonic()
 
     def say(what: str) -> None:

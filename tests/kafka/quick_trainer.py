@@ -10,5 +10,5 @@ from stream.runtime.trainer.service import TrainerService
 from tidegate import cli
 
 if __name__ == "__main__":
-    command.TrainerService = partial(TrainerService, worker="tests.kafka.quick_worker")  # type: ignore[misc,assignment]
+    setattr(command, "TrainerService", partial(TrainerService, worker="tests.kafka.quick_worker"))  # noqa: B010
     sys.exit(cli.main())

@@ -1,4 +1,4 @@
-"""The trainer's worker with little effort and a gate that few sessions satisfy: what is tested is that jobs end once."""
+"""The trainer's worker with little effort and a gate that few sessions satisfy: tested is that jobs end once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from stream.training.train import Effort
 
 def main() -> int:
     """Work as the real one does."""
-    job.EFFORT = Effort(epochs=1, steps_min=8, adapter_steps=8)
-    gate.decide = partial(gate.decide, attacks_min=1, benign_min=5)  # type: ignore[assignment]
+    setattr(job, "EFFORT", Effort(epochs=1, steps_min=8, adapter_steps=8))  # noqa: B010
+    setattr(gate, "decide", partial(gate.decide, attacks_min=1, benign_min=5))  # noqa: B010
     return worker.main()
 
 

@@ -24,6 +24,7 @@ from tidegate.demo.__main__ import interrupt
 from tidegate.demo.cluster import Cluster, cluster
 from tidegate.demo.feeder import capture, feed
 from tidegate.demo.process import CommandError, Service, environment, run
+from tidegate.demo.release import trained_release
 from tidegate.demo.watch import Watch
 from tidegate.keys import signing_key
 from tidegate.loop.analysts import Analysts
@@ -38,7 +39,6 @@ EVENTS_PER_SECOND = 600
 """As two cores take it, with two scorers."""
 LABELS_MIN = 40
 """New labels from which a retraining is asked for: three days' worth."""
-SEED = "7"
 FEWER = 0.3
 """Share by which missed attacks at the same false-positive rate must fall, or false positives at the same recall."""
 _READY_S, _DRAIN_S, _TRAIN_S = 90.0, 120.0, 480.0
@@ -93,7 +93,7 @@ class _Loop:
         past = list(as_gateways(history()))
         live = capture()
         setting = self._setting()
-        first = self._first_release(setting)
+        first = self._first_release()
         console.print("Starting Kafka …")
         with ExitStack() as stack:
             kafka = stack.enter_context(cluster(out / "kafka"))
@@ -176,13 +176,11 @@ class _Loop:
             TIDEGATE_TRANSFORMER__DEVICE="cpu",
         )
 
-    def _first_release(self, setting: dict[str, str]) -> Path:
+    def _first_release(self) -> Path:
         with self._step("A first release, of a quiet week: it has never seen a labelled attack"):
             week = self.out / "quiet-week.jsonl"
             write_quiet_week(week)
-            made = self.out / "first"
-            given = ["train", "--input", str(week), "--format", "corpus", "--nproc", "2", "--seed", SEED]
-            run([*given, "--out", str(made)], setting, self.out / "train.log")
+            made = trained_release(self.console, self.out, "Training …", [week])
             name: str = orjson.loads((made / "manifest.json").read_bytes())["name"]
             home: Path = self.out / "releases" / name
             home.parent.mkdir(exist_ok=True)

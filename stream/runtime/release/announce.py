@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,15 @@ _ATTEMPTS = 20
 _DECODER = msgspec.json.Decoder(Release)
 
 
-def announce(settings: Settings, manifest: Manifest, path: Path, *, decision: str, promoted: bool) -> Release:
+def announce(
+    settings: Settings,
+    manifest: Manifest,
+    path: Path,
+    *,
+    decision: str,
+    promoted: bool,
+    reader: TopicReader | None = None,
+) -> Release:
     """Say on the releases topic that `path` holds a release; what was announced before stays named.
 
     Parameters
@@ -36,6 +45,8 @@ def announce(settings: Settings, manifest: Manifest, path: Path, *, decision: st
         What the gate said of it, in a sentence.
     promoted
         Whether it is to be served.
+    reader
+        One that has reached the broker; None: a new one.
 
     Raises
     ------
@@ -64,23 +75,27 @@ def announce(settings: Settings, manifest: Manifest, path: Path, *, decision: st
         decision=decision,
         promoted=promoted,
     )
-    reader = TopicReader(settings, "release")
-    try:
-        found, end = announced(reader, settings)
-        for _ in range(_ATTEMPTS):
-            record = msgspec.structs.replace(said, earlier=followed(found, said)[:EARLIER_MAX])
-            value = orjson.dumps(msgspec.to_builtins(record))
-            offset = deliver(settings, "release", settings.topics.releases, value, key=KEY, schema=_SCHEMA)
-            # Somebody may have announced between reading and writing, and is not named by what was written. What only
-            # names others again, as those who find this out write too, asks for nothing: or nobody would ever end.
-            between, _ = announced(reader, settings, end, offset)
-            if _keys([*found, *between, said]) == _keys([*found, said]):
-                return record
-            found, end = [*found, *between], offset + 1
-    finally:
-        reader.close()
+    if reader is not None:
+        return _announce(reader, settings, said)
+    with closing(TopicReader(settings, "release")) as own:
+        return _announce(own, settings, said)
+
+
+def _announce(reader: TopicReader, settings: Settings, said: Release) -> Release:
+    topic = settings.topics.releases
+    found, end = announced(reader, settings)
+    for _ in range(_ATTEMPTS):
+        record = msgspec.structs.replace(said, earlier=followed(found, said)[:EARLIER_MAX])
+        value = orjson.dumps(msgspec.to_builtins(record))
+        offset = deliver(settings, "release", topic, value, key=KEY, schema=_SCHEMA, topics=reader)
+        # Somebody may have announced between reading and writing, and is not named by what was written. What only
+        # names others again, as those who find this out write too, asks for nothing: or nobody would ever end.
+        between, _ = announced(reader, settings, end, offset)
+        if _keys([*found, *between, said]) == _keys([*found, said]):
+            return record
+        found, end = [*found, *between], offset + 1
     raise EnvironmentFault(
-        f"{settings.topics.releases}: others announced {_ATTEMPTS} times while {manifest.name} was being announced. "
+        f"{topic}: others announced {_ATTEMPTS} times while {said.release} was being announced. "
         "Let one trainer write there, and try again."
     )
 
@@ -123,8 +138,9 @@ def announced(
         When there is no such topic.
     """
     topic = settings.topics.releases
-    bounds = reader.bounds(topic)[0]
-    start, end = bounds.start if start is None else start, bounds.end if end is None else end
+    if start is None or end is None:
+        bounds = reader.bounds(topic)[0]
+        start, end = bounds.start if start is None else start, bounds.end if end is None else end
     found = []
     for offset, value in _values(reader, topic, start, end):
         try:

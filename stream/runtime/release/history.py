@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from schemas.journal import Journal
 from stream.record import Record
-from stream.runtime.topic_reader import TopicReader
+from stream.runtime.topic_reader import Bounds, TopicReader
 
 _LOG = logging.getLogger(__name__)
 _DECODER = msgspec.json.Decoder(Journal)
 _IDS = ("space_id", "feature_schema", "state_schema")
+_AT_ONCE = 2_000
 _FIRST_TAIL = 2_000
 _FURTHER = 16
 """A journal is kept for ever and tells mostly of ticks: it is read from its end, each time so many times as much."""
@@ -69,17 +71,31 @@ def histories(reader: TopicReader, topic: str) -> dict[int, History]:
     EnvironmentFault
         When there is no such journal, or no broker answers.
     """
-    found = {}
-    for partition, bounds in sorted(reader.bounds(topic).items()):
-        tail = _FIRST_TAIL
-        while True:
-            start = max(bounds.start, bounds.end - tail)
-            history = _history(reader.read(topic, partition, start, bounds.end))
-            if start == bounds.start or len({each.release for each in history.served}) > 1:
-                break
-            tail *= _FURTHER
-        found[partition] = history
-    return found
+    bounds = reader.bounds(topic)
+    found: dict[int, History] = {}
+    tail = _FIRST_TAIL
+    while wanted := {p: bound for p, bound in bounds.items() if p not in found}:
+        starts = {p: max(bound.start, bound.end - tail) for p, bound in wanted.items()}
+        cut = {p: replace(bound, start=starts[p]) for p, bound in wanted.items()}
+        found |= {
+            partition: history
+            for partition, history in _read(reader, topic, cut).items()
+            if starts[partition] == bounds[partition].start or len({each.release for each in history.served}) > 1
+        }
+        tail *= _FURTHER
+    return dict(sorted(found.items()))
+
+
+def _read(reader: TopicReader, topic: str, bounds: Mapping[int, Bounds]) -> dict[int, History]:
+    """What the journals tell within `bounds`, of all partitions at once: somebody is waiting."""
+    told: dict[int, list[Served | Refused]] = {partition: [] for partition in bounds}
+    with closing(reader.source(topic, bounds)) as source:
+        while not source.exhausted:
+            for record in source.poll(_AT_ONCE):
+                entry = read_entry(record)
+                if entry is not None:
+                    told[record.partition].append(entry)
+    return {partition: _history(entries) for partition, entries in told.items()}
 
 
 def in_service(found: Mapping[int, History]) -> dict[int, Served]:
@@ -146,16 +162,13 @@ def _switch(entry: Journal) -> Mapping[str, Any] | None:
     return said if "release" in said else None
 
 
-def _history(batches: Iterator[Sequence[Record]]) -> History:
+def _history(entries: Iterable[Served | Refused]) -> History:
     served: list[Served] = []
     answered = -1
-    for records in batches:
-        for entry in map(read_entry, records):
-            if entry is None:
-                continue
-            if entry.control_offset is not None:
-                answered = max(answered, entry.control_offset)
-            # One that is taken up again while it is served changes nothing.
-            if isinstance(entry, Served) and not (served and served[-1].release == entry.release):
-                served.append(entry)
+    for entry in entries:
+        if entry.control_offset is not None:
+            answered = max(answered, entry.control_offset)
+        # One that is taken up again while it is served changes nothing.
+        if isinstance(entry, Served) and not (served and served[-1].release == entry.release):
+            served.append(entry)
     return History(served, answered)

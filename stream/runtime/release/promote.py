@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +41,15 @@ class Switched:
     """Until it was seen to, from when waiting began."""
 
 
-def promote(settings: Settings, manifest: Manifest, path: Path, *, who: str, why: str) -> int:
+def promote(
+    settings: Settings, manifest: Manifest, path: Path, *, who: str, why: str, topics: Container[str] | None = None
+) -> int:
     """Ask every partition of the scorer to serve the release at `path` from its next batch on.
+
+    Parameters
+    ----------
+    topics
+        As in `deliver`.
 
     Returns
     -------
@@ -70,11 +77,18 @@ def promote(settings: Settings, manifest: Manifest, path: Path, *, who: str, why
         uri=uri_of(path),
         why=why,
     )
-    return send_control(settings, "release", "release", msgspec.to_builtins(switch), issuer=who)
+    return send_control(settings, "release", "release", msgspec.to_builtins(switch), issuer=who, topics=topics)
 
 
 def send_control(
-    settings: Settings, role: str, kind: str, value: Mapping[str, object], *, issuer: str, tenant: str | None = None
+    settings: Settings,
+    role: str,
+    kind: str,
+    value: Mapping[str, object],
+    *,
+    issuer: str,
+    tenant: str | None = None,
+    topics: Container[str] | None = None,
 ) -> int:
     """Write a control, and wait until it is there; its offset.
 
@@ -88,7 +102,7 @@ def send_control(
     )
     body = orjson.dumps(msgspec.to_builtins(control))
     key = tenant.encode() if tenant is not None else None
-    return deliver(settings, role, settings.topics.controls, body, key=key, schema="controls.v1")
+    return deliver(settings, role, settings.topics.controls, body, key=key, schema="controls.v1", topics=topics)
 
 
 def journal_ends(reader: TopicReader, settings: Settings) -> dict[int, int]:

@@ -53,19 +53,21 @@ def run_promote(settings: Settings, arguments: argparse.Namespace) -> int:
     path = Registry(settings).path_of(arguments.release)
     manifest = require_signed(path, settings)
     load_release(path, settings)
+    why = arguments.why or "promoted by hand"
     with closing(TopicReader(settings, "release")) as reader:
-        found = histories(reader, settings.topics.journal)
-        serving = in_service(found)
+        serving = in_service(histories(reader, settings.topics.journal))
         _check_ids(manifest, serving)
         announcements, _ = announced(reader, settings)
+        last = announcements[-1] if announcements else None
+        if last is None or not last.promoted or not _announces(last, manifest, path):
+            gate = (
+                f"{last.decision} " if last is not None and _announces(last, manifest, path) and last.decision else ""
+            )
+            decision = f"{gate}Promoted by {arguments.who}: {why}."
+            announce(settings, manifest, path, decision=decision, promoted=True, reader=reader)
         starts = journal_ends(reader, settings)
-    why = arguments.why or "promoted by hand"
-    last = announcements[-1] if announcements else None
-    if last is None or not last.promoted or not _announces(last, manifest, path):
-        gate = f"{last.decision} " if last is not None and _announces(last, manifest, path) and last.decision else ""
-        announce(settings, manifest, path, decision=f"{gate}Promoted by {arguments.who}: {why}.", promoted=True)
-    offset = promote(settings, manifest, path, who=arguments.who, why=why)
-    print(f"{manifest.name} is asked for by control {offset}; in service until then: {_told(serving)}.")
+        offset = promote(settings, manifest, path, who=arguments.who, why=why, topics=reader)
+    print(f"{manifest.name} is asked for by control {offset}; in service until then: {_told(serving)}.", flush=True)
     if not arguments.no_wait:
         _await(settings, manifest.name, offset, arguments.timeout, starts, began)
     return 0
@@ -82,35 +84,41 @@ def run_rollback(settings: Settings, arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     with closing(TopicReader(settings, "release")) as reader:
         found = histories(reader, settings.topics.journal)
-        asked = _last_asked(reader, settings)
+        serving = in_service(found)
+        path, former = _back_to(settings, arguments.release, found, reader)
+        # A scorer takes no release from a control but a signed one; better told here than by its refusal.
+        manifest = require_signed(path, settings)
+        if former is not None:
+            _check_same(former, manifest, path)
+        load_release(path, settings)
+        _check_ids(manifest, serving)
+        why = arguments.why or "rolled back by hand"
         starts = journal_ends(reader, settings)
-    serving = in_service(found)
-    former: Served | None = None
-    if arguments.release is None:
-        former = _former(settings, found, asked)
-        path = Registry(settings).find(former.release, former.uri)
-    else:
-        path = Registry(settings).path_of(arguments.release)
-    # A scorer takes no release from a control but a signed one; better told here than by its refusal.
-    manifest = require_signed(path, settings)
-    if former is not None:
-        _check_same(former, manifest, path)
-    load_release(path, settings)
-    _check_ids(manifest, serving)
-    why = arguments.why or "rolled back by hand"
-    offset = promote(settings, manifest, path, who=arguments.who, why=why)
-    print(f"back to {manifest.name}, asked for by control {offset}; in service until then: {_told(serving)}.")
-    if not arguments.no_wait:
-        _await(settings, manifest.name, offset, arguments.timeout, starts, began)
-    try:
-        # After the switch: whoever looks for the release to be served finds this one, but no scorer waits for it.
-        announce(settings, manifest, path, decision=f"Rolled back to by {arguments.who}: {why}.", promoted=True)
-    except TidegateError as error:
-        _LOG.warning("%s is asked for, but the releases topic does not say so: %s", manifest.name, error)
+        offset = promote(settings, manifest, path, who=arguments.who, why=why, topics=reader)
+        until_then = f"in service until then: {_told(serving)}"
+        print(f"back to {manifest.name}, asked for by control {offset}; {until_then}.", flush=True)
+        if not arguments.no_wait:
+            _await(settings, manifest.name, offset, arguments.timeout, starts, began)
+        try:
+            # After the switch: whoever looks for the release to be served finds this one, and no scorer waits for it.
+            decision = f"Rolled back to by {arguments.who}: {why}."
+            announce(settings, manifest, path, decision=decision, promoted=True, reader=reader)
+        except TidegateError as error:
+            _LOG.warning("%s is asked for, but the releases topic does not say so: %s", manifest.name, error)
     return 0
 
 
 # -- what is served, and what was --------------------------------------------------------------------------------------
+
+
+def _back_to(
+    settings: Settings, named: str | None, found: Mapping[int, History], reader: TopicReader
+) -> tuple[Path, Served | None]:
+    """Where the release to go back to is, and when it was served, unless somebody names it."""
+    if named is not None:
+        return Registry(settings).path_of(named), None
+    former = _former(settings, found, _last_asked(reader, settings))
+    return Registry(settings).find(former.release, former.uri), former
 
 
 def _former(settings: Settings, found: Mapping[int, History], asked: _Asked | None) -> Served:
@@ -215,7 +223,7 @@ def _await(settings: Settings, name: str, offset: int, timeout: float, starts: M
         print(f"  partition {partition}: from offset {when.before_offset} on, after {waiting + when.seconds:.2f} s")
     seconds = max((when.seconds for when in switched.values()), default=0.0)
     served = counted(len(switched), "partition")
-    print(f"{name} is served by all of {served}, {waiting + seconds:.2f} s after this command began.")
+    print(f"{name} is served by all of {served}, {waiting + seconds:.2f} s after this command began.", flush=True)
 
 
 def _told(serving: Mapping[int, Served]) -> str:
