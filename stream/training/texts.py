@@ -54,6 +54,7 @@ class TrainingTexts:
         return np.flatnonzero(self.folds & ~np.int64(1 << fold))
 
     def taken(self, index: NDArray[np.intp]) -> TrainingTexts:
+        """The segments `index`."""
         return TrainingTexts(self.bags.take(index), self.role[index], self.tenant[index], self.folds[index])
 
 
@@ -204,6 +205,7 @@ class Pile:
 
 
 def pile_of(texts: TrainingTexts, attacks: AttackTexts, lesson: Lesson) -> Pile:
+    """What a classifier is fitted on."""
     from models.training.attack_classifier import Taught
     from models.training.splices import join
 

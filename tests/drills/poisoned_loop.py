@@ -266,11 +266,12 @@ def challenger_of(
     """What the labels make, and those that counted; `believed` are the keys that the audit has left, None asks nobody.
 
     Sessions called attacks teach the classifier and are no traffic to learn from; sessions called benign are. Those
-    whose labels are not believed are left out of both.
+    whose labels are not believed are left out of both, and so are attacks that nobody found: here they would be one
+    session in twelve of what is learned, as they are in no traffic.
     """
     counted = [each for each in labels if believed is None or label_key(each.finding_uid, each.analyst) in believed]
     benign = {(each.tenant, each.session or "") for each in counted if each.teaches == "benign"}
-    out = {(each.tenant, each.session or "") for each in labels} - benign
+    out = {*world.attacks, *((each.tenant, each.session or "") for each in labels)} - benign
     heard = [record for record in world.labelling if _name(record) not in out]
     attacks = [each for each in counted if each.teaches == "attack"]
     return _trained(world, [*world.trained, *heard], attacks, effort, "challenger", labelled=False), counted
