@@ -20,6 +20,9 @@ from stream.training.texts import TrainingTexts, fitted_texts, pile_of
 from tests.models.attacks import labelled
 from tests.models.texts import TOKENS, bags_of, traffic
 
+# Each fit places thousands of splices, and one test starts a process that takes several seconds to import.
+pytestmark = pytest.mark.timeout(400)
+
 BOTH = 0b11
 
 
@@ -179,7 +182,6 @@ def test_what_is_measured_on_is_in_no_student() -> None:
     )
 
 
-@pytest.mark.timeout(400)
 def test_a_teacher_is_taught_what_no_fold_holds_out_and_its_students_follow_it(tmp_path: Path) -> None:
     texts, attacking = shown(each=120), attacks(each=120)
     tuning = Tuning(epochs=2.0, examples_max=160, batch=16, layers=1, device="cpu")
