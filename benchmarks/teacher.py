@@ -38,7 +38,9 @@ RATES = (0.01, 0.05)
 def main() -> None:
     """Print a row for each protocol and model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--splits", type=int, default=3, help="of each protocol, all of which are run")
+    parser.add_argument("--protocol", choices=("session", "family"), nargs="+", default=["session", "family"])
+    parser.add_argument("--splits", type=int, default=3, help="of each protocol")
+    parser.add_argument("--runs", type=int, default=3, help="splits that are run")
     parser.add_argument("--nproc", type=int, default=1)
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--examples", type=int, default=4000)
@@ -58,6 +60,8 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         teacher = Teacher(given.keep or Path(temporary), tuning)
         for protocol, number, held_out, tenants in _splits(attacks, len(events.tenants), given.splits):
+            if protocol not in given.protocol or number >= given.runs:
+                continue
             shown, quiet = _attacks_of(attacks, ~held_out), ~np.isin(texts.tenant, tenants)
             said = texts.taken(np.flatnonzero(quiet))
             learnt = set(texts_of(shown.bags)) | set(texts_of(texts.bags.take(_judged(texts, quiet))))
@@ -97,9 +101,8 @@ def main() -> None:
                 figures = _figures(odds[:count], odds[count:])
                 rows.setdefault((protocol, name), []).append(figures)
                 told = " ".join(f"{figure:.3f}" for figure in figures)
-                print(
-                    f"{protocol} {number}  {name:20}{told}   ({count} benign, {len(attacking)} attacking)", flush=True
-                )
+                counts = f"{count} benign, {len(attacking)} attacking"
+                print(f"{protocol} {number}  {name:20}{told}   ({counts})", flush=True)
             print(f"   teacher {taught_s:.0f} s, students {time.perf_counter() - begun:.0f} s", flush=True)
     print("\nmean               AUROC  recall at 1 %  at 5 %")
     for (protocol, name), figures_of in rows.items():

@@ -354,7 +354,7 @@ class Core:
         )
         state.tenants.mark("drift", self._drift.store(window, state.tenants))
         outcome.changes += state.pending.store(segments, closings, state.tenants)
-        scored = Scored(placed, live, given, calls, scores, suspicion, new, contents)
+        scored = Scored(placed, live, given, calls, scores, suspicion, new, contents, self._release.texts.classes)
         self._report(scored, outcome)
         if self._watch is not None:
             self._watch(scored, outcome)
@@ -451,7 +451,6 @@ class Core:
 
         uids: dict[int, str] = {}
         verdicts: dict[int, str] = {}
-        classes = self._release.texts.classes
         for number, mine in placed.of_partition.items():
             held = self._state.partitions[number]
 
@@ -468,7 +467,7 @@ class Core:
                         outcome.findings.append(self._findings.flag(drifted, (batch.topic, number, offset(i)))[1])
                 if not found[i]:
                     continue
-                strange = anomaly(scored, i, int(at[i]), classes)
+                strange = anomaly(scored, i, int(at[i]))
                 verdicts[i] = self._decided(held, strange)
                 if verdicts[i] == "finding":
                     uids[i], record = self._findings.flag(strange, (batch.topic, number, offset(i)))

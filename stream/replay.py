@@ -9,15 +9,21 @@ from typing import Any, Protocol
 import msgspec
 
 from stream.config import Settings
-from stream.inputs import FLAGS, InputBatch, Outcome
-from stream.journal import JournalPlan
+from stream.errors import StateError
+from stream.inputs import CONTROLS_IGNORED, FLAGS, InputBatch, Outcome
+from stream.journal import JournalPlan, Served
 from stream.record import DeadLetter, OutRecord, Record
+from stream.release import Release
 from stream.sinks.sink import Sink
 from stream.sources.source import Source
 
 _POLLED_AT_ONCE = 32
 """Records may be of 8 MiB: a batch is gathered in small polls, so that it stops when it is large enough."""
 _BATCH_BYTES = 8 * 2**20
+
+
+_Key = tuple[str, str]
+"""Of a core: hash of its configuration, and its release."""
 
 
 class Steps(Protocol):
@@ -28,6 +34,9 @@ class Steps(Protocol):
 
     def restore(self, partition: int, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Take a partition's state from its rows."""
+
+    def serve(self, release: Release) -> None:
+        """Score with another release."""
 
 
 class Ingested(Protocol):
@@ -80,10 +89,10 @@ class Replay:
     Parameters
     ----------
     core
-        Makes a core with given settings; a replay needs another one when the journal says that the configuration
-        changed.
+        Makes a core with given settings, that serves the plan's release; a replay needs another one when the journal
+        says that configuration or release changed, as partitions did so each at its own offset.
     journal
-        What to repeat, and with which settings to begin.
+        What to repeat, and with which settings and releases to begin.
     sink
         Takes outcomes, partition by partition in order.
     topic
@@ -92,6 +101,8 @@ class Replay:
         Turns gateway records into events, where the source does not bring events.
     records_max
         Records stepped together; results do not depend on it.
+    release_of
+        Finds the other releases that the journal names.
     """
 
     def __init__(
@@ -103,6 +114,7 @@ class Replay:
         topic: str,
         ingest: Normaliser | None = None,
         records_max: int = 2_000,
+        release_of: Callable[[str], Release] | None = None,
     ) -> None:
         self._make_core = core
         self._journal = journal
@@ -110,9 +122,10 @@ class Replay:
         self._topic = topic
         self._ingest = ingest
         self._records_max = records_max
-        self._cores: dict[str, Steps] = {}
-        self._placed: dict[int, str] = {}
-        self._batches: dict[str, list[Record]] = {}
+        self._release_of = release_of
+        self._cores: dict[_Key, Steps] = {}
+        self._placed: dict[int, Served] = {}
+        self._batches: dict[_Key, list[Record]] = {}
         self._next: dict[int, int] = {}
         self._rows: dict[int, dict[bytes, bytes]] = {}
         self.told = Told()
@@ -125,7 +138,7 @@ class Replay:
         StateError
             When a row cannot be read.
         """
-        if self._journal.reconfigures(partition):
+        if self._journal.moves(partition):
             kept = self._rows.setdefault(partition, {})
             for key, value in rows:
                 _keep(kept, key, value)
@@ -168,7 +181,7 @@ class Replay:
             while self._journal.due(record.partition, record.offset):
                 self._repeat(record.partition)
             self._place(record.partition)
-            self._batches.setdefault(self._placed[record.partition], []).append(record)
+            self._batches.setdefault(self._placed[record.partition].key, []).append(record)
             self._next[record.partition] = record.offset + 1
         self._flush()
 
@@ -182,46 +195,56 @@ class Replay:
         self._next[partition] = before
         # Flushed while the plan still tells that rows have to be kept for another core.
         self._flush(moved)
-        control, configured = self._journal.take(partition)
-        if configured is not None:
-            self._move(partition, configured)
+        control, configured, named = self._journal.take(partition)
+        if configured is not None or named is not None:
+            self._place(partition)
+            at = self._placed[partition]
+            self._move(partition, Served(configured or at.settings, named or at.release))
         inputs = InputBatch([], [control], topic=self._topic)
         self._written(self._core_of(partition).step(inputs))
 
-    def _move(self, partition: int, settings: Settings) -> None:
-        """Go on with a core of other settings, as a scorer that was started anew with them."""
-        if self._placed.get(partition) == settings.config_hash:
-            return
-        self._add_core(settings)
-        self._placed[partition] = settings.config_hash
-        kept = self._rows.get(partition, {})
-        self._cores[settings.config_hash].restore(partition, kept.items())
-        if not self._journal.reconfigures(partition):
+    def _move(self, partition: int, to: Served) -> None:
+        """Go on with another core, as a scorer that was started anew or switched."""
+        if self._placed[partition].key != to.key:
+            self._add_core(to)
+            kept = self._rows.get(partition, {})
+            self._cores[to.key].restore(partition, kept.items())
+            self._placed[partition] = to
+        if not self._journal.moves(partition):
             self._rows.pop(partition, None)
 
     def _place(self, partition: int) -> None:
         """Give the partition a core, if it has none."""
         if partition not in self._placed:
-            settings = self._journal.settings_of(partition)
-            self._add_core(settings)
-            self._placed[partition] = settings.config_hash
+            begins = self._journal.begins(partition)
+            self._add_core(begins)
+            self._placed[partition] = begins
 
-    def _add_core(self, settings: Settings) -> None:
-        if settings.config_hash not in self._cores:
-            self._cores[settings.config_hash] = self._make_core(settings)
+    def _add_core(self, wanted: Served) -> None:
+        if wanted.key in self._cores:
+            return
+        made = self._make_core(wanted.settings)
+        if wanted.release != self._journal.release:
+            if self._release_of is None:
+                raise StateError(
+                    f"the journal says that release {wanted.release!r} was served, and only {self._journal.release!r} "
+                    "is given. Replay only what that one scored, or without the journal: --journal none."
+                )
+            made.serve(self._release_of(wanted.release))
+        self._cores[wanted.key] = made
 
     def _core_of(self, partition: int) -> Steps:
         self._place(partition)
-        return self._cores[self._placed[partition]]
+        return self._cores[self._placed[partition].key]
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
     def _flush(self, next_offsets: Mapping[int, int] | None = None) -> None:
         """Step through what was gathered; partitions in `next_offsets` move on with it."""
-        offsets: dict[str, dict[int, int]] = {}
+        offsets: dict[_Key, dict[int, int]] = {}
         for partition, offset in (next_offsets or {}).items():
             self._place(partition)
-            offsets.setdefault(self._placed[partition], {})[partition] = offset
+            offsets.setdefault(self._placed[partition].key, {})[partition] = offset
         for name in {**self._batches, **offsets}:
             inputs = InputBatch(self._batches.get(name, ()), (), offsets.get(name, {}), self._topic)
             self._written(self._cores[name].step(inputs))
@@ -229,8 +252,8 @@ class Replay:
 
     def _written(self, outcome: Outcome) -> None:
         for change in outcome.changes:
-            # A core of other settings will take the partition over from its rows.
-            if self._journal.reconfigures(change.partition):
+            # Another core will take the partition over from its rows.
+            if self._journal.moves(change.partition):
                 _keep(self._rows.setdefault(change.partition, {}), change.key, change.value)
         self._write(outcome)
 
@@ -240,7 +263,7 @@ class Replay:
         told.findings += len(outcome.findings)
         told.dead_letters += len(outcome.dead_letters)
         for name, count in outcome.counts.items():
-            if not name.startswith(("embedding_cache", "rare_")) and count:
+            if not name.startswith(("embedding_cache", "rare_", CONTROLS_IGNORED)) and count:
                 told.counts[name] = told.counts.get(name, 0) + count
         self._sink.write(outcome)
 

@@ -162,7 +162,7 @@ def _by_replay(
     release = prepared.release
 
     def core(of: Settings) -> Core:
-        watcher = Watcher(arguments.event_id, of, release.texts.classes)
+        watcher = Watcher(arguments.event_id, of)
         return Core(of, release, prepared.embedder, watch=watcher)
 
     replay = prepared.replay(core, sink)
@@ -280,7 +280,7 @@ def why(score: dict[str, Any], session_fpr: float, grace_sessions: int) -> str:
     ends = {
         "finding": "it is part of a finding.",
         "warmup": f"but its tenant's first {grace_sessions} sessions (learning.grace_sessions) decide nothing.",
-        "suppressed": "but an exception for the tenant suppresses its findings.",
+        "suppressed": "but an exception, a suppression or a snooze keeps it from being found.",
         "over_budget": "but the alert budget had no room for it.",
     }
     return f"{beyond}: {ends.get(decision, decision)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,14 +66,11 @@ class Watcher:
         Of the event.
     settings
         By which the core decides.
-    classes
-        Of known attacks, as the release names them.
     """
 
-    def __init__(self, event_id: str, settings: Settings, classes: Sequence[str]) -> None:
+    def __init__(self, event_id: str, settings: Settings) -> None:
         self._event_id = event_id
         self._settings = settings
-        self._classes = classes
 
     def __call__(self, scored: Scored, outcome: Outcome) -> None:
         """Look for the event in a batch."""
@@ -83,9 +79,9 @@ class Watcher:
                 continue
             watched = Watched(
                 score=orjson.loads(outcome.scores[event].value),
-                explained=anomaly(scored, event, at, self._classes),
+                explained=anomaly(scored, event, at),
                 turn=int(scored.suspicion.turn[at]),
-                segments=_segments(at, scored, self._classes),
+                segments=_segments(at, scored),
                 features=_features(scored.scores.feature_error[at]),
                 session_fpr=self._settings.decision.session_fpr,
                 grace_sessions=self._settings.learning.grace_sessions,
@@ -93,22 +89,22 @@ class Watcher:
             raise Seen(watched)
 
 
-def _segments(at: int, scored: Scored, classes: Sequence[str]) -> list[Segment]:
+def _segments(at: int, scored: Scored) -> list[Segment]:
     """The event's new segments in the order of its messages."""
     given, new = scored.given, scored.new
     index = np.flatnonzero(given.segment_event == at).tolist()
     mine = np.flatnonzero((new.event == at) & new.unseen).tolist()
     texts = [(text, int(new.message[i])) for i in mine for text in scored.contents[i].texts]
     return [
-        Segment(ROLES[int(given.segment_role[i])], message, text, _measures(i, scored, classes))
+        Segment(ROLES[int(given.segment_role[i])], message, text, _measures(i, scored))
         for i, (text, message) in zip(index, texts, strict=True)
     ]
 
 
-def _measures(segment: int, scored: Scored, classes: Sequence[str]) -> dict[str, float]:
+def _measures(segment: int, scored: Scored) -> dict[str, float]:
     if int(scored.given.segment_role[segment]) not in HEARD:
         return {}
-    judged = zip(("role log-odds", *classes), scored.given.segment_judged[segment].tolist(), strict=True)
+    judged = zip(("role log-odds", *scored.classes), scored.given.segment_judged[segment].tolist(), strict=True)
     return {"distance": float(scored.scores.distance[segment])} | {
         name: value for name, value in judged if value == value
     }

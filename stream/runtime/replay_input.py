@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from schemas.control import ReleaseSwitch
 from stream.config import Settings
 from stream.errors import EnvironmentFault, StateError, UsageError
+from stream.inputs import effect_of
 from stream.journal import JournalPlan, Start, read_entries
 from stream.replay import Normaliser, Replay, Steps
 from stream.runtime.state_files import ExportedState
@@ -51,9 +53,11 @@ class Prepared:
     input: Input
     plan: JournalPlan
     state: ExportedState | None
+    others: Mapping[str, Release]
+    """By name: what scored parts of the input that `release` did not."""
 
     def replay(self, core: Callable[[Settings], Steps], sink: Sink) -> Replay:
-        """A replay that stands where the state does."""
+        """A replay that stands where the state does; `core` makes one that serves `release`."""
         replay = Replay(
             core,
             self.plan,
@@ -61,6 +65,7 @@ class Prepared:
             topic=self.input.topic,
             ingest=self.input.ingest,
             records_max=self.settings.batch.records_max,
+            release_of=self.others.__getitem__,
         )
         if self.state is not None:
             for partition, cursor in self.state.cursors.items():
@@ -93,18 +98,66 @@ def prepare(
 
     state = ExportedState(arguments.from_state) if arguments.from_state is not None else None
     embedder = load_embedder(settings.embedder)
-    release = load_release(arguments.release, settings, embedder.space_id)
+    release = load_release(_directory(arguments.release, settings), settings, embedder.space_id)
     journal = arguments.journal or ("none" if arguments.topic is None else "topic")
-    if state is not None:
-        _check_state(state, release, settings, journalled=journal != "none")
+    if state is not None and journal == "none":
+        _check_state(state, release, settings)
     if arguments.topic is None:
         given = _files(settings, arguments, journal, state)
     else:
         given = _topic(settings, arguments, journal, state, stack, until)
-    plan = JournalPlan.of(settings, given.entries, release.name, given.starts)
+    served = {partition: cursor.release for partition, cursor in state.cursors.items()} if state is not None else {}
+    plan = JournalPlan.of(settings, given.entries, release.name, given.starts, served)
+    uris = _uris(given.entries)
+    others = {
+        name: _load_other(name, uris.get(name), settings, release) for name in plan.releases if name != release.name
+    }
     # After all that can be wrong with the input: the weights take seconds.
     release = looking_again(release, settings, embedder.vocabulary)
-    return Prepared(settings, release, embedder, given, plan, state)
+    others = {name: looking_again(other, settings, embedder.vocabulary) for name, other in others.items()}
+    return Prepared(settings, release, embedder, given, plan, state, others)
+
+
+def _directory(named: str, settings: Settings) -> Path:
+    """Where a release is, by its name or its directory."""
+    from stream.runtime.release.registry import Registry
+
+    try:
+        return Registry(settings).path_of(named)
+    except UsageError:
+        # Who reads it says what is wrong with it.
+        return Path(named)
+
+
+def _uris(entries: Iterable[Journal]) -> dict[str, str]:
+    """Where controls said that releases are."""
+    uris = {}
+    for entry in entries:
+        effect = effect_of(entry.value) if entry.kind == "control" else None
+        if isinstance(effect, ReleaseSwitch) and effect.uri is not None:
+            uris[effect.release] = effect.uri
+    return uris
+
+
+def _load_other(name: str, uri: str | None, settings: Settings, given: Release) -> Release:
+    """A release that the journal names beside the given one."""
+    from stream.runtime.release.registry import Registry
+    from stream.runtime.release_store import load_release
+
+    remedy = (
+        f"Put it into release.directory ({settings.release.directory}), replay only what {given.name!r} scored "
+        "(--to-offset, --from-state), or replay without the journal: --journal none."
+    )
+    try:
+        found = load_release(Registry(settings).find(name, uri), settings, given.space_id)
+    except UsageError as error:
+        raise StateError(f"the journal says that release {name!r} scored a part of this: {error} {remedy}") from error
+    if found.name != name:
+        raise StateError(
+            f"the journal says that release {name!r} scored a part of this; what is there under that name is "
+            f"{found.name!r}. {remedy}"
+        )
+    return found
 
 
 def _files(settings: Settings, arguments: argparse.Namespace, journal: str, state: ExportedState | None) -> Input:
@@ -205,15 +258,15 @@ def _check_partitions(state: ExportedState, partitions: int, of: str) -> None:
         )
 
 
-def _check_state(state: ExportedState, release: Release, settings: Settings, *, journalled: bool) -> None:
-    """Whether the release can go on from the state."""
+def _check_state(state: ExportedState, release: Release, settings: Settings) -> None:
+    """Whether the release can go on from the state, where no journal tells of others."""
     for partition, cursor in sorted(state.cursors.items()):
         if cursor.release != release.name:
             raise StateError(
                 f"the state of partition {partition} is that of release {cursor.release!r}; got {release.name!r}. "
                 f"Give --release the directory of {cursor.release!r}, or replay from the beginning."
             )
-        if not journalled and cursor.config_hash not in ("", settings.config_hash):
+        if cursor.config_hash not in ("", settings.config_hash):
             _LOG.warning(
                 "the state of partition %d was made with another configuration, which only the journal knows", partition
             )

@@ -102,11 +102,8 @@ _OBSERVATIONS = {
 }
 
 
-def anomaly(scored: Scored, event: int, at: int, classes: Sequence[str]) -> Anomaly:
-    """What a finding says of event `event` of the batch, the `at`-th of those scored.
-
-    `classes` are those of known attacks, in the order of their columns.
-    """
+def anomaly(scored: Scored, event: int, at: int) -> Anomaly:
+    """What a finding says of event `event` of the batch, the `at`-th of those scored."""
     batch, given, scores = scored.placed.batch, scored.given, scored.scores
     new, contents, suspicion = scored.new, scored.contents, scored.suspicion
     head = batch.heads[event]
@@ -137,8 +134,8 @@ def anomaly(scored: Scored, event: int, at: int, classes: Sequence[str]) -> Anom
         p_combined=float(scores.p_combined[at]),
         title=_TITLES[cause],
         cause=KINDS[cause],
-        signals=_signals(at, scored, classes),
-        techniques=_techniques(at, given, scores, classes),
+        signals=_signals(at, scored),
+        techniques=_techniques(at, given, scores, scored.classes),
         evidence=excerpts or _said_last(head),
         key_hash=head.key_hash,
         user=head.user,
@@ -231,7 +228,7 @@ def _techniques(at: int, given: ScoreInput, scores: Scores, classes: Sequence[st
     return tuple(dict.fromkeys(found)) or ("AML.T0051",)
 
 
-def _signals(at: int, scored: Scored, classes: Sequence[str]) -> tuple[SignalView, ...]:
+def _signals(at: int, scored: Scored) -> tuple[SignalView, ...]:
     out, scores = [], scored.scores
     for kind, name in enumerate(KINDS):
         value = float(scores.x[at, kind])
@@ -246,18 +243,18 @@ def _signals(at: int, scored: Scored, classes: Sequence[str]) -> tuple[SignalVie
                 baseline=round(float(scores.location[at, kind]), 6),
                 baseline_count=None if shared else int(scores.observations[at, kind]),
                 baseline_pattern=_BASELINES[shared],
-                pattern=_pattern(kind, at, scored, classes),
+                pattern=_pattern(kind, at, scored),
                 observation_type=_OBSERVATIONS[kind],
             )
         )
     return tuple(out)
 
 
-def _pattern(kind: int, at: int, scored: Scored, classes: Sequence[str]) -> str:
+def _pattern(kind: int, at: int, scored: Scored) -> str:
     if kind == SEQUENCE:
         return _features(at, scored.scores)
     if kind in _KNOWN:
-        return f"log-odds of the class {classes[_class_of(kind, at, scored.given)]}"
+        return f"log-odds of the class {scored.classes[_class_of(kind, at, scored.given)]}"
     if kind == VOLUME:
         said = volume_words.explain(scored.calls, at, scored.scores.volume[at])
         return "; ".join(f"{name}: {words}" for name, words in said) or "as usual"

@@ -25,3 +25,5 @@ class Scored:
     new: NewContent
     contents: Sequence[Content]
     """Of the new messages."""
+    classes: Sequence[str]
+    """Of known attacks, as the release in service names them, in the order of their columns."""

@@ -202,7 +202,9 @@ def decide(
         attacks_held_out=int((attack & champion.held_out).sum()),
         attacks_earlier=int(earlier.sum()),
         benign=int(benign.sum()),
-        benign_labelled=sum(label == "benign" and held for label, held in zip(champion.label, benign, strict=True)),
+        benign_labelled=sum(
+            label == "benign" and held for label, held in zip(champion.label, benign.tolist(), strict=True)
+        ),
         session_fpr=challenger.session_fpr,
         levels=list(LEVELS),
         labels=_label_figures(audit, settings),

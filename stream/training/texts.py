@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 _AT_ONCE = 2000
 
 
+class TooFewAttacks(UsageError):
+    """Labelled attacks that are not enough to learn any class from."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingTexts:
     """Segments (s) of distinct messages."""
@@ -50,6 +54,7 @@ class TrainingTexts:
         return np.flatnonzero(self.folds & ~np.int64(1 << fold))
 
     def taken(self, index: NDArray[np.intp]) -> TrainingTexts:
+        """The segments `index`."""
         return TrainingTexts(self.bags.take(index), self.role[index], self.tenant[index], self.folds[index])
 
 
@@ -182,7 +187,7 @@ def _classifier(
             hard=pile.hard if pile.hard.any() else None,
         )
     except ValueError as error:
-        raise UsageError(f"--task attack-classifier: {error} Name more --input.") from error
+        raise TooFewAttacks(f"--task attack-classifier: {error} Name more --input.") from error
     return AttackClassifier(arrays)
 
 
@@ -200,6 +205,7 @@ class Pile:
 
 
 def pile_of(texts: TrainingTexts, attacks: AttackTexts, lesson: Lesson) -> Pile:
+    """What a classifier is fitted on."""
     from models.training.attack_classifier import Taught
     from models.training.splices import join
 

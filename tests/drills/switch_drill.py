@@ -34,12 +34,13 @@ from stream.runtime.release.registry import Registry
 from stream.runtime.release_store import load_release, read_manifest, write_release
 from stream.steps.ingest import IngestStep
 from stream.steps.route import Router
-from tests.drills.checker import read
+from tests.drills.checker import check_scores, read
 from tests.drills.traffic import raw_records
 from tidegate.demo.process import Service, environment, run
 
 PARTITIONS = 8
 EVENTS, SCORES = "genai.gateway.events.v1", "genai.anomaly.scores.v1"
+FINDINGS = "genai.anomaly.findings.v1"
 JOURNAL, CONTROLS = "genai.anomaly.journal.v1", "genai.anomaly.controls.v1"
 _READY_S, _END_S = 60.0, 1_200.0
 _CHUNK = 1_000
@@ -70,7 +71,8 @@ class SwitchDrill:
         Parameters
         ----------
         to_end
-            Score the whole backlog, the rest of it after a restart; else stop after the rollback.
+            Score the whole backlog, the rest of it after a restart, and compare with a replay; else stop after the
+            rollback.
         """
         self.out.mkdir(parents=True, exist_ok=True)
         settings = self._environment(self._make_releases())
@@ -87,13 +89,17 @@ class SwitchDrill:
             began = time.monotonic()
             run(["release", "rollback"], settings, self.out / "rollback.log")
             took = time.monotonic() - began
+            stopped_s = time.time()
         if to_end:
             # Another process, which has to find out what is in service.
             run([*arguments, "--until-end"], settings, self.out / "score-to-end.log")
+            replay = ["replay", "--topic", self.prefix + EVENTS, "--release", first, "--out", str(self.out / "replay")]
+            run(replay, settings, self.out / "replay.log")
         promoted, back = read(self.bootstrap_servers, self.prefix + CONTROLS)
         journal = list(read(self.bootstrap_servers, self.prefix + JOURNAL))
         scores = list(read(self.bootstrap_servers, self.prefix + SCORES))
-        moments = sorted({_time_s(message) for message in scores})
+        # What the restart takes is no pause of a switch.
+        moments = sorted({time_s for time_s in map(_time_s, scores) if time_s <= stopped_s})
         gaps = [(later - earlier, earlier) for earlier, later in pairwise(moments)]
         switches = [_time_s(promoted), _time_s(back)]
 
@@ -110,7 +116,16 @@ class SwitchDrill:
             "gap_at_switch_s": max(gap for gap, at in gaps if around(gap, at)),
             "gap_elsewhere_s": max(gap for gap, at in gaps if not around(gap, at)),
         }
-        return figures, _faults(scores, journal, events if to_end else len(scores))
+        faults = _faults(scores, journal, events if to_end else len(scores))
+        if to_end:
+            faults += check_scores(
+                self.bootstrap_servers,
+                self.prefix + EVENTS,
+                self.prefix + SCORES,
+                self.prefix + FINDINGS,
+                self.out / "replay",
+            ).faults
+        return figures, faults
 
     def _make_releases(self) -> str:
         """Two signed ones in a directory; the public key."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import msgspec
 import orjson
@@ -27,6 +28,7 @@ from stream.sources.memory import MemorySource
 from stream.steps.ingest import IngestStep
 from stream.steps.route import Router
 from tests.doubles import WordEmbedder
+from tests.stream.controls import begin, end, switch, verdict
 from tests.stream.releases import release
 from tests.stream.streams import QUIET_MS, SETTINGS, START_MS, TOPIC, cut, event, record, stream, text
 
@@ -34,27 +36,42 @@ STRICTER = replace(SETTINGS, decision=DecisionSettings(session_fpr=0.005), findi
 OUTPUTS = (SCORES, FINDINGS, DEAD_LETTERS)
 
 
+RELEASES = {made.name: made for made in (release(), release("r-other", seed=6), release("r-third", seed=7))}
+
+
 def core(settings: Settings) -> Core:
     return Core(settings, release(), WordEmbedder())
+
+
+def core_of(named: str) -> Callable[[Settings], Core]:
+    return lambda settings: Core(settings, RELEASES[named], WordEmbedder())
 
 
 class LiveScorer:
     """What a scorer does to its core over a stream's life, and what its topics hold afterwards."""
 
-    def __init__(self, out: Path, random: Random, partitions: int = 3) -> None:
+    def __init__(
+        self, out: Path, random: Random, partitions: int = 3, controls: Mapping[int, dict[str, Any]] | None = None
+    ) -> None:
+        """`controls` come after so many records each."""
         self.journal: list[bytes] = []
         self.rows: dict[int, list[tuple[bytes, bytes | None]]] = {}
         self._sink = FileSink(out)
         self._random = random
         self._settings = SETTINGS
         self._core = core(SETTINGS)
+        self._serving = release()
         self._controls = {p: [self._start(p)] for p in range(partitions)}
+        self._due = dict(controls or {})
+        self._log: list[dict[str, Any]] = []
 
     def run(self, records: Sequence[Record]) -> None:
         """Batches, markers, ticks and restarts, as they happen to come."""
         random, at, turn = self._random, 0, 0
         while at < len(records):
             turn += 1
+            for place in [place for place in sorted(self._due) if place <= at]:
+                self._given(self._due.pop(place))
             size = random.choice([1, 3, 10, 40])
             batch = records[at : at + size]
             at += size
@@ -63,7 +80,7 @@ class LiveScorer:
             following = (record.offset for record in records[at:] if record.partition == last.partition)
             # Behind the last record may lie a transaction's marker.
             ends = {last.partition: random.choice([last.offset + 1, next(following, last.offset + 2)])}
-            self._step(batch, [control for p in sorted(partitions) for control in self._controls.pop(p, [])], ends)
+            self._step(batch, [control for p in sorted(partitions) for control in self._waiting(p)], ends)
             if random.random() < 0.3:
                 self._tick(random.randrange(3))
             if random.random() < 0.1:
@@ -77,11 +94,26 @@ class LiveScorer:
         self.rows = {partition: list(rows) for partition, rows in former.rows.items()}
         self._restart(former._settings)
 
+    def _given(self, value: dict[str, Any]) -> None:
+        """A control appears on its topic: each partition takes it at its next batch."""
+        self._log.append(value)
+        named = value["value"].get("release") if value else None
+        if named in RELEASES:
+            self._serving = RELEASES[named]
+            self._core.serve(self._serving)
+
+    def _waiting(self, partition: int) -> list[Applied]:
+        """What takes effect in the partition before its next batch."""
+        cursor = self._core.cursor(partition)
+        begin = cursor.next_control if cursor is not None else 0
+        topic = [Applied(partition, "control", value, begin + i) for i, value in enumerate(self._log[begin:])]
+        return [*self._controls.pop(partition, []), *topic]
+
     def _config(self) -> dict[str, object]:
         return {"config": self._settings.determinism(), "config_hash": self._settings.config_hash}
 
     def _start(self, partition: int) -> Applied:
-        return Applied(partition, "start", self._config() | {"release": release().name})
+        return Applied(partition, "start", self._config() | {"release": self._serving.name})
 
     def _tick(self, partition: int) -> None:
         cursor = self._core.cursor(partition)
@@ -89,12 +121,13 @@ class LiveScorer:
             return
         passed_ms = self._random.choice([1, QUIET_MS // 2, QUIET_MS, 3 * QUIET_MS])
         value = {"core_time_ms": cursor.core_time_ms + passed_ms, "ingest_time_ms": cursor.ingest_time_ms + passed_ms}
-        controls = [*self._controls.pop(partition, []), Applied(partition, "tick", value)]
+        controls = [*self._waiting(partition), Applied(partition, "tick", value)]
         self._step([], controls, {partition: cursor.next_offset})
 
     def _restart(self, settings: Settings) -> None:
         self._settings = settings
         self._core = core(settings)
+        self._core.serve(self._serving)
         for partition in range(3):
             self._core.restore(partition, self.rows.get(partition, []))
             cursor = self._core.cursor(partition)
@@ -122,7 +155,9 @@ def replayed(
 ) -> Told:
     """Replay `records` into folder `out`."""
     with FileSink(out) as sink:
-        replay = Replay(core, plan, sink, topic=TOPIC, records_max=records_max)
+        replay = Replay(
+            core_of(plan.release), plan, sink, topic=TOPIC, records_max=records_max, release_of=RELEASES.__getitem__
+        )
         for partition, rows in restore.rows.items() if restore is not None else ():
             fresh = core(SETTINGS)
             fresh.restore(partition, rows)
@@ -152,6 +187,31 @@ def test_replay_with_the_journal_gives_the_live_scorer_s_bytes(tmp_path: Path, s
     plan = JournalPlan.of(Settings(), entries(live.journal), release().name)
     replayed(tmp_path / "replay", mixed, plan, records_max)
     assert read(tmp_path / "replay") == read(tmp_path / "live")
+
+
+def controls(random: Random) -> dict[int, dict[str, Any]]:
+    """Releases, rules and verdicts, and what takes no effect, at random places of a stream of 250."""
+    told = [switch("r-other"), switch("r-refused"), switch("r-third"), switch("r-test"), switch("r-other")]
+    told += [begin(rule_id=f"x-{i}", action=action) for i, action in enumerate(("exception", "suppression", "snooze"))]
+    told += [end("x-0"), verdict("keep_out", "team-1", risk_ms=60_000), verdict("admit", "team-1", adopt=True), {}]
+    places = random.sample(range(1, 250), len(told))
+    return dict(zip(places, told, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("records_max", [7, 2_000])
+def test_replay_repeats_switches_of_releases_rules_and_verdicts(tmp_path: Path, seed: int, records_max: int) -> None:
+    """Each partition takes them at its own next batch, with ticks, restarts and other configurations between them."""
+    records = stream(seed=300 + seed, n=250)
+    live = LiveScorer(tmp_path / "live", Random(seed), controls=controls(Random(seed)))
+    live.run(records)
+    mixed = sorted(records, key=lambda record: (record.offset, record.partition))
+    scored_by = {orjson.loads(line)["release"] for line in (tmp_path / "live" / SCORES).read_bytes().splitlines()}
+    assert len(scored_by) > 1
+    for named in sorted(scored_by):
+        plan = JournalPlan.of(Settings(), entries(live.journal), named)
+        replayed(tmp_path / named, mixed, plan, records_max)
+        assert read(tmp_path / named) == read(tmp_path / "live")
 
 
 def test_the_live_streams_hold_what_is_to_be_repeated(tmp_path: Path) -> None:
@@ -270,8 +330,8 @@ def test_what_is_no_entry_is_told_with_its_place(value: bytes) -> None:
 
 def test_configuration_is_the_journal_s_and_not_the_one_given() -> None:
     plan = JournalPlan.of(Settings(), [start("r"), tick_at(5, 1, 1)], "r", {0: (5, 0)})
-    assert plan.settings_of(0).config_hash == SETTINGS.config_hash
-    assert plan.settings_of(1) == Settings()
+    assert plan.begins(0).settings.config_hash == SETTINGS.config_hash
+    assert (plan.begins(1).settings, plan.begins(1).release) == (Settings(), "r")
 
 
 def test_release_that_did_not_score_the_range_is_refused() -> None:
@@ -279,15 +339,37 @@ def test_release_that_did_not_score_the_range_is_refused() -> None:
         JournalPlan.of(Settings(), [start("r1")], "r2")
 
 
-@pytest.mark.parametrize("value", [{"release": "r2"}, {"value": {"release": "r2"}}])
-def test_release_that_took_over_within_the_range_is_refused_with_either_name(value: dict[str, object]) -> None:
-    told = value | {"kind": "release"}
-    switch = Journal(partition=0, before_offset=50, seq=1, kind="control", control_offset=3, value=told)
+@pytest.mark.parametrize(("value", "offset"), [({"kind": "release", "release": "r2"}, None), (switch("r2"), 3)])
+def test_releases_that_the_journal_names_are_told_and_one_that_it_does_not_is_refused(
+    value: dict[str, Any], offset: int | None
+) -> None:
+    took_over = Journal(partition=0, before_offset=50, seq=1, kind="control", control_offset=offset, value=value)
     for named in ("r1", "r2"):
-        with pytest.raises(StateError, match=f"release 'r[12]' scored partition 0; got '{named}'"):
-            JournalPlan.of(Settings(), [start("r1"), switch], named)
-    assert JournalPlan.of(Settings(), [start("r1"), switch], "r2", {0: (50, 1)}).due(0, 50)
-    JournalPlan.of(Settings(), [start("r1")], "r1")
+        plan = JournalPlan.of(Settings(), [start("r1"), took_over], named)
+        assert plan.releases == ["r1", "r2"]
+        assert plan.moves(0)
+    with pytest.raises(StateError, match="release 'r1' scored partition 0; got 'r3'"):
+        JournalPlan.of(Settings(), [start("r1"), took_over], "r3")
+    behind = JournalPlan.of(Settings(), [start("r1"), took_over], "r2", {0: (50, 1)})
+    assert behind.due(0, 50)
+    assert behind.begins(0).release == "r1"
+    stands = JournalPlan.of(Settings(), [start("r1"), took_over], "r2", {0: (60, 2)}, {0: "r2"})
+    assert (stands.begins(0).release, stands.releases) == ("r2", ["r2"])
+
+
+def test_control_that_took_no_effect_names_no_release() -> None:
+    refused = {**switch("r2"), "ignored": True}
+    entry = Journal(partition=0, before_offset=50, seq=1, kind="control", control_offset=3, value=refused)
+    plan = JournalPlan.of(Settings(), [start("r1"), entry], "r1")
+    assert plan.releases == ["r1"]
+
+
+def test_release_that_nobody_can_find_is_told() -> None:
+    took_over = Journal(partition=0, before_offset=5, seq=1, kind="control", control_offset=0, value=switch("r2"))
+    plan = JournalPlan.of(SETTINGS, [start(release().name), took_over], release().name)
+    replay = Replay(core, plan, MemorySink(), topic=TOPIC)
+    with pytest.raises(StateError, match="release 'r2' was served, and only 'r-test' is given"):
+        replay.run(MemorySource([record(offset, event(offset, START_MS)) for offset in (3, 7)]))
 
 
 def test_configuration_of_another_version_is_refused() -> None:

@@ -33,6 +33,7 @@ from stream.feedback.inputs import (
     encode_input,
     evidence_seen,
     finding_seen,
+    tells_of_no_finding,
     verdict_of,
 )
 from stream.feedback.join import Row, decode_row, encode_row, joined, labels
@@ -244,6 +245,16 @@ class Worker:
             seen = None
         self._metrics.records.labels(topic, "joined" if seen is not None else "skipped").inc()
         return sent if seen is None else sent + await self._by_finding(seen.uid, seen)
+
+    def says_nothing(self, message: Any) -> bool:
+        """Whether a record is a score of no finding, by a release that is known: told before Faust handles it."""
+        if message.topic != self._settings.topics.scores or not tells_of_no_finding(message.value):
+            return False
+        release = _header(message, "tg-release")
+        if release is not None and self._scored_by.get(message.partition) != release.decode("utf-8", "replace"):
+            return False
+        self._metrics.records.labels(message.topic, "skipped").inc()
+        return True
 
     async def _release_seen(self, message: Any) -> list[Sent]:
         """Tell whoever counts of a release that a partition had not been scored by before, as far as this one knows."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import orjson
 
 from schemas.label import Label, label_key
@@ -20,7 +19,7 @@ from stream.training.dataset import Captured, DataSet, Place, label_texts
 if TYPE_CHECKING:
     from stream.training.audit import Audit
 
-GATE_JSON, GATE_HTML = "gate.json", "gate.html"
+GATE_JSON = "gate.json"
 _NOTHING_IN_SERVICE = (
     "Nothing is in service to compare it with: look at its card, and promote it with 'tidegate release promote'."
 )
@@ -104,8 +103,10 @@ def gate(
         settings.gate,
         audit=audit,
     )
-    body = orjson.dumps(msgspec.to_builtins(report), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
-    (out / GATE_JSON).write_bytes(body + b"\n")
+    # It draws with matplotlib, which takes a second to import.
+    from stream.runtime.trainer.gate_report.page import write_gate_report
+
+    write_gate_report(report, out)
 
 
 def _metrics(plain: dict[str, Any]) -> dict[str, float]:

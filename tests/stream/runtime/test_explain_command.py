@@ -227,7 +227,7 @@ def test_wrong_flags_end_with_usage(flags: list[str], said: str, capsys: pytest.
         ),
         ("finding", 0.03, "p 0.03 was beyond the operating point of its time: it is part of a finding."),
         ("warmup", 1e-4, ": but its tenant's first 20 sessions (learning.grace_sessions) decide nothing."),
-        ("suppressed", 1e-4, ": but an exception for the tenant suppresses its findings."),
+        ("suppressed", 1e-4, ": but an exception, a suppression or a snooze keeps it from being found."),
         ("over_budget", 1e-4, ": but the alert budget had no room for it."),
     ],
 )
