@@ -132,5 +132,5 @@ def _slices(plain: dict[str, Any]) -> list[dict[str, str | float]]:
             "flagged now": each["flagged_challenger"],
         }
         for each in plain["slices"]
-        if each["judged"]
+        if each["recall_judged"] or each["flagged_judged"]
     ]
