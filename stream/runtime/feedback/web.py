@@ -91,7 +91,7 @@ class Web:
 
     async def _labels(self, request: web.Request) -> web.Response:
         return self._of_finding(
-            request, lambda row: [orjson.loads(each) for each in labels(row, segments=True).values()]
+            request, lambda row: [orjson.loads(each) for each in labels(row, segments=self._worker.shows_segments).values()]
         )
 
     async def _verdicts(self, request: web.Request) -> web.Response:
