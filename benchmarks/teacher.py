@@ -10,7 +10,6 @@ sample's training files are read; the live days stay what is reported on.
 import argparse
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,11 +27,11 @@ from stream.steps.content import JUDGED
 from stream.training.attacks import AttackTexts, collect_attacks
 from stream.training.events import arrange
 from stream.training.gather import Tally, gather_files, sessions_of
+from stream.training.pupils import attacks_of, figures
 from stream.training.teaching import Lesson, Lessons, Teacher, teach
 from stream.training.texts import TrainingTexts, collect_texts, pile_of
 
 ATTACKS, TRAFFIC = Path("sample/attacks.jsonl.gz"), Path("sample/train.jsonl.gz")
-RATES = (0.01, 0.05)
 
 
 def main() -> None:
@@ -62,7 +61,7 @@ def main() -> None:
         for protocol, number, held_out, tenants in _splits(attacks, len(events.tenants), given.splits):
             if protocol not in given.protocol or number >= given.runs:
                 continue
-            shown, quiet = _attacks_of(attacks, ~held_out), ~np.isin(texts.tenant, tenants)
+            shown, quiet = attacks_of(attacks, np.flatnonzero(~held_out)), ~np.isin(texts.tenant, tenants)
             said = texts.taken(np.flatnonzero(quiet))
             learnt = set(texts_of(shown.bags)) | set(texts_of(texts.bags.take(_judged(texts, quiet))))
             benign = _fresh(texts_of(texts.bags), _judged(texts, ~quiet), learnt)
@@ -98,9 +97,9 @@ def main() -> None:
                 models[name] = AttackClassifier(arrays).score(features).max(axis=1)
             count = len(benign)
             for name, odds in models.items():
-                figures = _figures(odds[:count], odds[count:])
-                rows.setdefault((protocol, name), []).append(figures)
-                told = " ".join(f"{figure:.3f}" for figure in figures)
+                found = list(figures(odds[:count], odds[count:]).values())
+                rows.setdefault((protocol, name), []).append(found)
+                told = " ".join(f"{figure:.3f}" for figure in found)
                 counts = f"{count} benign, {len(attacking)} attacking"
                 print(f"{protocol} {number}  {name:20}{told}   ({counts})", flush=True)
             print(f"   teacher {taught_s:.0f} s, students {time.perf_counter() - begun:.0f} s", flush=True)
@@ -130,17 +129,6 @@ def _family(family: str) -> str:
     return "jailbreak.in_the_wild" if family.endswith("in_the_wild") else family
 
 
-def _attacks_of(attacks: AttackTexts, chosen: NDArray[np.bool_]) -> AttackTexts:
-    rows = np.flatnonzero(chosen)
-    return replace(
-        attacks,
-        bags=attacks.bags.take(rows),
-        labels=attacks.labels[rows],
-        source=[attacks.source[row] for row in rows.tolist()],
-        group=[attacks.group[row] for row in rows.tolist()],
-    )
-
-
 def _judged(texts: TrainingTexts, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.flatnonzero(chosen & np.isin(texts.role, JUDGED))
 
@@ -149,14 +137,6 @@ def _fresh(names: list[bytes], rows: NDArray[np.int64], known: set[bytes]) -> ND
     """The first row of each text that is not known."""
     first = {names[row]: row for row in reversed(rows.tolist()) if names[row] and names[row] not in known}
     return np.sort(np.array(list(first.values()), np.int64))
-
-
-def _figures(benign: NDArray[np.float32], attacking: NDArray[np.float32]) -> list[float]:
-    """AUROC, and recall at each rate of benign segments."""
-    order = np.sort(benign)
-    below = np.searchsorted(order, attacking, "left") + np.searchsorted(order, attacking, "right")
-    recalls = [float((attacking > np.quantile(benign, 1 - rate)).mean()) for rate in RATES]
-    return [float(below.mean() / 2 / len(benign)), *recalls]
 
 
 if __name__ == "__main__":

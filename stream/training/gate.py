@@ -67,13 +67,10 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it has attacks enough."""
     flagged_judged: bool
     """Whether it has benign sessions enough."""
+    judged: bool
+    """Whether either is."""
     failed: list[str] = []
     """A sentence for each rule that it breaks."""
-
-    @property
-    def judged(self) -> bool:
-        """Whether any rule is asked of it."""
-        return self.recall_judged or self.flagged_judged
 
 
 class ReleaseFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -375,6 +372,7 @@ def _slice(
         flagged_interval=_rounded(wilson(flagged[1], own, 0.05)),
         recall_judged=n >= least,
         flagged_judged=own >= least,
+        judged=n >= least or own >= least,
         failed=failed,
     )
 

@@ -132,8 +132,8 @@ def fitted_texts(
     ngrams = base.ngrams if base is not None and kept else NGrams.fit(texts.bags, texts.tenant, token_shapes(tokens))
     before = base.role_surprise.to_arrays() if base is not None and base.role_surprise is not None else None
     arrays = fit_role_surprise(texts.bags, texts.role, texts.tenant, ngrams, seed=seed, base=before)
-    classifier = kept if attacks is None else _classifier(texts, attacks, ngrams, seed, lesson)
-    return TextModels(ngrams, RoleSurprise(arrays), classifier, second)
+    found = kept if attacks is None else classifier(texts, attacks, ngrams, seed, lesson)
+    return TextModels(ngrams, RoleSurprise(arrays), found, second)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +167,16 @@ class SecondLooks:
         return SecondLook(arrays)
 
 
-def _classifier(
+def classifier(
     texts: TrainingTexts, attacks: AttackTexts, ngrams: NGrams, seed: int, lesson: Lesson | None = None
 ) -> AttackClassifier:
-    """Of attacks against what users and tools of every tenant say."""
+    """A classifier of attacks against what users and tools of every tenant say.
+
+    Raises
+    ------
+    UsageError
+        When there are too few of them.
+    """
     from models.training.attack_classifier import fit_attack_classifier
 
     pile = pile_of(texts, attacks, lesson or Lesson())

@@ -121,7 +121,8 @@ class CommittedConsumer(driver.Consumer):
         self.offsets.forget({TP(place.topic, place.partition) for place in revoked})
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
-        return (tp for tp in self.offsets.places() if topics is None or tp in topics or tp.topic in topics)
+        places = (tp for tp in self.offsets.places() if not self._is_changelog_tp(tp))
+        return (tp for tp in places if topics is None or tp in topics or tp.topic in topics)
 
     def _new_offset(self, tp: TP) -> int | None:
         return self.offsets.committable(tp)
@@ -146,7 +147,7 @@ class CommittedConsumer(driver.Consumer):
     def lags(self) -> dict[TP, int]:
         """Offsets between what is committed and the end of each partition that is read, markers included."""
         found = {}
-        for place in self.offsets.places():
+        for place in self._filter_tps_with_pending_acks():
             end = self._thread.highwater(place)
             if end is not None:
                 found[place] = max(0, end - (self._committed_offset[place] or 0))

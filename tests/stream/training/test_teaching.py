@@ -14,10 +14,14 @@ from models.training.attack_classifier import texts_of
 from models.training.teacher import Tuning
 from stream.steps.content import ASSISTANT, TOOL, USER
 from stream.training.attacks import AttackTexts
+from stream.training.pupils import measured
 from stream.training.teaching import HardNegatives, Lesson, Lessons, Teacher, Teaching, mined, teach
 from stream.training.texts import TrainingTexts, fitted_texts, pile_of
 from tests.models.attacks import labelled
 from tests.models.texts import TOKENS, bags_of, traffic
+
+# Each fit places thousands of splices, and one test starts a process that takes several seconds to import.
+pytestmark = pytest.mark.timeout(400)
 
 BOTH = 0b11
 
@@ -48,6 +52,8 @@ def said_of(texts: TrainingTexts, attacks: AttackTexts, folds: list[list[int]]) 
         made_folds=np.array(folds, np.int64).reshape(-1, 2),
         made_of=np.full(len(folds), -1, np.int64),
         also=np.zeros((0, classes), np.float32),
+        unlearnt=np.arange(len(attacks.group)) % 5 == 0,
+        common=texts.folds == BOTH,
     )
 
 
@@ -157,14 +163,35 @@ def test_everything_that_is_fitted_on_has_its_row() -> None:
     assert pile.hard.tolist() == [True] * judged + [False] * attack + [True] * 2 + [False] * 3
 
 
-@pytest.mark.timeout(400)
+def test_what_is_measured_on_is_in_no_student() -> None:
+    """Attacks in words of their own, which a student knows only if it was shown them."""
+    texts, attacking = shown(), attacks()
+    teaching = said_of(texts, attacking, [[BOTH, -1]] * 2)
+    teaching = replace(teaching, made_of=np.array([0, 1]))
+    figures = measured(texts, attacking, teaching, TOKENS, 1)
+    # A teacher that says one half of everything knows nothing.
+    assert figures["teacher_auroc"] == 0.5
+    assert figures["teacher_recall_at_0.05"] == 0
+    assert set(figures) == {
+        f"teacher{who}_{what}"
+        for who in ("", "_student", "_untaught")
+        for what in ("auroc", "recall_at_0.01", "recall_at_0.05")
+    }
+    assert not measured(
+        texts, attacking, replace(teaching, unlearnt=np.zeros(len(attacking.group), np.bool_)), TOKENS, 1
+    )
+
+
 def test_a_teacher_is_taught_what_no_fold_holds_out_and_its_students_follow_it(tmp_path: Path) -> None:
     texts, attacking = shown(each=120), attacks(each=120)
     tuning = Tuning(epochs=2.0, examples_max=160, batch=16, layers=1, device="cpu")
     said: list[str] = []
     teaching = teach(texts, attacking, TOKENS, Teacher(tmp_path, tuning, 100, 100, 60), seed=1, progress=said.append)
     assert teaching is not None
-    assert teaching.metrics["teacher_recall_at_0.05"] > 0.8
+    figures = measured(texts, attacking, teaching, TOKENS, 1)
+    assert figures["teacher_recall_at_0.05"] > 0.8
+    assert figures["teacher_student_auroc"] > 0.95
+    assert teaching.metrics["teacher_loss"] < 0.6
     assert teaching.lineage["teacher_examples"] == 160
     assert said[-1].startswith("the teacher has learnt 20 of 20 steps, loss 0.")
     assert np.isfinite(teaching.made_soft).all()
