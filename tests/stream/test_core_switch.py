@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from random import Random
+from typing import Any
 
 import numpy as np
 import orjson
@@ -95,8 +96,9 @@ def test_what_was_judged_before_is_judged_anew() -> None:
 @pytest.mark.parametrize("field", ["space_id", "feature_schema", "state_schema"])
 def test_release_of_other_ids_cannot_go_on(field: str) -> None:
     live = core()
+    foreign: dict[str, Any] = {field: "x"}
     with pytest.raises(StateError, match=rf"'r-b' cannot go on from the state of release 'r-a': {field} 'x' against"):
-        live.serve(replace(other(), **{field: "x"}))
+        live.serve(replace(other(), **foreign))
     assert live.release is A
 
 
@@ -218,7 +220,9 @@ def scored(random: Random | int, restarts: bool = False) -> Said:
     scorer = Scorer()
     for partition in range(3):
         mine = [(at, record) for at, record in enumerate(RECORDS) if record.partition == partition]
-        switches, serving, controls, batch = list(SWITCHES[partition]), "r-a", [], []
+        switches, serving = list(SWITCHES[partition]), "r-a"
+        controls: list[Applied] = []
+        batch: list[Record] = []
         for at, record_ in mine:
             if switches and at >= switches[0][0]:
                 if batch:

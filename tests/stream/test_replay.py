@@ -21,6 +21,7 @@ from stream.errors import StateError
 from stream.inputs import Applied, InputBatch, Outcome
 from stream.journal import JournalPlan, Start, read_entries
 from stream.record import OutRecord, Record
+from stream.release import Release
 from stream.replay import Replay, Told
 from stream.sinks.file import DEAD_LETTERS, FINDINGS, SCORES, FileSink
 from stream.sinks.memory import MemorySink
@@ -400,7 +401,9 @@ def ingest(partitions: int = 8) -> IngestStep:
 
 def scores_of(records: Sequence[Record], records_max: int = 2_000) -> list[tuple[int, int, str, bool]]:
     sink = MemorySink()
-    replay = Replay(core, JournalPlan(SETTINGS), sink, topic=TOPIC, ingest=ingest(), records_max=records_max)
+    replay = Replay(
+        core, JournalPlan(SETTINGS, release().name), sink, topic=TOPIC, ingest=ingest(), records_max=records_max
+    )
     replay.run(MemorySource(records))
     scores = [orjson.loads(score.value) for score in sink.scores]
     return sorted((score["partition"], score["offset"], score["tenant"], score["clamped"]) for score in scores)
@@ -422,12 +425,14 @@ def test_file_s_ingest_time_is_its_event_time_so_that_nothing_is_clamped() -> No
 def test_dead_letters_of_ingest_and_of_the_core_end_up_together() -> None:
     sink = MemorySink()
     records = [raw(0, "a", 0), Record("captured.jsonl", 0, 1, 0, None, b"{")]
-    told = Replay(core, JournalPlan(SETTINGS), sink, topic=TOPIC, ingest=ingest()).run(MemorySource(records))
+    told = Replay(core, JournalPlan(SETTINGS, release().name), sink, topic=TOPIC, ingest=ingest()).run(
+        MemorySource(records)
+    )
     assert [(letter.record.offset, letter.reason) for letter in sink.dead_letters] == [(1, "undecodable")]
     assert (told.records, told.events, told.dead_letters) == (2, 1, 1)
     sink = MemorySink()
     bad = Record(TOPIC, 2, 5, START_MS, None, b"{}")
-    told = Replay(core, JournalPlan(SETTINGS), sink, topic=TOPIC).run(MemorySource([bad]))
+    told = Replay(core, JournalPlan(SETTINGS, release().name), sink, topic=TOPIC).run(MemorySource([bad]))
     assert [(letter.record.partition, letter.reason) for letter in sink.dead_letters] == [(2, "schema")]
     assert told.dead_letters == 1
 
@@ -444,7 +449,7 @@ def test_trace_of_a_file_s_record_reaches_its_score() -> None:
             return done
 
     sink = MemorySink()
-    replay = Replay(core, JournalPlan(SETTINGS), sink, topic=TOPIC, ingest=Traced())  # type: ignore[arg-type]
+    replay = Replay(core, JournalPlan(SETTINGS, release().name), sink, topic=TOPIC, ingest=Traced())  # type: ignore[arg-type]
     replay.run(MemorySource([raw(0, "a", 0)]))
     assert [score.traceparent for score in sink.scores] == [trace]
 
@@ -465,12 +470,15 @@ class Spy:
     def restore(self, partition: int, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
         raise AssertionError
 
+    def serve(self, release: Release) -> None:
+        raise AssertionError
+
 
 def sizes_of(records: Sequence[Record], records_max: int) -> list[int]:
     spy = Spy()
-    Replay(lambda _: spy, JournalPlan(SETTINGS), MemorySink(), topic=TOPIC, records_max=records_max).run(
-        MemorySource(records)
-    )
+    Replay(
+        lambda _: spy, JournalPlan(SETTINGS, release().name), MemorySink(), topic=TOPIC, records_max=records_max
+    ).run(MemorySource(records))
     return spy.sizes
 
 
@@ -489,7 +497,7 @@ def test_batch_of_large_records_ends_early() -> None:
 def test_progress_is_told_after_each_batch() -> None:
     told: list[int] = []
     records = [Record(TOPIC, 0, offset, 0, None, b"{}") for offset in range(10)]
-    replay = Replay(lambda _: Spy(), JournalPlan(SETTINGS), MemorySink(), topic=TOPIC, records_max=4)
+    replay = Replay(lambda _: Spy(), JournalPlan(SETTINGS, release().name), MemorySink(), topic=TOPIC, records_max=4)
     replay.run(MemorySource(records), lambda so_far: told.append(so_far.records))
     assert told == [4, 8, 10]
 
