@@ -98,8 +98,8 @@ def wanted(topics: TopicsSettings, sources: Mapping[str, tuple[int, int]], files
             topic = Topic(topics.named(given["name"]), _partitions(given, topics.partitions), _config(given, 0))
             topics_by_name[topic.name] = topic
     for read in (topics.events, topics.verdicts):
-        if topic := topics_by_name.get(read):
-            per_source.setdefault(topic.name, (topic.partitions, int(topic.config["max.message.bytes"])))
+        if found := topics_by_name.get(read):
+            per_source.setdefault(found.name, (found.partitions, int(found.config["max.message.bytes"])))
     for given in specifications:
         if SOURCE in given["name"]:
             for source, (partitions, bytes_max) in per_source.items():

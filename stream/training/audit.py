@@ -32,8 +32,9 @@ ANALYST_MIN = 5
 """Labels of an analyst before the analyst is judged."""
 CHANCE = 0.01
 """Of setting an honest analyst aside, over all analysts and both tests of one round."""
-NOISE = 0.05
-"""Of calling labels noise that have no more of it than is let pass: a model of thirty labels errs by itself."""
+NOISE = 0.25
+"""Of calling labels noise that have exactly as much of it as is let pass: a model of thirty labels errs by itself. Good
+labels have a third of it or less, so that this is not how often they are refused."""
 DOCUMENTS_MAX = 2_000
 """Known documents that are read: more teach nothing that these do not."""
 SEGMENTS_MAX = 8

@@ -67,13 +67,10 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it has attacks enough."""
     flagged_judged: bool
     """Whether it has benign sessions enough."""
+    judged: bool
+    """Whether either is."""
     failed: list[str] = []
     """A sentence for each rule that it breaks."""
-
-    @property
-    def judged(self) -> bool:
-        """Whether any rule is asked of it."""
-        return self.recall_judged or self.flagged_judged
 
 
 class ReleaseFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,7 +202,9 @@ def decide(
         attacks_held_out=int((attack & champion.held_out).sum()),
         attacks_earlier=int(earlier.sum()),
         benign=int(benign.sum()),
-        benign_labelled=sum(label == "benign" and held for label, held in zip(champion.label, benign, strict=True)),
+        benign_labelled=sum(
+            label == "benign" and held for label, held in zip(champion.label, benign.tolist(), strict=True)
+        ),
         session_fpr=challenger.session_fpr,
         levels=list(LEVELS),
         labels=_label_figures(audit, settings),
@@ -373,6 +372,7 @@ def _slice(
         flagged_interval=_rounded(wilson(flagged[1], own, 0.05)),
         recall_judged=n >= least,
         flagged_judged=own >= least,
+        judged=n >= least or own >= least,
         failed=failed,
     )
 

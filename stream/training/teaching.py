@@ -34,6 +34,8 @@ _COMMON_MIN = 100
 _HELD_OUT = 0.1
 """Share of the attacks' sessions that the teacher does not learn from, to be measured on."""
 _TOLD_EVERY = 50
+_LAST = 20
+"""Steps whose loss is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,10 @@ class Teaching:
     """(m,) the attack's segment that was placed, -1 for a benign one."""
     also: NDArray[np.float32]
     """(q, c)"""
+    unlearnt: NDArray[np.bool_]
+    """(a,) attacks' segments of held-out sessions, in words that the teacher has not learnt from."""
+    common: NDArray[np.bool_]
+    """(s,) segments that it may have learnt from."""
     metrics: dict[str, float] = field(default_factory=dict)
     lineage: dict[str, str | int | float] = field(default_factory=dict)
     """What a manifest names it by."""
@@ -171,8 +177,7 @@ def teach(
     soft = (1 / (1 + np.exp(-answers.logits.astype(np.float64)))).astype(np.float32)
     parts = np.cumsum([len(asked_attacks), len(asked_texts), len(made_of)])
     of_attacks, of_texts, of_made, of_others = np.split(soft, parts)
-    unlearnt_attacks = of_attacks[np.isin(asked_attacks, attack_rows[apart])]
-    unlearnt_texts = of_texts[~np.isin(asked_texts, common)]
+    held_out = {names[row] for row in attack_rows[apart].tolist()}
     return Teaching(
         texts=_spread(texts_of(texts.bags), texts_of(take(texts.bags, asked_texts)), of_texts),
         attacks=_spread(names, [names[row] for row in asked_attacks.tolist()], of_attacks),
@@ -182,7 +187,9 @@ def teach(
         made_folds=np.concatenate([said.folds, np.full(len(attack_rows), _NO_FOLD)])[made_of],
         made_of=np.concatenate([np.full(len(said.rows), -1), attack_rows])[made_of[:, 1]],
         also=of_others,
-        metrics=_measured(answers.losses, unlearnt_attacks, unlearnt_texts),
+        unlearnt=np.fromiter((name in held_out for name in names), np.bool_, len(names)),
+        common=_spread(texts_of(texts.bags), texts_of(take(texts.bags, common)), np.ones((len(common), 1)))[:, 0] == 1,
+        metrics={"teacher_loss": round(float(np.mean(answers.losses[-_LAST:])), 6)},
         lineage={
             "teacher": "minilm-l6-v2",
             "teacher_sha256": answers.sha256,
@@ -405,20 +412,10 @@ def _some(
     return rows[np.sort(np.argsort(rank, kind="stable")[:most])]
 
 
-def _spread(names: Sequence[bytes], asked: Sequence[bytes], soft: NDArray[np.float32]) -> NDArray[np.float32]:
+def _spread(names: Sequence[bytes], asked: Sequence[bytes], soft: NDArray[np.floating]) -> NDArray[np.float32]:
     """What was said of texts, for every segment of those texts."""
     place = {name: number for number, name in enumerate(asked)}
     at = np.array([place.get(name, -1) for name in names], np.int64)
     spread = np.full((len(names), soft.shape[1]), np.nan, np.float32)
     spread[at >= 0] = soft[at[at >= 0]]
     return spread
-
-
-def _measured(losses: Sequence[float], attacks: NDArray[np.float32], benign: NDArray[np.float32]) -> dict[str, float]:
-    """Of attacks' sessions and of benign segments that the teacher has not learnt from."""
-    metrics = {"teacher_loss": float(np.mean(losses[-20:]))} if losses else {}
-    if len(attacks) and len(benign):
-        likest, ordinary = attacks.max(axis=1), benign.max(axis=1)
-        for share in (0.01, 0.05):
-            metrics[f"teacher_recall_at_{share}"] = float((likest > np.quantile(ordinary, 1 - share)).mean())
-    return {name: round(value, 6) for name, value in metrics.items()}

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 _AT_ONCE = 2000
 
 
+class TooFewAttacks(UsageError):
+    """Labelled attacks that are not enough to learn any class from."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingTexts:
     """Segments (s) of distinct messages."""
@@ -50,6 +54,7 @@ class TrainingTexts:
         return np.flatnonzero(self.folds & ~np.int64(1 << fold))
 
     def taken(self, index: NDArray[np.intp]) -> TrainingTexts:
+        """The segments `index`."""
         return TrainingTexts(self.bags.take(index), self.role[index], self.tenant[index], self.folds[index])
 
 
@@ -127,8 +132,8 @@ def fitted_texts(
     ngrams = base.ngrams if base is not None and kept else NGrams.fit(texts.bags, texts.tenant, token_shapes(tokens))
     before = base.role_surprise.to_arrays() if base is not None and base.role_surprise is not None else None
     arrays = fit_role_surprise(texts.bags, texts.role, texts.tenant, ngrams, seed=seed, base=before)
-    classifier = kept if attacks is None else _classifier(texts, attacks, ngrams, seed, lesson)
-    return TextModels(ngrams, RoleSurprise(arrays), classifier, second)
+    found = kept if attacks is None else classifier(texts, attacks, ngrams, seed, lesson)
+    return TextModels(ngrams, RoleSurprise(arrays), found, second)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +167,16 @@ class SecondLooks:
         return SecondLook(arrays)
 
 
-def _classifier(
+def classifier(
     texts: TrainingTexts, attacks: AttackTexts, ngrams: NGrams, seed: int, lesson: Lesson | None = None
 ) -> AttackClassifier:
-    """Of attacks against what users and tools of every tenant say."""
+    """A classifier of attacks against what users and tools of every tenant say.
+
+    Raises
+    ------
+    UsageError
+        When there are too few of them.
+    """
     from models.training.attack_classifier import fit_attack_classifier
 
     pile = pile_of(texts, attacks, lesson or Lesson())
@@ -182,7 +193,7 @@ def _classifier(
             hard=pile.hard if pile.hard.any() else None,
         )
     except ValueError as error:
-        raise UsageError(f"--task attack-classifier: {error} Name more --input.") from error
+        raise TooFewAttacks(f"--task attack-classifier: {error} Name more --input.") from error
     return AttackClassifier(arrays)
 
 
@@ -200,6 +211,7 @@ class Pile:
 
 
 def pile_of(texts: TrainingTexts, attacks: AttackTexts, lesson: Lesson) -> Pile:
+    """What a classifier is fitted on."""
     from models.training.attack_classifier import Taught
     from models.training.splices import join
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from typing import Any
 
@@ -23,6 +23,7 @@ from stream.training.attacks import AttackTexts
 from stream.training.calibrate import Rings, calibrate, flagged_share, mature_events, rings
 from stream.training.events import FOLDS, TrainingEvents
 from stream.training.passes import collect, held_out_scores, silent_calibration, unnamed_release, warm_rows
+from stream.training.pupils import measured
 from stream.training.teaching import HardNegatives, Lessons, Teacher, Teaching, mined, teach
 from stream.training.texts import Again, SecondLooks, TrainingTexts, collect_texts, fitted_texts, looking
 
@@ -206,6 +207,9 @@ def _lessons(
     taught = None
     if teacher is not None:
         taught = teach(said, attacks, vocabulary, teacher, seed=seed, hard=hard, progress=progress)
+    if taught is not None:
+        progress("measuring the teacher and its student on what neither has learnt from")
+        taught = replace(taught, metrics=taught.metrics | measured(said, attacks, taught, vocabulary, seed))
     likest = None
     if mined_max and taught is not None:
         likest = mined(taught.texts.max(axis=1), said, mined_max)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class Loop:
         self.cluster.create(EVENTS, SCORES, FINDINGS, STATE, JOURNAL, VERDICTS, LABELS)
         self.cluster.create(CONTROLS, partitions=1)
         self.cluster.create(RELEASES, partitions=1, cleanup_policy="compact")
+        self._wait_for_topics(9)
         self.directory = directory
         self.key, public = key_file(directory)
         self.settings = Settings(
@@ -40,6 +42,16 @@ class Loop:
         self.flags = ["--bootstrap-servers", servers, "--topic-prefix", prefix]
         self._producer = Producer({"bootstrap.servers": servers, "transactional.id": f"{prefix}loop"})
         self._producer.init_transactions(10)
+
+    def _wait_for_topics(self, count: int) -> None:
+        """A broker that has much to do says that it has made a topic before it tells of it."""
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            told = self.cluster.admin.list_topics(timeout=10).topics
+            if sum(name.startswith(self.cluster.prefix) for name in told) == count:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"not all topics of {self.cluster.prefix} are there")
 
     def make(self, seed: int = 1, **given: Any) -> tuple[Manifest, Path]:
         """A signed release in the directory."""

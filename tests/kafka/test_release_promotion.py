@@ -9,6 +9,7 @@ import pytest
 
 from stream.config import Settings, TopicsSettings
 from stream.errors import CheckFailed, EnvironmentFault, StateError
+from stream.runtime.release import history
 from stream.runtime.release.announce import announce, announced
 from stream.runtime.release.history import before, histories, in_service
 from stream.runtime.release.promote import await_switch, journal_ends, promote
@@ -145,7 +146,12 @@ def test_a_missing_controls_topic_says_how_it_is_created(loop: Loop) -> None:
         promote(settings, manifest, path, who="ada@soc", why="")
 
 
-def test_history_tells_what_is_served_and_what_was_before(loop: Loop) -> None:
+@pytest.mark.parametrize("tail", [3, 2_000])
+def test_history_tells_what_is_served_and_what_was_before(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, tail: int
+) -> None:
+    # However little of a journal is read at first, it is read back to where another release was served.
+    monkeypatch.setattr(history, "_FIRST_TAIL", tail)
     (first, _), (second, path), (third, _) = loop.make(1), loop.make(2), loop.make(3)
     loop.serve(first)
     offset = promote(loop.settings, second, path, who="ada@soc", why="")

@@ -12,36 +12,33 @@ from typing import Any
 
 import pytest
 
-from schemas.manifest import Manifest
 from stream.runtime.release_store import load_release, read_manifest
 from stream.runtime.trainer.job import Job
 from stream.runtime.trainer.plan import Plan
 from tests.kafka.harness import get
-from tests.kafka.training import CONTROLS, RELEASES, RETRAIN, Ground, conversations, with_settings
+from tests.kafka.training import CONTROLS, RELEASES, RETRAIN, Ground, Home, with_settings
 from tidegate.demo.process import Service
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 MODULE = "tests.kafka.quick_trainer"
 
 
-@pytest.fixture
-def ground(kafka: str, topic_prefix: str, tmp_path: Path) -> Ground:
-    return Ground(kafka, topic_prefix, tmp_path)
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return Home(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture
-def judged(ground: Ground) -> tuple[Ground, Manifest]:
+def ground(home: Home, kafka: str, topic_prefix: str, tmp_path: Path) -> Ground:
     """A champion has scored sessions, some of them attacks, and an analyst has judged what it found."""
-    champion = ground.champion()
-    ground.traffic(champion, conversations(80, attacks=20))
-    return ground, champion
+    return Ground(home, kafka, topic_prefix, tmp_path)
 
 
 def to_the_end(ground: Ground, *more: str) -> str:
     """Run a trainer until what is asked is done; its log."""
     log = ground.directory / "trainer.log"
     with Service(ground.command("--until-end", *more), ground.environment(), log, MODULE) as service:
-        service.wait(240)
+        service.wait(400)
     return log.read_text()
 
 
@@ -51,13 +48,10 @@ def kept(ground: Ground, request_id: str, name: str) -> dict[str, Any]:
     return found
 
 
-def test_a_request_becomes_one_release_that_is_announced_promoted_and_recorded(
-    judged: tuple[Ground, Manifest],
-) -> None:
-    ground, champion = judged
+def test_a_request_becomes_one_release_that_is_announced_promoted_and_recorded(ground: Ground) -> None:
     ground.write(RETRAIN, b"population", b"nonsense")
-    request = ground.ask("more", champion.name)
-    ground.ask("more", champion.name)
+    request = ground.ask("more", ground.champion.name)
+    ground.ask("more", ground.champion.name)
     log = to_the_end(ground)
 
     done = kept(ground, request.request_id, "done.json")
@@ -66,13 +60,13 @@ def test_a_request_becomes_one_release_that_is_announced_promoted_and_recorded(
     (manifest,) = made
     path = ground.registry.path_of(manifest.name)
     load_release(path, ground.settings)
-    assert manifest.parent == champion.name
+    assert manifest.parent == ground.champion.name
     assert manifest.signature is not None
     assert {r.topic for r in manifest.data.ranges} == {ground.settings.topics.events, ground.settings.topics.scores}
     assert manifest.data.labels is not None
     assert manifest.data.labels.ranges
     card = (path / "card.md").read_text()
-    assert f"It follows `{champion.name}`." in card
+    assert f"It follows `{ground.champion.name}`." in card
     assert "somebody asked for more" in card
     assert done["decision"] in card
 
@@ -103,9 +97,8 @@ def test_a_request_becomes_one_release_that_is_announced_promoted_and_recorded(
     assert len(ground.cluster.values(RELEASES)) == len(ground.cluster.values(CONTROLS)) == 1
 
 
-def test_a_job_answers_while_it_works_and_leaves_what_it_has_when_told_to_stop(judged: tuple[Ground, Manifest]) -> None:
-    ground, champion = judged
-    request = ground.ask("more", champion.name)
+def test_a_job_answers_while_it_works_and_leaves_what_it_has_when_told_to_stop(ground: Ground) -> None:
+    request = ground.ask("more", ground.champion.name)
     folder = Path(ground.settings.trainer.directory) / request.request_id
     with Service(ground.command(), ground.environment(), ground.directory / "one.log", MODULE) as service:
         said = service.ready(60)
@@ -127,9 +120,8 @@ def test_a_job_answers_while_it_works_and_leaves_what_it_has_when_told_to_stop(j
     assert ground.committed() == 1
 
 
-def test_a_worker_dies_with_its_service(judged: tuple[Ground, Manifest]) -> None:
-    ground, champion = judged
-    request = ground.ask("more", champion.name)
+def test_a_worker_dies_with_its_service(ground: Ground) -> None:
+    request = ground.ask("more", ground.champion.name)
     with Service(ground.command(), ground.environment(), ground.directory / "one.log", MODULE) as service:
         said = service.ready(60)
         _await(lambda: (Path(ground.settings.trainer.directory) / request.request_id / "plan.json").exists())
@@ -139,29 +131,26 @@ def test_a_worker_dies_with_its_service(judged: tuple[Ground, Manifest]) -> None
         _await(lambda: not any(_alive(pid) for pid in workers), 10)
 
 
-def test_a_tenants_request_fits_adapters_on_the_backbone_in_service(judged: tuple[Ground, Manifest]) -> None:
-    ground, champion = judged
-    request = ground.ask("adapters", champion.name, subject="team-1")
+def test_a_tenants_request_fits_adapters_on_the_backbone_in_service(ground: Ground) -> None:
+    request = ground.ask("adapters", ground.champion.name, subject="team-1")
     log = to_the_end(ground)
     done = kept(ground, request.request_id, "done.json")
     ours = load_release(ground.registry.path_of(done["release"]), ground.settings).bank.arrays
-    theirs = load_release(ground.registry.path_of(champion.name), ground.settings).bank.arrays
+    theirs = load_release(ground.registry.path_of(ground.champion.name), ground.settings).bank.arrays
     for name in ("encoder.weight", "decoder.weight"):
         assert (ours[name] == theirs[name]).all(), log
 
 
-def test_what_cannot_be_done_fails_for_good_and_lets_the_next_one_begin(judged: tuple[Ground, Manifest]) -> None:
-    ground, champion = judged
+def test_what_cannot_be_done_fails_for_good_and_lets_the_next_one_begin(ground: Ground) -> None:
     lost = ground.ask("lost", "r-000000000000")
-    request = ground.ask("more", champion.name)
+    request = ground.ask("more", ground.champion.name)
     log = to_the_end(ground)
     assert "r-000000000000" in kept(ground, lost.request_id, "failed.json")["reason"]
     assert kept(ground, request.request_id, "done.json")["passed"], log
     assert ground.committed() == 2
 
 
-def test_without_anything_in_service_a_release_is_announced_and_not_promoted(judged: tuple[Ground, Manifest]) -> None:
-    ground, _ = judged
+def test_without_anything_in_service_a_release_is_announced_and_not_promoted(ground: Ground) -> None:
     request = ground.ask("first", None)
     to_the_end(ground)
     done = kept(ground, request.request_id, "done.json")
@@ -171,12 +160,9 @@ def test_without_anything_in_service_a_release_is_announced_and_not_promoted(jud
     assert ground.cluster.values(CONTROLS) == []
 
 
-def test_a_store_that_cannot_be_reached_costs_nothing_and_is_told_at_the_next_start(
-    judged: tuple[Ground, Manifest],
-) -> None:
-    ground, champion = judged
+def test_a_store_that_cannot_be_reached_costs_nothing_and_is_told_at_the_next_start(ground: Ground) -> None:
     with_settings(ground, mlflow={"tracking_uri": "http://127.0.0.1:9"})
-    request = ground.ask("more", champion.name)
+    request = ground.ask("more", ground.champion.name)
     log = to_the_end(ground)
     folder = Path(ground.settings.trainer.directory) / request.request_id
     assert (folder / "done.json").exists()
@@ -187,9 +173,8 @@ def test_a_store_that_cannot_be_reached_costs_nothing_and_is_told_at_the_next_st
     assert (folder / "mlflow.json").exists()
 
 
-def test_a_job_that_goes_on_elsewhere_ends_with_the_same_release(judged: tuple[Ground, Manifest]) -> None:
-    ground, champion = judged
-    request = ground.ask("more", champion.name)
+def test_a_job_that_goes_on_elsewhere_ends_with_the_same_release(ground: Ground) -> None:
+    request = ground.ask("more", ground.champion.name)
     with_settings(ground, trainer={"promote": False})
     first = Job(request, ground.settings)
     first.run()

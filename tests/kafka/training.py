@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -11,10 +12,12 @@ from typing import Any
 
 import msgspec
 import orjson
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from models.embedder import StaticEmbedder
 from schemas.corpus import CorpusSession, decode_session
+from schemas.corpus_records import to_native
+from schemas.corpus_timeline import timeline
 from schemas.manifest import Manifest, TrainingInput
 from schemas.retrain import POPULATION, Reason, RetrainRequest
 from stream.config import (
@@ -28,12 +31,14 @@ from stream.config import (
     TopicsSettings,
     TrainerSettings,
 )
+from stream.record import Record
 from stream.runtime.release.registry import Registry
-from stream.runtime.release_store import write_release
+from stream.runtime.release_store import load_release, write_release
 from stream.training.events import Gathered, arrange
+from stream.training.gather import ingest_step
 from stream.training.train import Effort, train
 from tests.kafka.harness import EVENTS, JOURNAL, PARTITIONS, SCORES, Cluster
-from tests.kafka.loop_capture import Traffic, score, send
+from tests.kafka.loop_capture import score, send
 from tests.stream.runtime.release.made import key_file
 from tests.stream.training.captures import session
 from tidegate.demo.process import environment
@@ -64,8 +69,39 @@ def conversations(count: int = 60, tenants: int = 2, attacks: int = 0) -> list[C
     return made
 
 
+class Home:
+    """A key, a champion that it has signed, and what that made of some traffic: the same for all tests."""
+
+    def __init__(self, directory: Path, sessions: int = 80, attacks: int = 20) -> None:
+        self.directory = directory
+        self.key, self.public = key_file(directory)
+        settings = self.settings(directory)
+        self.manifest = _champion(directory / "champion", settings)
+        embedder = StaticEmbedder.load(None, "cpu")
+        release = load_release(directory / "champion", settings, embedder.space_id)
+        self.traffic = score(conversations(sessions, attacks=attacks), release, settings, embedder)
+
+    def settings(self, directory: Path) -> Settings:
+        """Of a trainer that keeps everything in `directory`."""
+        return Settings(
+            topics=TopicsSettings(partitions=PARTITIONS),
+            learning=LearningSettings(grace_sessions=3),
+            # What such a champion finds strange is judged; how much that is does not matter here.
+            decision=DecisionSettings(session_fpr=0.4),
+            release=ReleaseSettings(
+                directory=str(directory / "releases"), signing_key_file=str(self.key), trusted_keys=(self.public,)
+            ),
+            embedder=EmbedderSettings(device="cpu"),
+            trainer=TrainerSettings(directory=str(directory / "trainer"), lookback_days=3650.0, teacher="none"),
+            # Whether a job ends once is asked here, not whether what it made is good.
+            gate=GateSettings(
+                recall_drop_max=1.0, fpr_slack=1.0, slice_drop_max=1.0, slice_ratio_max=1e6, label_noise_max=1.0
+            ),
+        )
+
+
 class Ground:
-    """One trainer's surroundings on a broker.
+    """One trainer's surroundings on a broker: the home's champion in a registry, its traffic on topics.
 
     Parameters
     ----------
@@ -73,62 +109,27 @@ class Ground:
         Settings of `[trainer]` that are others.
     """
 
-    def __init__(self, servers: str, prefix: str, directory: Path, **trainer: Any) -> None:
+    def __init__(self, home: Home, servers: str, prefix: str, directory: Path, **trainer: Any) -> None:
         self.cluster = Cluster(servers, prefix)
         self.cluster.create(EVENTS, SCORES, JOURNAL)
         self.cluster.create(LABELS, cleanup_policy="compact")
         self.cluster.create(CONTROLS, RETRAIN, partitions=1)
         self.cluster.create(RELEASES, partitions=1, cleanup_policy="compact")
         self.directory = directory
-        key, public = key_file(directory)
-        self.settings = Settings(
+        usual = home.settings(directory)
+        self.settings = replace(
+            usual,
             kafka=KafkaSettings(bootstrap_servers=servers),
-            topics=TopicsSettings(prefix=prefix, partitions=PARTITIONS),
-            learning=LearningSettings(grace_sessions=3),
-            # What such a champion finds strange is judged; how much that is does not matter here.
-            decision=DecisionSettings(session_fpr=0.4),
-            release=ReleaseSettings(
-                directory=str(directory / "releases"), signing_key_file=str(key), trusted_keys=(public,)
-            ),
-            embedder=EmbedderSettings(device="cpu"),
-            trainer=TrainerSettings(
-                directory=str(directory / "trainer"), **{"lookback_days": 3650.0, "teacher": "none", **trainer}
-            ),
-            # Whether a job ends once is asked here, not whether what it made is good.
-            gate=GateSettings(
-                recall_drop_max=1.0, fpr_slack=1.0, slice_drop_max=1.0, slice_ratio_max=1e6, label_noise_max=1.0
-            ),
+            topics=replace(usual.topics, prefix=prefix),
+            trainer=replace(usual.trainer, **trainer),
         )
         self.registry = Registry(self.settings)
+        self.champion = home.manifest
+        copy = directory / "champion"
+        shutil.copytree(home.directory / "champion", copy)
+        self.registry.add(copy)
+        send(home.traffic, self.settings)
         self._producer = Producer({"bootstrap.servers": servers, "enable.idempotence": True})
-
-    def champion(self) -> Manifest:
-        """A release of benign sessions, in the registry."""
-        embedder = StaticEmbedder.load(None, "cpu")
-        benign = score_nothing(conversations(40), self.settings)
-        events = arrange(benign, self.settings.core.future_ms)
-        made = train(events, embedder, embedder.space_id, self.settings, seed=1, labelled=True, effort=QUICK)
-        data = TrainingInput(
-            events=len(events.records), sessions=len(events.session_tenant), tenants=len(events.tenants), left_out=0,
-            dead_letters=0, first_event_ms=events.first_ms, last_event_ms=events.last_ms, events_sha256=events.sha256,
-        )  # fmt: skip
-        out = self.directory / "champion"
-        manifest = write_release(
-            out, made.release, data=data, metrics=made.metrics, parent=None, seed=1, git_revision=None,
-            settings=self.settings,
-        )  # fmt: skip
-        self.registry.add(out)
-        return manifest
-
-    def traffic(self, champion: Manifest, sessions: Sequence[CorpusSession]) -> Traffic:
-        """Let sessions be scored and judged, and lie on the topics."""
-        from stream.runtime.release_store import load_release
-
-        embedder = StaticEmbedder.load(None, "cpu")
-        release = load_release(self.registry.path_of(champion.name), self.settings, embedder.space_id)
-        found = score(sessions, release, self.settings, embedder)
-        send(found, self.settings)
-        return found
 
     def ask(self, name: str, release: str | None, subject: str = POPULATION) -> RetrainRequest:
         """A request on the topic."""
@@ -158,23 +159,30 @@ class Ground:
 
     def committed(self) -> int:
         """The group's offset on the requests."""
-        from confluent_kafka import Consumer, TopicPartition
-
         consumer = Consumer({"bootstrap.servers": self.cluster.servers, "group.id": self.cluster.group})
         (place,) = consumer.committed([TopicPartition(self.settings.topics.retrain, 0)], timeout=30)
         consumer.close()
         return int(place.offset)
 
 
-def score_nothing(sessions: Sequence[CorpusSession], settings: Settings) -> list[Gathered]:
-    """The sessions' events, in the order of time."""
-    from schemas.corpus_records import to_native
-    from schemas.corpus_timeline import timeline
-    from stream.record import Record
-    from stream.training.gather import ingest_step
+def _champion(out: Path, settings: Settings) -> Manifest:
+    """A release of benign sessions at `out`."""
+    embedder = StaticEmbedder.load(None, "cpu")
+    events = arrange(_gathered(conversations(40), settings), settings.core.future_ms)
+    made = train(events, embedder, embedder.space_id, settings, seed=1, labelled=True, effort=QUICK)
+    data = TrainingInput(
+        events=len(events.records), sessions=len(events.session_tenant), tenants=len(events.tenants), left_out=0,
+        dead_letters=0, first_event_ms=events.first_ms, last_event_ms=events.last_ms, events_sha256=events.sha256,
+    )  # fmt: skip
+    return write_release(
+        out, made.release, data=data, metrics=made.metrics, parent=None, seed=1, git_revision=None, settings=settings
+    )
 
+
+def _gathered(sessions: Sequence[CorpusSession], settings: Settings) -> list[Gathered]:
+    """The sessions' events, in the order of time."""
     ingest = ingest_step(settings, "native")
-    found = []
+    found: list[Gathered] = []
     for timed in timeline(sessions):
         native = orjson.dumps(to_native(timed.session, timed.call, timed.time_ms))
         for out in ingest.step([Record("raw", 0, len(found), timed.time_ms, None, native)]).events:

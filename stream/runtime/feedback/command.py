@@ -115,6 +115,7 @@ class Feedback:
         self._worker = Worker(
             self._app, self._settings, self._own, self._dead_letters, self._metrics, now_ms, self._failed
         )
+        self._app.consumer.says_nothing = self._worker.says_nothing
         self._app.on_rebalance_complete.connect(self._on_recovered, weak=False)
         web = Web(self._settings.http.listen, self._worker, self._metrics, self.unready)
         self._metrics.ready.set_function(lambda: float(self.unready() is None))
@@ -161,8 +162,7 @@ class Feedback:
             consumer_auto_offset_reset="earliest",
             consumer_max_fetch_size=_REQUEST_BYTES_MAX,
             producer_max_request_size=_REQUEST_BYTES_MAX,
-            producer_linger=0.002,
-            producer_compression_type="lz4",
+            producer_linger=0.005,
             processing_guarantee="at_least_once",
             store=_STORE,
             datadir=directory,

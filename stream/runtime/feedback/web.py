@@ -90,8 +90,9 @@ class Web:
         return web.Response(text=f"known paths: {_PATHS}\n", status=404)
 
     async def _labels(self, request: web.Request) -> web.Response:
+        shown = self._worker.shows_segments
         return self._of_finding(
-            request, lambda row: [orjson.loads(each) for each in labels(row, segments=True).values()]
+            request, lambda row: [orjson.loads(each) for each in labels(row, segments=shown).values()]
         )
 
     async def _verdicts(self, request: web.Request) -> web.Response:
@@ -108,6 +109,8 @@ class Web:
         return self._of_finding(request, told)
 
     def _of_finding(self, request: web.Request, told: Callable[[Row], object]) -> web.Response:
+        if (reason := self._unready()) is not None:
+            return _json({"error": reason}, 503)
         uid = request.match_info["uid"]
         row = self._worker.row(uid)
         if row is None:
@@ -116,8 +119,8 @@ class Web:
         return _json(told(row))
 
     async def _counts(self, request: web.Request) -> web.Response:
-        if not self._worker.counts_here:
-            return _json({"error": "another process counts"}, 404)
+        if (elsewhere := self._elsewhere()) is not None:
+            return elsewhere
         tallies = self._worker.tallies.values()
         rows = [
             {
@@ -132,9 +135,15 @@ class Web:
         ]
         return _json({"release": self._worker.release, "counts": rows})
 
+    def _elsewhere(self) -> web.Response | None:
+        """Why this process cannot tell what is counted, None when it can."""
+        if (reason := self._unready()) is not None:
+            return _json({"error": reason}, 503)
+        return None if self._worker.counts_here else _json({"error": "another process counts"}, 404)
+
     async def _retrain(self, request: web.Request) -> web.Response:
-        if not self._worker.counts_here:
-            return _json({"error": "another process counts"}, 404)
+        if (elsewhere := self._elsewhere()) is not None:
+            return elsewhere
         return _json({subject: asked.last for subject, asked in sorted(self._worker.asked.items())})
 
 

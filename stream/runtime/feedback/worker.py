@@ -33,6 +33,7 @@ from stream.feedback.inputs import (
     encode_input,
     evidence_seen,
     finding_seen,
+    tells_of_no_finding,
     verdict_of,
 )
 from stream.feedback.join import Row, decode_row, encode_row, joined, labels
@@ -245,6 +246,16 @@ class Worker:
         self._metrics.records.labels(topic, "joined" if seen is not None else "skipped").inc()
         return sent if seen is None else sent + await self._by_finding(seen.uid, seen)
 
+    def says_nothing(self, message: Any) -> bool:
+        """Whether a record is a score of no finding, by a release that is known: told before Faust handles it."""
+        if message.topic != self._settings.topics.scores or not tells_of_no_finding(message.value):
+            return False
+        release = _header(message, "tg-release")
+        if release is not None and self._scored_by.get(message.partition) != release.decode("utf-8", "replace"):
+            return False
+        self._metrics.records.labels(message.topic, "skipped").inc()
+        return True
+
     async def _release_seen(self, message: Any) -> list[Sent]:
         """Tell whoever counts of a release that a partition had not been scored by before, as far as this one knows."""
         release = (_header(message, "tg-release") or b"").decode("utf-8", "replace")
@@ -318,11 +329,10 @@ class Worker:
         """Send the labels that changed; all of them when nothing did, for then the record may have come before."""
         if isinstance(value, Forget):
             return []
-        with_segments = self._settings.feedback.segments == "excerpts"
-        known = labels(before, segments=with_segments) if after is not before else {}
+        known = labels(before, segments=self.shows_segments) if after is not before else {}
         topics, sent = self._settings.topics, []
         partition = partition_of_key(uid.encode(), topics.partitions)
-        for key, label in labels(after, segments=with_segments).items():
+        for key, label in labels(after, segments=self.shows_segments).items():
             if known.get(key) != label:
                 sent.append(await self._send(topics.labels, partition, key, label, "labels.v1"))
                 self._metrics.labels.labels(_teaches(label)).inc()
@@ -441,6 +451,11 @@ class Worker:
 
     def _show_disputed(self) -> None:
         self._metrics.disputed.set(sum(tally.judged == "disputed" for tally in self.tallies.values()))
+
+    @property
+    def shows_segments(self) -> bool:
+        """Whether the configuration allows excerpts of traffic in labels."""
+        return self._settings.feedback.segments == "excerpts"
 
     @property
     def counts_here(self) -> bool:

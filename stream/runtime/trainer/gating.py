@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import orjson
 
 from schemas.label import Label, label_key
@@ -15,12 +15,14 @@ from schemas.manifest import Manifest
 from stream.config import Settings
 from stream.release import Release
 from stream.steps.content import Embeds
-from stream.training.dataset import Captured, DataSet, Place, label_texts
+from stream.training.dataset import Captured, DataSet, Place, Session, label_texts
 
 if TYPE_CHECKING:
     from stream.training.audit import Audit
 
-GATE_JSON, GATE_HTML = "gate.json", "gate.html"
+GATE_JSON = "gate.json"
+_KNOWN_MIN = 200
+"""Sessions at least that labels are held against, where they are fewer than twice the labels."""
 _NOTHING_IN_SERVICE = (
     "Nothing is in service to compare it with: look at its card, and promote it with 'tidegate release promote'."
 )
@@ -62,14 +64,15 @@ def audited(
         return None, frozenset()
     told = {captured.session_at(place) for place in found if place in captured.of_place}
     told |= {(label.tenant, event.session) for label in labels for event in label.events}
-    quiet = [captured.records[at] for name, own in captured.of_session.items() if name not in told for at in own]
+    quiet = sorted(captured.of_session.keys() - told, key=_drawn)[: max(_KNOWN_MIN, 2 * len(teaching))]
+    known = [captured.records[at] for name in quiet for at in captured.of_session[name]]
     said = audit(
         labels,
         lambda label: label_texts(captured, label),
         embedder,
         seed=seed,
         settings=settings.gate,
-        known=known_sessions(quiet, set(), settings, seed=seed),
+        known=known_sessions(known, set(), settings, seed=seed),
     )
     if said.refused is not None:
         return said, frozenset(teaching)
@@ -104,8 +107,15 @@ def gate(
         settings.gate,
         audit=audit,
     )
-    body = orjson.dumps(msgspec.to_builtins(report), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
-    (out / GATE_JSON).write_bytes(body + b"\n")
+    # It draws with matplotlib, which takes a second to import.
+    from stream.runtime.trainer.gate_report.page import write_gate_report
+
+    write_gate_report(report, out)
+
+
+def _drawn(name: Session) -> bytes:
+    """An order of sessions that nobody chose."""
+    return blake2b("\x1f".join(name).encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def _metrics(plain: dict[str, Any]) -> dict[str, float]:
@@ -131,5 +141,5 @@ def _slices(plain: dict[str, Any]) -> list[dict[str, str | float]]:
             "flagged now": each["flagged_challenger"],
         }
         for each in plain["slices"]
-        if each["judged"]
+        if each["recall_judged"] or each["flagged_judged"]
     ]

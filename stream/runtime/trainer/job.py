@@ -37,7 +37,10 @@ from stream.training.card import Card
 from stream.training.dataset import DataSet, assemble, attack_texts, capture
 from stream.training.events import TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
-from stream.training.train import train
+from stream.training.teaching import HardNegatives
+from stream.training.teaching import Teacher as TeacherOf
+from stream.training.texts import TooFewAttacks
+from stream.training.train import Trained, train
 
 if TYPE_CHECKING:
     from models.embedder import StaticEmbedder
@@ -55,7 +58,7 @@ RELEASE, RELEASED, ANNOUNCED, PROMOTED, DONE = (
     "promoted.json",
     "done.json",
 )
-FAILED = "failed.json"
+FAILED, TEACHER = "failed.json", "teacher"
 STAGES = ("plan", "read", "fit", "gate", "release", "announce", "promote")
 """In their order."""
 Told = Callable[[str], None]
@@ -164,7 +167,7 @@ class Job:
             _LOG.info("job %s: %s in %.1f s", self.request.request_id, name, self._seconds[name])
         if not self.folder.has(DONE):
             self.folder.write(DONE, self._done())
-        self.folder.remove(KEPT, CHALLENGER, RELEASE, "teacher")
+        self.folder.remove(KEPT, CHALLENGER, RELEASE, TEACHER)
         return self.folder.read(DONE, Done)
 
     # -- stages --------------------------------------------------------------------------------------------------------
@@ -195,23 +198,35 @@ class Job:
         known = [replace(event, believed=True) for event in gathered]
         events = arrange([*known, *learned.data.training], settings.core.future_ms)
         attacks = None if adapters_only else joined(self._corpus_attacks(files), self._labelled(learned.data))
-        trained = train(
-            events,
-            embedder,
-            embedder.space_id,
-            settings,
-            seed=plan.seed,
-            labelled=False,
-            processes=self._given.trainer.nproc,
-            effort=EFFORT,
-            base=champion if self._goes_on(parent, attacks, files) else None,
-            adapters_only=adapters_only,
-            attacks=attacks,
-            again=self._again(),
-            progress=self._progress,
-        )
-        data = self._input(events, learned.data, files, tally, None)
-        metrics = trained.metrics
+
+        def fitted(attacks: AttackTexts | None) -> Trained:
+            return train(
+                events,
+                embedder,
+                embedder.space_id,
+                settings,
+                seed=plan.seed,
+                labelled=False,
+                processes=self._given.trainer.nproc,
+                effort=EFFORT,
+                base=champion if adapters_only or self._goes_on(parent, attacks, files) else None,
+                adapters_only=adapters_only,
+                attacks=attacks,
+                teacher=self._teacher() if attacks is not None else None,
+                hard=self._mistaken(learned.data),
+                again=self._again(),
+                progress=self._progress,
+            )
+
+        try:
+            trained = fitted(attacks)
+        except TooFewAttacks as error:
+            if attacks is None:
+                raise
+            self._progress(f"the classifier in service stays, as there are too few attacks for another: {error}")
+            trained = fitted(None)
+        metrics = {name: value for name, value in trained.metrics.items() if not name.startswith("teacher_")}
+        data = self._input(events, learned.data, files, tally, _teacher_of(trained))
         write_release(
             self.folder.path / CHALLENGER,
             trained.release,
@@ -358,6 +373,29 @@ class Job:
     def _labelled(self, data: DataSet) -> AttackTexts | None:
         return attack_texts(data.attacks, self._embedder)
 
+    def _mistaken(self, data: DataSet) -> HardNegatives | None:
+        """What was found and judged benign."""
+        if not data.mistaken:
+            return None
+        bags = self._embedder.encode([segment.text for segment in data.mistaken])
+        return HardNegatives(bags, [segment.group for segment in data.mistaken])
+
+    def _teacher(self) -> TeacherOf | None:
+        trainer = self.settings.trainer
+        if trainer.teacher == "none":
+            return None
+        from models.training.teacher import Tuning
+
+        tuning = Tuning(
+            epochs=trainer.teacher_epochs,
+            examples_max=trainer.teacher_examples_max,
+            # As it was planned: what comes of other numbers of processes differs in its last digits.
+            nproc=max(count for count in range(1, trainer.nproc + 1) if Tuning().batch % count == 0),
+            device=self._given.transformer.device.partition(":")[0],
+            weights=Path(self._given.transformer.path) if self._given.transformer.path else None,
+        )
+        return TeacherOf(self.folder.path / TEACHER, tuning)
+
     def _goes_on(self, parent: Manifest | None, attacks: AttackTexts | None, files: Sequence[Path]) -> bool:
         """Whether the champion's counts of words go on: not where they are of what is learned from again.
 
@@ -406,3 +444,17 @@ class Job:
 
     def _progress(self, what: str) -> None:
         _LOG.info("job %s: %s", self.request.request_id, what)
+
+
+def _teacher_of(trained: Trained) -> Teacher | None:
+    """What a manifest says of the teacher; None where there was none."""
+    told = trained.lineage
+    if not told:
+        return None
+    metrics = {name: value for name, value in trained.metrics.items() if name.startswith("teacher_")}
+    return Teacher(
+        base=str(told["teacher"]),
+        sha256=str(told["teacher_sha256"]),
+        examples=int(told["teacher_examples"]),
+        metrics=metrics,
+    )

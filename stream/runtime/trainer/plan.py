@@ -25,7 +25,7 @@ _TAIL = 2_000
 _SECTIONS = ("trainer", "gate", "embedder", "transformer", "decision", "learning", "core", "budget", "routing")
 """Of the settings, what a release depends on."""
 _OF_THIS_MACHINE = {
-    "trainer": ("directory", "nproc", "corpus"),
+    "trainer": ("directory", "corpus"),
     "embedder": ("path", "device"),
     "transformer": ("path", "device"),
 }

@@ -171,7 +171,7 @@ class TrainerService:
             self._source = self._connect(self)
             closing.callback(self._source.close)
             # Before the source is closed, which may wait for the broker.
-            closing.callback(self._end_worker)
+            closing.callback(self._give_up)
             if untracked(Path(self._settings.trainer.directory)):
                 self._worker = Worker(self._settings, None, self._log_format, self._module)
             while not self._stopping.is_set():
@@ -333,6 +333,12 @@ class TrainerService:
             self._worker.end()
             self._worker = None
 
+    def _give_up(self) -> None:
+        if self._request is not None and self._worker is not None:
+            _LOG.info("job %s is left where it is, and goes on from there", self._request[2].request_id)
+        self._end_worker()
+        self._request = None
+
     def _retry(self, why: str, what: str) -> None:
         assert self._request is not None
         wait = next(self._waits)
@@ -366,8 +372,7 @@ class TrainerService:
             self._committed.pop(place, None)
         if self._request is not None and self._request[0] in places:
             _LOG.info("job %s is given up: its partition goes to another trainer", self._request[2].request_id)
-            self._end_worker()
-            self._request = None
+            self._give_up()
 
     def lost(self, places: Sequence[Place]) -> None:
         """As `revoked`."""

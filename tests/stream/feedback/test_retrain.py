@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stream.config import FeedbackSettings
 from stream.feedback.inputs import VerdictSeen
 from stream.feedback.retrain import requests, unasked, with_asked
@@ -22,7 +24,7 @@ IN_SERVICE = ReleaseSeen(release="r-1", at_ms=100)
 DAY_MS = 86_400_000
 
 
-def tally(number: int, *verdicts: VerdictSeen, release: str = "r-1", signal: str = "novelty", **about: str) -> Tally:
+def tally(number: int, *verdicts: VerdictSeen, release: str = "r-1", signal: str = "novelty", **about: Any) -> Tally:
     found = tally_of(row_of(finding(number, release=release, signal=signal, **about), *verdicts))
     assert found is not None
     return found

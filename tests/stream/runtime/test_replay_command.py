@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from models.embedder import StaticEmbedder
 from sample.records import LIVE
-from stream.config import BatchSettings, Settings, TopicsSettings
+from stream.config import BatchSettings, ReleaseSettings, Settings, TopicsSettings
 from stream.errors import EnvironmentFault, StateError, UsageError
 from stream.record import Record
 from stream.runtime.replay_command import run
@@ -209,6 +210,40 @@ def test_release_that_scored_something_else_is_refused(tmp_path: Path, release: 
     with pytest.raises(StateError, match="release 'r-other' scored partition 3") as told:
         replay(tmp_path / "out", release, "--input", path, "--journal", journal)
     assert told.value.exit_code == 5
+
+
+def test_releases_that_the_journal_names_are_found_by_name_or_where_a_control_says(
+    tmp_path: Path, release: Path
+) -> None:
+    path = captured(tmp_path / "in.jsonl", [native(i, i) for i in range(6)])
+    partition = lines(replay(tmp_path / "whole", release, "--input", path)[SCORES])[0]["partition"]
+    other = tmp_path / "releases" / write(tmp_path / "made", StaticEmbedder.load(device="cpu").space_id, seed=6)
+    names = name_of(release), other.name
+    start = {"partition": partition, "before_offset": 0, "seq": 0, "kind": "start", "control_offset": None}
+    ids = {"space_id": "s", "feature_schema": "f", "state_schema": "s", "manifest_sha256": "0"}
+    uri = (tmp_path / "made").as_uri()
+    switch = {"kind": "release", "time_ms": 0, "issuer": "ada", "value": {"release": other.name, "uri": uri, **ids}}
+    entries = [
+        {**start, "value": {"release": names[0]}},
+        {**start, "before_offset": 4, "seq": 1, "kind": "control", "control_offset": 0, "value": switch},
+    ]
+    journal = captured(tmp_path / "journal.jsonl", entries)
+    flags = "--input", path, "--journal", journal
+    settings = Settings(release=ReleaseSettings(directory=str(tmp_path / "releases")))
+    told = replay(tmp_path / "by-uri", release, *flags, settings=settings)
+    scored_by = [score["release"] for score in lines(told[SCORES])]
+    assert set(scored_by) == set(names)
+    (tmp_path / "releases").mkdir()
+    (tmp_path / "made").rename(other)
+    shutil.copytree(release, tmp_path / "releases" / names[0])
+    by_name = replay(tmp_path / "by-name", release, *flags, settings=settings)
+    # Either of them may be the one that is given.
+    turned = replay(tmp_path / "turned", other, *flags, settings=settings)
+    assert by_name[SCORES] == told[SCORES] == turned[SCORES]
+    shutil.rmtree(tmp_path / "releases")
+    with pytest.raises(StateError, match=rf"release '{names[1]}' scored a part of this: .* --journal none") as error:
+        replay(tmp_path / "out", release, *flags, settings=settings)
+    assert error.value.exit_code == 5
 
 
 def test_input_that_is_not_there_is_a_usage_error(tmp_path: Path, release: Path) -> None:
