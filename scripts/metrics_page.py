@@ -3,7 +3,7 @@
 import sys
 
 from scripts.readme_tables import ROOT, Declared, declared
-from stream.runtime.metrics import CanaryMetrics, Metrics
+from stream.runtime.metrics import CanaryMetrics, FeedbackMetrics, Metrics, TrainerMetrics
 
 PAGE = ROOT / "docs" / "metrics.md"
 _HEAD = """# Metrics
@@ -13,6 +13,12 @@ metric is declared once. No metric carries a tenant, a key or a session as a lab
 `deploy/grafana/dashboards/tidegate.json` shows them, `deploy/alerts.yml` watches them, and
 [the runbook](runbook.md#alerts) says what each alert asks for.
 """
+_PROCESSES = {
+    "`tidegate ingest`, `tidegate score`": Metrics,
+    "`tidegate feedback`": FeedbackMetrics,
+    "`tidegate trainer`": TrainerMetrics,
+    "`tidegate canary`": CanaryMetrics,
+}
 
 
 def main() -> int:
@@ -26,15 +32,10 @@ def main() -> int:
 
 def page() -> str:
     """The page, from what is declared."""
-    services, canary = list(declared(Metrics())), list(declared(CanaryMetrics()))
-    parts = [
-        _HEAD,
-        "## `tidegate ingest`, `tidegate score`\n",
-        _table(services),
-        "## `tidegate canary`\n",
-        _table(canary),
-    ]
-    parts += ["## Buckets\n", _buckets([*services, *canary])]
+    parts = [_HEAD]
+    for title, holder in _PROCESSES.items():
+        parts += [f"## {title}\n", _table(list(declared(holder)))]
+    parts += ["## Buckets\n", _buckets(list(declared()))]
     return "\n".join(parts)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client.metrics import MetricWrapperBase
 
 from stream.config import Settings
-from stream.runtime.metrics import CanaryMetrics, Metrics
+from stream.runtime.metrics import HOLDERS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -42,7 +42,7 @@ def config_table() -> str:
 def metrics_table() -> str:
     """A row for each metric, as `stream/runtime/metrics.py` declares it."""
     rows = ["| metric | labels | meaning |", "|---|---|---|"]
-    rows += [f"| `{d.name}` | {', '.join(d.labels)} | {d.sentence} |" for d in declared(Metrics(), CanaryMetrics())]
+    rows += [f"| `{d.name}` | {', '.join(d.labels)} | {d.sentence} |" for d in declared()]
     return "\n".join(rows)
 
 
@@ -58,10 +58,12 @@ class Declared:
     """Upper bounds of a histogram's, in seconds."""
 
 
-def declared(*holders: Metrics | CanaryMetrics) -> Iterator[Declared]:
-    """Every metric of `holders`, in the order of its declaration."""
-    for metric in (metric for holder in holders for metric in vars(holder).values()):
-        if isinstance(metric, MetricWrapperBase):
+def declared(*holders: type) -> Iterator[Declared]:
+    """Every metric of `holders`, all where none is named, in the order of their declaration; one of several once."""
+    told = set()
+    for metric in (metric for holder in holders or HOLDERS for metric in vars(holder()).values()):
+        if isinstance(metric, MetricWrapperBase) and metric._name not in told:  # noqa: SLF001 -- it has no public name
+            told.add(metric._name)  # noqa: SLF001
             for family in metric.describe():
                 name = f"{family.name}_total" if family.type == "counter" else family.name
                 buckets = tuple(metric._kwargs.get("buckets", ()))  # noqa: SLF001 -- none of these has a public name

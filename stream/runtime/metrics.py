@@ -354,3 +354,7 @@ class FeedbackMetrics:
             self.retrain_requests.labels(cause)
         for reason in ("undecodable", "schema", "signature", "unknown_analyst"):
             self.dead_letters.labels(reason)
+
+
+HOLDERS = (Metrics, FeedbackMetrics, TrainerMetrics, CanaryMetrics)
+"""Every process's metrics, in the order of an event's way; pages and checks are made of them."""

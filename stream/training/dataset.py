@@ -358,7 +358,8 @@ def _latest_attacks(
     groups = _alike(facts, words)
     groups.sort(key=lambda group: max((fact.first_ms, fact.tenant, fact.session) for fact in group), reverse=True)
     wanted = max(ceil(len(facts) * share), min(FEW, len(facts) // 2))
-    most = len(facts) - min(FEW, len(facts) // 2)
+    # A group of many alike is rather learned than lost to the gate.
+    most = min(len(facts) - min(FEW, len(facts) // 2), wanted + wanted // 2)
     apart: set[Session] = set()
     for group in groups:
         if len(apart) >= wanted:

@@ -11,14 +11,13 @@ import yaml
 
 from deploy.prometheus.local import CONFIG, LocalPrometheus
 from scripts.readme_tables import ROOT, declared
-from stream.runtime.metrics import CanaryMetrics, Metrics
 from tests.deploy.promtool import needed, promtool
 from tidegate.gateway_log import RESULTS
 from tidegate.stack.panels import DASHBOARD, Query, queries, spelled_out, without_data
 
 GIVEN = json.loads(DASHBOARD.read_text())
 PANELS = [panel for panel in GIVEN["panels"] if panel["type"] != "row"]
-DECLARED = {metric.name: metric for metric in declared(Metrics(), CanaryMetrics())}
+DECLARED = {metric.name: metric for metric in declared()}
 
 
 def test_it_shows_what_an_operator_asks_for() -> None:

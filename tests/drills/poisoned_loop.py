@@ -1,11 +1,12 @@
 """A loop that is lied to: verdicts wrong at random, or by one analyst, and what audit and gate make of them.
 
     python -m tests.drills.poisoned_loop --seeds 5 --out out/poisoned
+    python -m tests.drills.poisoned_loop --seeds 5 --audit-only --out out/poisoned-audit
 
 A world a seed: benign days to train on, a labelling period with attacks in it, held-out days. The champion knows 40 %
 of the attacks, as labelled earlier; it finds what it finds of another 40 % in the labelling period, and analysts give
 their verdicts. The last 20 % are nobody's: on them is measured what a challenger of these verdicts would have done.
-Nothing here reads `sample/live.jsonl.gz`.
+Nothing here reads `sample/live.jsonl.gz`. With `--audit-only` nothing is trained: what would be found is drawn.
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ WRONG = 0.3
 """Share of verdicts that are wrong in the noisy scenario."""
 EFFORT = Effort(epochs=3, steps_min=60, adapter_steps=0)
 """The bank is not what is tested: a short fit of it."""
+AUDITED = (50, 150)
+"""Labels of the audit alone."""
+EXCERPTS, EXCERPT_CHARS = 3, 160
+"""Of a finding that is drawn."""
 TENANT_SESSIONS_MIN = 100
 _AT_ONCE = 500
 _EARLIER, _NOW = 0.4, 0.8
@@ -443,13 +448,37 @@ def _refused(reason: str) -> dict[str, Any]:
     }
 
 
+def audited_alone(world: World, say: Any) -> Iterator[dict[str, Any]]:
+    """Rows of the audit without any release: findings are drawn; labels few and many, earlier attacks known and not."""
+    rng = Random(world.seed)
+    said = known_sessions(world.labelling, set(world.attacks), world.settings, seed=world.seed)
+    every = [
+        # Names of sessions are told apart by tenant in the traffic; here one is as good as another.
+        Found(("drawn", name), [text[:EXCERPT_CHARS] for text in texts[:EXCERPTS]], bool(attack))
+        for name, texts, attack in zip(said.group, said.texts, said.attack.tolist(), strict=True)
+    ]
+    attacks, benign = ([each for each in every if each.attack == kind] for kind in (True, False))
+    whole = known_of(world)
+    traffic = np.flatnonzero(~whole.attack).tolist()
+    ordinary = Known([whole.texts[at] for at in traffic], whole.attack[traffic], [whole.group[at] for at in traffic])
+    for count in AUDITED:
+        for knows, known in (("traffic", ordinary), ("traffic_and_earlier_attacks", whole)):
+            for scenario in TRAINED:
+                some = rng.sample(attacks, min(len(attacks), int(0.8 * count)))
+                findings = [*some, *rng.sample(benign, count - len(some))]
+                checked = audited(world, verdicts(findings, scenario, rng), known)
+                name = f"{scenario}_{count}_{knows}"
+                row = {"seed": world.seed, "draw": 0, "scenario": name, "labels": count, "noise": checked.noise}
+                row["audit"] = outcome_of_audit(checked, scenario)
+                say(f"seed {world.seed} {name}: {checked.noise} {row['audit']}")
+                yield row
+
+
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Flat figures of each scenario."""
     flat: dict[str, Any] = {}
-    for scenario in SCENARIOS:
+    for scenario in dict.fromkeys(row["scenario"] for row in rows):
         own = [row for row in rows if row["scenario"] == scenario]
-        if not own:
-            continue
         flat[f"{scenario}_loops"] = len(own)
         flat[f"{scenario}_labels_median"] = float(np.median([row["labels"] for row in own]))
         for name in ("refused", "named", "caught", "honest_set_aside"):
@@ -479,6 +508,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--draws", type=int, default=4, help="draws of analysts a seed, for the audit alone")
     parser.add_argument("--every", type=int, default=3, help="take every so many benign sessions")
+    parser.add_argument("--audit-only", action="store_true", help="train nothing")
     parser.add_argument("--out", type=Path, default=Path("out/poisoned"))
     arguments = parser.parse_args()
     settings = Settings(embedder=EmbedderSettings(device="cpu"))
@@ -492,7 +522,8 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for seed in range(1, arguments.seeds + 1):
-        for row in measured(world(settings, embedder, benign, attacks, seed), arguments.draws, say):
+        own = world(settings, embedder, benign, attacks, seed)
+        for row in audited_alone(own, say) if arguments.audit_only else measured(own, arguments.draws, say):
             rows.append(row)
             lines = b"".join(orjson.dumps(each, option=orjson.OPT_SORT_KEYS) + b"\n" for each in rows)
             (arguments.out / "loops.jsonl").write_bytes(lines)

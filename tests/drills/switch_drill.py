@@ -45,6 +45,8 @@ JOURNAL, CONTROLS = "genai.anomaly.journal.v1", "genai.anomaly.controls.v1"
 _READY_S, _END_S = 60.0, 1_200.0
 _CHUNK = 1_000
 _AROUND_S = 4.0
+_WARM_EVENTS = 4_000
+"""Scored before the first switch: importing river for the first drift detector takes seconds, which no switch costs."""
 
 
 @dataclass(slots=True)
@@ -82,9 +84,9 @@ class SwitchDrill:
         arguments = ["score", "--release", first, "--group-id", f"{self.prefix}score", "--instance-id", "a"]
         with Service(arguments, settings, self.out / "score.log") as scoring:
             scoring.ready(_READY_S)
-            self._wait_scored(events // 20)
+            self._wait_scored(min(_WARM_EVENTS, events // 4))
             run(["release", "promote", second], settings, self.out / "promote.log")
-            self._wait_scored(events // 10)
+            self._wait_scored(self._scored() + _CHUNK // 4)
             left = events - self._scored()
             began = time.monotonic()
             run(["release", "rollback"], settings, self.out / "rollback.log")

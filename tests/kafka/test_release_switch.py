@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from models.embedder import StaticEmbedder
 from tests.drills.switch_drill import SwitchDrill
 from tests.kafka.harness import (
     FINDINGS,
@@ -25,6 +26,7 @@ from tests.kafka.harness import (
     run_to_end,
     scorer,
 )
+from tests.stream.releases import write
 
 pytestmark = pytest.mark.kafka
 SLOW = ("--records-max", "50", "--step-seconds", "0.02")
@@ -286,11 +288,10 @@ def test_a_shadow_scores_beside_reports_nothing_and_keeps_its_release(cluster: C
 
 
 @pytest.mark.timeout(600)
-def test_real_releases_are_switched_by_the_commands_while_a_backlog_is_scored(
-    kafka: str, sample_release: Path, tmp_path: Path
-) -> None:
-    figures, faults = SwitchDrill(kafka, sample_release, tmp_path).run(12_000)
+def test_real_releases_are_switched_by_the_commands_while_a_backlog_is_scored(kafka: str, tmp_path: Path) -> None:
+    write(tmp_path / "tiny", StaticEmbedder.load().space_id)
+    figures, faults = SwitchDrill(kafka, tmp_path / "tiny", tmp_path).run(8_000)
     print(figures)
     assert faults == []
-    assert figures["scores"] == 12_000
+    assert figures["scores"] == 8_000
     assert figures["rollback_s"] < 10

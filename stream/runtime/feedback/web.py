@@ -90,8 +90,9 @@ class Web:
         return web.Response(text=f"known paths: {_PATHS}\n", status=404)
 
     async def _labels(self, request: web.Request) -> web.Response:
+        shown = self._worker.shows_segments
         return self._of_finding(
-            request, lambda row: [orjson.loads(each) for each in labels(row, segments=True).values()]
+            request, lambda row: [orjson.loads(each) for each in labels(row, segments=shown).values()]
         )
 
     async def _verdicts(self, request: web.Request) -> web.Response:

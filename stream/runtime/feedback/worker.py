@@ -329,11 +329,10 @@ class Worker:
         """Send the labels that changed; all of them when nothing did, for then the record may have come before."""
         if isinstance(value, Forget):
             return []
-        with_segments = self._settings.feedback.segments == "excerpts"
-        known = labels(before, segments=with_segments) if after is not before else {}
+        known = labels(before, segments=self.shows_segments) if after is not before else {}
         topics, sent = self._settings.topics, []
         partition = partition_of_key(uid.encode(), topics.partitions)
-        for key, label in labels(after, segments=with_segments).items():
+        for key, label in labels(after, segments=self.shows_segments).items():
             if known.get(key) != label:
                 sent.append(await self._send(topics.labels, partition, key, label, "labels.v1"))
                 self._metrics.labels.labels(_teaches(label)).inc()
@@ -452,6 +451,11 @@ class Worker:
 
     def _show_disputed(self) -> None:
         self._metrics.disputed.set(sum(tally.judged == "disputed" for tally in self.tallies.values()))
+
+    @property
+    def shows_segments(self) -> bool:
+        """Whether the configuration allows excerpts of traffic in labels."""
+        return self._settings.feedback.segments == "excerpts"
 
     @property
     def counts_here(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,14 @@ from schemas.manifest import Manifest
 from stream.config import Settings
 from stream.release import Release
 from stream.steps.content import Embeds
-from stream.training.dataset import Captured, DataSet, Place, label_texts
+from stream.training.dataset import Captured, DataSet, Place, Session, label_texts
 
 if TYPE_CHECKING:
     from stream.training.audit import Audit
 
 GATE_JSON = "gate.json"
+_KNOWN_MIN = 200
+"""Sessions at least that labels are held against, where they are fewer than twice the labels."""
 _NOTHING_IN_SERVICE = (
     "Nothing is in service to compare it with: look at its card, and promote it with 'tidegate release promote'."
 )
@@ -61,14 +64,15 @@ def audited(
         return None, frozenset()
     told = {captured.session_at(place) for place in found if place in captured.of_place}
     told |= {(label.tenant, event.session) for label in labels for event in label.events}
-    quiet = [captured.records[at] for name, own in captured.of_session.items() if name not in told for at in own]
+    quiet = sorted(captured.of_session.keys() - told, key=_drawn)[: max(_KNOWN_MIN, 2 * len(teaching))]
+    known = [captured.records[at] for name in quiet for at in captured.of_session[name]]
     said = audit(
         labels,
         lambda label: label_texts(captured, label),
         embedder,
         seed=seed,
         settings=settings.gate,
-        known=known_sessions(quiet, set(), settings, seed=seed),
+        known=known_sessions(known, set(), settings, seed=seed),
     )
     if said.refused is not None:
         return said, frozenset(teaching)
@@ -107,6 +111,11 @@ def gate(
     from stream.runtime.trainer.gate_report.page import write_gate_report
 
     write_gate_report(report, out)
+
+
+def _drawn(name: Session) -> bytes:
+    """An order of sessions that nobody chose."""
+    return blake2b("\x1f".join(name).encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def _metrics(plain: dict[str, Any]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from prometheus_client import generate_latest
 
-from stream.runtime.metrics import CanaryMetrics, Metrics
+from stream.runtime.metrics import HOLDERS, Metrics
 
 NAMES = """tidegate_records_total{topic,result} tidegate_lag_records{topic,partition} tidegate_stage_seconds{stage}
 tidegate_latency_seconds{origin} tidegate_transactions_total{result} tidegate_transaction_seconds{phase}
@@ -20,12 +20,31 @@ OURS = {
     "tidegate_canary_age_seconds",
     "tidegate_canary_latency_seconds",
     "tidegate_canary_attacks_total{result}",
+    "tidegate_feedback_records_total{topic,result}",
+    "tidegate_feedback_labels_total{teaches}",
+    "tidegate_feedback_controls_total{effect}",
+    "tidegate_feedback_retrain_requests_total{cause}",
+    "tidegate_feedback_dead_letters_total{reason}",
+    "tidegate_feedback_waiting_verdicts",
+    "tidegate_feedback_rows",
+    "tidegate_feedback_disputed_findings",
+    "tidegate_feedback_latency_seconds",
+    "tidegate_feedback_recovery_seconds",
+    "tidegate_feedback_lag_records{topic,partition}",
+    "tidegate_feedback_ready",
+    "tidegate_trainer_jobs_total{result}",
+    "tidegate_trainer_job_running",
+    "tidegate_trainer_job_progress_ratio",
+    "tidegate_trainer_job_seconds",
+    "tidegate_trainer_stage_seconds{stage}",
+    "tidegate_trainer_retries_total{why}",
+    "tidegate_trainer_untracked_total",
 }
 
 
 def test_every_metric_has_its_name_its_labels_and_a_sentence_and_no_tenant() -> None:
     declared = {}
-    for name, metric in [*vars(Metrics()).items(), *vars(CanaryMetrics()).items()]:
+    for name, metric in [item for holder in HOLDERS for item in vars(holder()).items()]:
         if name == "registry":
             continue
         family = metric.describe()[0]

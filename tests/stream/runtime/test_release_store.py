@@ -334,3 +334,16 @@ def test_loading_imports_neither_torch_nor_scipy(tmp_path: Path) -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout == "[]\n"
+
+
+def test_files_for_people_are_named_with_their_hashes_and_checked(tmp_path: Path) -> None:
+    data = written(tmp_path / "a").data
+    manifest = write_release(
+        tmp_path / "b", whole_release(), data=data, metrics={}, parent=None, seed=1, git_revision=None,
+        settings=SETTINGS, more={"card.md": b"# A card\n"},
+    )  # fmt: skip
+    assert manifest.files["card.md"].sha256 == sha256(b"# A card\n").hexdigest()
+    assert load_release(tmp_path / "b", SETTINGS).name == manifest.name
+    (tmp_path / "b" / "card.md").write_bytes(b"# A lie!\n")
+    with pytest.raises(StateError, match=r"card\.md must have sha256"):
+        load_release(tmp_path / "b", SETTINGS)

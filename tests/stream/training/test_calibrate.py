@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -118,3 +120,18 @@ def test_winsorising_input_without_attacks_costs_few_false_positives() -> None:
         shares.append(flagged_share(events, scores, calibration, rings(events, taken, calibration), 0.01))
     # Each of the signals is winsorised, so that the more there are the more it costs: 2.9 % when these were seven.
     assert 0.008 <= np.mean(shares) <= 0.035
+
+
+def test_of_sessions_that_somebody_called_benign_every_height_counts() -> None:
+    events, scores = drawn()
+    high = scores.copy()
+    high[:16] += 5  # 8 of 1,200 sessions
+    believed = np.zeros(1200, np.bool_)
+    believed[:4] = True
+    some = replace(events, session_believed=believed)
+    _, taken = calibrate(some, high, grace_sessions=20, labelled=False)
+    assert np.array_equal(taken[:8], high[:8], equal_nan=True)
+    assert np.nanmax(taken[8:16]) < 3
+    every = replace(events, session_believed=np.ones(1200, np.bool_))
+    _, taken = calibrate(every, high, grace_sessions=20, labelled=False)
+    assert np.array_equal(taken, high, equal_nan=True)

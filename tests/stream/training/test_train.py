@@ -16,7 +16,7 @@ from stream.errors import UsageError
 from stream.state.schema import KINDS, REMEMBERED, RING
 from stream.training.events import TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
-from stream.training.texts import Again
+from stream.training.texts import Again, collect_texts
 from stream.training.train import Effort, Trained, train
 from tests.doubles import Counts, WordEmbedder
 from tests.stream.training.captures import SETTINGS, corpus, session, write_lines
@@ -172,3 +172,19 @@ def test_processes_are_not_forked_from_one_that_uses_cuda(
     monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
     with pytest.raises(UsageError, match="--nproc must be 1 while"):
         trained(events, processes=2)
+
+
+def test_a_session_that_does_not_teach_is_calibrated_on_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    odd = "zxqj kwvy pfgh unheard of words that no other session has"
+    lines = corpus(60)
+    lines[7]["turns"][0]["text"] = odd
+    gathered = list(gather_files([write_lines(tmp_path / "c.jsonl", lines)], "corpus", SETTINGS, Tally()))
+    mute = [replace(event, learns=b'"session":"s7"' not in (event.record.value or b"")) for event in gathered]
+    events = arrange(mute, SETTINGS.core.future_ms)
+    said = collect_texts(events, WordEmbedder(), SETTINGS)
+    whole = collect_texts(arrange(gathered, SETTINGS.core.future_ms), WordEmbedder(), SETTINGS)
+    assert len(said.role) < len(whole.role)
+    release = trained(events).release
+    # Its tenant, team-1, has heard 19 of its 20 sessions, and has all of their maxima.
+    assert release.warm["sessions"].tolist() == [20, 19, 20]
+    assert release.warm["maxima_count"][1].max() == 20
