@@ -33,10 +33,10 @@ ANALYST_MIN = 5
 CHANCE = 0.01
 """Of setting an honest analyst aside, over all analysts and both tests of one round."""
 LABELS_FEW = 40
-"""Below so many judged labels a share beyond the limit must also be no more than `NOISE` likely: a model of thirty labels
-errs by itself. From there on the share decides."""
+"""Below so many judged labels a share beyond the limit must be unlikely too: a model of thirty labels errs by itself.
+From there on the share decides."""
 NOISE = 0.25
-"""Of calling few labels noise that have exactly as much of it as is let pass; good ones have a third of that or less."""
+"""Of calling few labels noise that have just as much of it as is let pass; good ones have a third of that or less."""
 DOCUMENTS_MAX = 2_000
 """Known documents that are read: more teach nothing that these do not."""
 SEGMENTS_MAX = 8
