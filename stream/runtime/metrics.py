@@ -142,6 +142,11 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self.controls_ignored = Counter(
+            "tidegate_controls_ignored",
+            "Controls, counted in each partition, that took no effect: malformed, or of a release that was refused.",
+            registry=self.registry,
+        )
         self.release_info = Gauge(
             "tidegate_release_info",
             "1 for the release in service, 0 for one that it replaced.",
