@@ -41,7 +41,7 @@ LABELS_MIN = 40
 """New labels from which a retraining is asked for: three days' worth."""
 FEWER = 0.3
 """Share by which missed attacks at the same false-positive rate must fall, or false positives at the same recall."""
-_READY_S, _DRAIN_S, _TRAIN_S = 90.0, 120.0, 480.0
+_READY_S, _DRAIN_S, _TRAIN_S = 90.0, 120.0, 900.0
 
 
 @dataclass(slots=True)
