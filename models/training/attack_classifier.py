@@ -86,7 +86,7 @@ class Fit:
     splices: int = 14_000
     """Segments of tools with other words in them: half an attack's, half benign ones."""
     splicing: Splicing = field(default_factory=Splicing)
-    taught: float = 0.5
+    taught: float = 0.8
     """Share of what a segment counts as that its teacher says, where it has been asked; its label is the rest."""
     hard: float = 3.0
     """Weight of hard negatives, beside that of other benign segments."""

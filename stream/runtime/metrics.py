@@ -142,6 +142,11 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self.controls_ignored = Counter(
+            "tidegate_controls_ignored",
+            "Controls, counted in each partition, that took no effect: malformed, or of a release that was refused.",
+            registry=self.registry,
+        )
         self.release_info = Gauge(
             "tidegate_release_info",
             "1 for the release in service, 0 for one that it replaced.",
@@ -277,7 +282,8 @@ class FeedbackMetrics:
         self.registry = registry if registry is not None else CollectorRegistry()
         self.records = Counter(
             "tidegate_feedback_records",
-            "Input records whose outcome is in Kafka; result is joined, skipped (nothing to join) or dead_letter.",
+            "Input records whose outcome is in Kafka; result is joined, skipped (nothing to join) or dead_letter; of "
+            "those joined, dropped are verdicts of more analysts than count on a finding.",
             ("topic", "result"),
             registry=self.registry,
         )

@@ -13,7 +13,7 @@ import orjson
 
 from stream.config import Settings
 from stream.errors import StateError
-from stream.inputs import FLAGS, Applied, InputBatch, Outcome
+from stream.inputs import CONTROLS_IGNORED, FLAGS, Applied, InputBatch, Outcome
 from stream.runtime.changelog import Changelog, JournalTopic, journalled_ids
 from stream.runtime.controls import ControlQueue
 from stream.runtime.delivery import Work
@@ -449,6 +449,7 @@ class ScorePipeline:
             metrics.rare_events.labels(kind).inc(outcome.counts.get(f"rare_{kind}", 0))
         for flag in FLAGS:
             metrics.flagged_events.labels(flag).inc(outcome.counts.get(flag, 0))
+        metrics.controls_ignored.inc(outcome.counts.get(CONTROLS_IGNORED, 0))
         metrics.embedding_cache.labels("hit").inc(outcome.counts.get("embedding_cache_hits", 0))
         metrics.embedding_cache.labels("miss").inc(outcome.counts.get("embedding_cache_misses", 0))
         metrics.state_bytes.set(self._core.state_bytes())

@@ -34,6 +34,8 @@ _COMMON_MIN = 100
 _HELD_OUT = 0.1
 """Share of the attacks' sessions that the teacher does not learn from, to be measured on."""
 _TOLD_EVERY = 50
+_COST = 0.3
+"""Of the look at what is like attacks: little, so that it knows no segment by heart."""
 _LAST = 20
 """Steps whose loss is told."""
 
@@ -56,8 +58,9 @@ class Teacher:
     tuning: Tuning
     attacks_max: int = 2000
     """Distinct segments of attacks that it is asked about."""
-    texts_max: int = 2500
-    """And of what users and tools said."""
+    texts_max: int = 4000
+    """And of what users and tools said: half of them those that words alone make likest to attacks, as unjudged traffic
+    may hold some."""
     splices_max: int = 2500
     """And of words of both placed into what tools said."""
 
@@ -107,7 +110,7 @@ def teach(
     Parameters
     ----------
     also
-        Segments (q) that no student learns and the teacher is asked about all the same.
+        Segments (q) that no student learns, and that the teacher is asked about all the same.
 
     Raises
     ------
@@ -146,7 +149,8 @@ def teach(
     every = _pile(texts, said.rows, take(judged, np.zeros(0, np.int64)), attacks, attack_rows)
     made, made_of = splice_tools(every.bags, every.tool, every.sides, every.share, teacher.splices_max, rng)
     asked_attacks = _some(attack_rows, teacher.attacks_max, rng, apart)
-    asked_texts = _some(said.rows, teacher.texts_max, rng)
+    likest = _likest(texts, said.rows, attacks, attack_rows, vocabulary, teacher.texts_max // 2, seed)
+    asked_texts = _some(said.rows, teacher.texts_max, rng, likest)
     asked = join(join(take(attacks.bags, asked_attacks), take(texts.bags, asked_texts)), made)
     if also is not None:
         asked = join(asked, also)
@@ -410,6 +414,31 @@ def _some(
     """At most `most` of the rows, in their order, those that are `surely` wanted first."""
     rank = rng.random(len(rows)) - (0 if surely is None else surely)
     return rows[np.sort(np.argsort(rank, kind="stable")[:most])]
+
+
+def _likest(
+    texts: TrainingTexts,
+    rows: NDArray[np.int64],
+    attacks: AttackTexts,
+    attack_rows: NDArray[np.int64],
+    vocabulary: Sequence[str],
+    most: int,
+    seed: int,
+) -> NDArray[np.bool_]:
+    """The `most` of `rows` that are likest to attacks by their n-grams: one linear fit, attacks against them all."""
+    from models.ngrams import NGrams, token_shapes
+    from models.training.linear import fit_logistic, matrix
+    from models.training.splices import join, take
+
+    grams = NGrams.fit(texts.bags, texts.tenant, token_shapes(vocabulary))
+    x = matrix(grams.features(join(take(texts.bags, rows), take(attacks.bags, attack_rows))))
+    positive = np.arange(x.shape[0]) >= len(rows)
+    # Both sides weigh the same. An attack that the fit was told is benign is still the likest of what is.
+    weight = np.where(positive, 1 / max(len(attack_rows), 1), 1 / len(rows))
+    weights, _ = fit_logistic(x, positive, weight, cost=_COST, seed=seed)
+    chosen = np.zeros(len(rows), np.bool_)
+    chosen[np.argsort(-(x[: len(rows)] @ weights), kind="stable")[:most]] = True
+    return chosen
 
 
 def _spread(names: Sequence[bytes], asked: Sequence[bytes], soft: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ OURS = {
     "tidegate_ready",
     "tidegate_release_verified",
     "tidegate_release_refused_total{reason}",
+    "tidegate_controls_ignored_total",
     "tidegate_canary_age_seconds",
     "tidegate_canary_latency_seconds",
     "tidegate_canary_attacks_total{result}",
