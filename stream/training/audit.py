@@ -32,9 +32,11 @@ ANALYST_MIN = 5
 """Labels of an analyst before the analyst is judged."""
 CHANCE = 0.01
 """Of setting an honest analyst aside, over all analysts and both tests of one round."""
+LABELS_FEW = 40
+"""Below so many judged labels a share beyond the limit must be unlikely too: a model of thirty labels errs by itself.
+From there on the share decides."""
 NOISE = 0.25
-"""Of calling labels noise that have exactly as much of it as is let pass: a model of thirty labels errs by itself. Good
-labels have a third of it or less, so that this is not how often they are refused."""
+"""Of calling few labels noise that have just as much of it as is let pass; good ones have a third of that or less."""
 DOCUMENTS_MAX = 2_000
 """Known documents that are read: more teach nothing that these do not."""
 SEGMENTS_MAX = 8
@@ -118,7 +120,7 @@ def audit(
     until nobody stands out. No analyst weighs more than the median one, so that writing many labels buys nothing.
 
     Contradicted labels of believed analysts are kept: what is new contradicts what is known, and is what must be
-    learned. More of them than `gate.label_noise_max`, beyond chance, is no news but noise.
+    learned. More of them than `gate.label_noise_max` are no news but noise; of few labels, beyond chance.
 
     Parameters
     ----------
@@ -430,11 +432,8 @@ def _summed(
         wrong = use & ((odds[bench.document] > 0) != bench.attack)
         doubted = list(_keys(bench.rows, wrong))
     noise = len(doubted) / judged_labels if judged_labels >= JUDGED_MIN else 0.0
-    if (
-        refused is None
-        and noise > settings.label_noise_max
-        and _by_chance(len(doubted), judged_labels, settings) <= NOISE
-    ):
+    few = judged_labels < LABELS_FEW and _by_chance(len(doubted), judged_labels, settings) > NOISE
+    if refused is None and noise > settings.label_noise_max and not few:
         refused = (
             f"{len(doubted)} of {judged_labels} labels ({noise:.1%}) contradict all others; "
             f"at most {settings.label_noise_max:.0%} may, and no one analyst is to blame"

@@ -7,7 +7,7 @@ told again, and are never on both sides.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b, sha256
 from math import ceil
@@ -15,13 +15,14 @@ from math import ceil
 import msgspec
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from schemas.event_head import EventHead, MessageHead
 from schemas.label import Label, LabelledSegment, Teaches, label_key
 from schemas.manifest import InputRange, LabelsUsed
 from stream.config import Settings
 from stream.record import Record
-from stream.steps.content import JUDGED, Embeds, segmented
+from stream.steps.content import JUDGED, TOOL, USER, Embeds, segmented
 from stream.steps.decode import decode
 from stream.training.attacks import AttackTexts
 from stream.training.events import Gathered
@@ -30,6 +31,9 @@ Session = tuple[str, str]
 """Tenant and name."""
 Place = tuple[int, int]
 """Partition and offset on the events topic."""
+
+Surprise = Callable[[Sequence[str]], NDArray[np.floating]]
+"""Log-odds (s,) that texts (s) are of no tool, NaN where nobody can say."""
 
 LABELS = "labels"
 """Source of the segments that labels name."""
@@ -147,7 +151,7 @@ def capture(events: Sequence[Record], future_ms: int) -> Captured:
 
 def label_texts(captured: Captured, label: Label) -> list[str]:
     """Segments that a label's evidence points at: of the captured events' messages, else the excerpts themselves."""
-    return list(dict.fromkeys(_texts(label, captured)))
+    return list(dict.fromkeys(text for text, _ in _texts(label, captured)))
 
 
 def assemble(
@@ -159,6 +163,7 @@ def assemble(
     *,
     refused: Collection[bytes] = (),
     heard_after_ms: int | None = None,
+    surprise: Surprise | None = None,
 ) -> DataSet:
     """Divide what was captured.
 
@@ -177,6 +182,9 @@ def assemble(
         Keys of labels that the audit does not believe.
     heard_after_ms
         The latest event that the champion learned from; None: there is none.
+    surprise
+        By the champion: of an attack in a tool's result only what does not speak like the tool is learned. Without, all
+        that stands about its evidence is.
     """
     verdicts = _Verdicts(labels, refused)
     suspected = {captured.session_at(place) for place in found if place in captured.of_place}
@@ -216,7 +224,7 @@ def assemble(
     counted = verdicts.counted(facts)
     return DataSet(
         training=gathered,
-        attacks=_segments("attack", counted, captured, facts),
+        attacks=_segments("attack", counted, captured, facts, surprise),
         mistaken=_segments("benign", counted, captured, facts),
         heard=_in_order(captured, [fact for fact in taken.values() if _learns(fact)], heard_after_ms),
         held_out=_in_order(captured, [fact for fact in facts.values() if fact.held_out]),
@@ -492,7 +500,11 @@ def _used(counted: Sequence[Label], left_out: int, ranges: Sequence[InputRange])
 
 
 def _segments(
-    teaches: Teaches, counted: Sequence[Label], captured: Captured, facts: Mapping[Session, SessionFacts]
+    teaches: Teaches,
+    counted: Sequence[Label],
+    captured: Captured,
+    facts: Mapping[Session, SessionFacts],
+    surprise: Surprise | None = None,
 ) -> list[FoundSegment]:
     """Words of findings whose sessions are not held out, each once a session."""
     segments: dict[tuple[str, str], FoundSegment] = {}
@@ -505,9 +517,23 @@ def _segments(
             continue
         families = _families(label.techniques)
         group = orjson.dumps(sessions[0]).decode()
-        for text in label_texts(captured, label):
+        texts = dict(_texts(label, captured))
+        for text in texts if surprise is None else _unlike_tools(texts, surprise):
             segments.setdefault((group, text), FoundSegment(text, families, group))
     return list(segments.values())
+
+
+def _unlike_tools(texts: Mapping[str, int], surprise: Surprise) -> list[str]:
+    """What of a tool's result does not speak like one, by half as much as what does so most, and all that users say.
+
+    An attack in a tool's result stands among what the tool returned anyway, and of that nothing is to be learned.
+    """
+    odds = surprise(list(texts))
+    tool = np.array([role == TOOL for role in texts.values()], np.bool_)
+    if not tool.any() or np.isnan(odds[tool]).any():
+        return list(texts)
+    least = max(float(odds[tool].max()) / 2, 0.0)
+    return [text for text, mine, height in zip(texts, tool, odds, strict=True) if not mine or height >= least]
 
 
 def _speaks(label: Label) -> bool:
@@ -515,7 +541,8 @@ def _speaks(label: Label) -> bool:
     return not label.p or any(p <= SPEAKS_P for name, p in label.p.items() if name in _READERS)
 
 
-def _texts(label: Label, captured: Captured) -> Iterator[str]:
+def _texts(label: Label, captured: Captured) -> Iterator[tuple[str, int]]:
+    """Texts and who said them, as the content step numbers roles."""
     places = captured.of_place
     heads = {
         event.event_id: captured.heads[places[event.partition, event.offset]]
@@ -532,7 +559,7 @@ def _texts(label: Label, captured: Captured) -> Iterator[str]:
             yield from _judged_texts(message)
 
 
-def _about(shown: LabelledSegment, head: EventHead | None) -> Iterator[str]:
+def _about(shown: LabelledSegment, head: EventHead | None) -> Iterator[tuple[str, int]]:
     """The message that an excerpt is of, or the excerpt, where users and tools said it."""
     messages = (*head.messages, *head.output) if head is not None else ()
     if 0 <= shown.message_index < len(messages):
@@ -541,17 +568,19 @@ def _about(shown: LabelledSegment, head: EventHead | None) -> Iterator[str]:
             yield from texts
             return
         words = _plain(shown.text)
-        at = [i for i, text in enumerate(texts) if words and _plain(text).startswith(words[:80])]
+        at = [i for i, text in enumerate(texts) if words and _plain(text[0]).startswith(words[:80])]
         if at:
             yield from texts[max(at[0] - _AROUND, 0) : at[0] + _AROUND + 1]
             return
     if shown.role in ("user", "tool") and shown.text.strip():
-        yield shown.text
+        yield shown.text, TOOL if shown.role == "tool" else USER
 
 
-def _judged_texts(message: MessageHead) -> Iterator[str]:
+def _judged_texts(message: MessageHead) -> Iterator[tuple[str, int]]:
     content = segmented(message)
-    yield from (text for text, role in zip(content.texts, content.roles.tolist(), strict=True) if role in JUDGED)
+    for text, role in zip(content.texts, content.roles.tolist(), strict=True):
+        if role in JUDGED:
+            yield text, role
 
 
 def _new_messages(head: EventHead) -> list[MessageHead]:

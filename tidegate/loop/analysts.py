@@ -41,7 +41,7 @@ class Analysts:
     on_duty: bool = True
     """Findings that come while nobody is get no verdict."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _producer: Producer = field(init=False)
+    _producer: Producer | None = field(init=False)
 
     def __post_init__(self) -> None:
         self._producer = Producer({"bootstrap.servers": self.bootstrap_servers, "enable.idempotence": True})
@@ -56,18 +56,19 @@ class Analysts:
             attack = truth.label == "attack"
             self.uids[uid] = "attack" if attack else "benign"
             self.given[self.uids[uid]] += 1
-        verdict = {
-            "finding_uid": uid,
-            "verdict_id": TRUE_POSITIVE if attack else FALSE_POSITIVE,
-            "analyst": NAMES[int(unit("analyst", uid) * len(NAMES))],
-            "time": time.time_ns() // 1_000_000,
-            "tenant": finding["metadata"]["tenant_uid"],
-            "scope": "session",
-            "source_system": "make demo-loop",
-        }
-        key = uid.encode()
-        self._producer.produce(self.topic, orjson.dumps(verdict), key, partition_of_key(key, self.partitions))
-        self._producer.poll(0)
+            verdict = {
+                "finding_uid": uid,
+                "verdict_id": TRUE_POSITIVE if attack else FALSE_POSITIVE,
+                "analyst": NAMES[int(unit("analyst", uid) * len(NAMES))],
+                "time": time.time_ns() // 1_000_000,
+                "tenant": finding["metadata"]["tenant_uid"],
+                "scope": "session",
+                "source_system": "make demo-loop",
+            }
+            key = uid.encode()
+            assert self._producer is not None, "on duty"
+            self._producer.produce(self.topic, orjson.dumps(verdict), key, partition_of_key(key, self.partitions))
+            self._producer.poll(0)
 
     def go_home(self) -> None:
         """Judge nothing more, and see that what was said has arrived.
@@ -79,5 +80,8 @@ class Analysts:
         """
         with self._lock:
             self.on_duty = False
-        if left := self._producer.flush(_FLUSH_S):
+            # Let go of, or it would look for the broker when that is gone.
+            producer, self._producer = self._producer, None
+        left = producer.flush(_FLUSH_S) if producer is not None else 0
+        if left:
             raise TimeoutError(f"{left} verdicts could not be sent to {self.topic} in {_FLUSH_S:.0f} s")

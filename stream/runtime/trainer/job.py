@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from schemas.label import Label
 from schemas.manifest import InputFile, LabelsUsed, Manifest, Teacher, TrainingInput
@@ -209,7 +211,7 @@ class Job:
                 labelled=False,
                 processes=self._given.trainer.nproc,
                 effort=EFFORT,
-                base=champion if adapters_only or self._goes_on(parent, attacks, files) else None,
+                base=champion if adapters_only or _goes_on(parent, attacks, events) else None,
                 adapters_only=adapters_only,
                 attacks=attacks,
                 teacher=self._teacher() if attacks is not None else None,
@@ -355,7 +357,7 @@ class Job:
         read = capture(kept.events, self.settings.core.future_ms)
         self._progress(f"{len(read.records):,} events, {len(kept.labels):,} labels; dividing them")
         audit, refused = audited(kept.labels, read, kept.found, self._embedder, self.settings, self.plan.seed)
-        parent = self._champion[1]
+        champion, parent = self._champion
         data = assemble(
             read,
             kept.found,
@@ -364,8 +366,16 @@ class Job:
             self.settings,
             refused=refused,
             heard_after_ms=parent.data.last_event_ms if parent is not None else None,
+            surprise=self._surprise if champion is not None else None,
         )
         return _Learned(data, audit, kept.labels)
+
+    def _surprise(self, texts: Sequence[str]) -> NDArray[np.floating]:
+        """As the champion's role surprise says."""
+        champion = self._champion[0]
+        if champion is None:
+            return np.full(len(texts), np.nan)
+        return champion.texts.score(self._embedder.encode(texts))[:, 0]
 
     def _corpus_attacks(self, files: Sequence[Path]) -> AttackTexts | None:
         return collect_attacks(files, self._embedder, self.settings) if files else None
@@ -395,22 +405,6 @@ class Job:
             weights=Path(self._given.transformer.path) if self._given.transformer.path else None,
         )
         return TeacherOf(self.folder.path / TEACHER, tuning)
-
-    def _goes_on(self, parent: Manifest | None, attacks: AttackTexts | None, files: Sequence[Path]) -> bool:
-        """Whether the champion's counts of words go on: not where they are of what is learned from again.
-
-        Without attacks they do, since its classifier of known attacks goes with them.
-        """
-        if parent is None:
-            return False
-        if attacks is None:
-            return True
-        ours = {(r.topic, r.partition): r for r in self.plan.events}
-        for theirs in parent.data.ranges:
-            own = ours.get((theirs.topic, theirs.partition))
-            if own and theirs.from_offset < own.to_offset and own.from_offset < theirs.to_offset:
-                return False
-        return not {hashed(path).sha256 for path in files} & {file.sha256 for file in parent.data.files}
 
     def _again(self) -> Again | None:
         threshold = self.settings.transformer.threshold
@@ -444,6 +438,17 @@ class Job:
 
     def _progress(self, what: str) -> None:
         _LOG.info("job %s: %s", self.request.request_id, what)
+
+
+def _goes_on(parent: Manifest | None, attacks: AttackTexts | None, events: TrainingEvents) -> bool:
+    """Whether the champion's counts of words go on: only where it learned from nothing that is learned from again.
+
+    Held out from the fits, such sessions would be no strangers. Without attacks the champion goes on all the same, as
+    its classifier of known attacks goes with it.
+    """
+    if parent is None:
+        return False
+    return attacks is None or parent.data.last_event_ms < events.first_ms
 
 
 def _teacher_of(trained: Trained) -> Teacher | None:
