@@ -61,8 +61,8 @@ class Teacher:
     texts_max: int = 4000
     """And of what users and tools said: half of them those that words alone make likest to attacks, as unjudged traffic
     may hold some."""
-    splices_max: int = 2500
-    """And of words of both placed into what tools said."""
+    splices_max: int = 0
+    """And of words of both placed into what tools said: none, as students did not gain by it (decision 25)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,11 +182,13 @@ def test_what_is_measured_on_is_in_no_student() -> None:
     )
 
 
-def test_a_teacher_is_taught_what_no_fold_holds_out_and_its_students_follow_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("splices", [0, 60])
+def test_a_teacher_is_asked_and_its_students_follow_it(tmp_path: Path, splices: int) -> None:
     texts, attacking = shown(each=120), attacks(each=120)
     tuning = Tuning(epochs=2.0, examples_max=160, batch=16, layers=1, device="cpu")
     said: list[str] = []
-    teaching = teach(texts, attacking, TOKENS, Teacher(tmp_path, tuning, 100, 100, 60), seed=1, progress=said.append)
+    teacher = Teacher(tmp_path, tuning, attacks_max=100, texts_max=100, splices_max=splices)
+    teaching = teach(texts, attacking, TOKENS, teacher, seed=1, progress=said.append)
     assert teaching is not None
     figures = measured(texts, attacking, teaching, TOKENS, 1)
     assert figures["teacher_recall_at_0.05"] > 0.8
@@ -194,6 +196,7 @@ def test_a_teacher_is_taught_what_no_fold_holds_out_and_its_students_follow_it(t
     assert teaching.metrics["teacher_loss"] < 0.6
     assert teaching.lineage["teacher_examples"] == 160
     assert said[-1].startswith("the teacher has learnt 20 of 20 steps, loss 0.")
+    assert len(teaching.made_soft) == len(teaching.made_of) == splices
     assert np.isfinite(teaching.made_soft).all()
     asked = np.isfinite(teaching.attacks).all(axis=1)
     assert asked.any() and not asked.all()
