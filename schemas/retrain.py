@@ -28,7 +28,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request; its key is its subject, and one with the id of an earlier one asks for nothing new."""
 
-    request_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+    request_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$", max_length=32)]
     """Of subject, release and causes: the same situation gives the same id."""
     subject: str
     """`population`, or the tenant whose adapter is meant."""

@@ -182,7 +182,7 @@ def test_nothing_to_go_back_to_is_said(loop: Loop, run: Run) -> None:
     loop.serve(first)
     code, _, errors = run("release", "rollback")
     assert code == 2
-    assert f"there is no release to go back to: {first.name} is the first that was served. Name the one" in errors
+    assert f"there is no release to go back to: {first.name} is the first that was served. Promote the one" in errors
 
 
 # -- lineage -----------------------------------------------------------------------------------------------------------

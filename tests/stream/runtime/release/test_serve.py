@@ -52,7 +52,7 @@ def test_what_was_given_at_start_since_then_counts() -> None:
 
 def test_without_a_release_before_there_is_nothing_to_go_back_to() -> None:
     found = {p: History(served(p, "a"), -1) for p in (0, 1)}
-    with pytest.raises(UsageError, match=r"no release to go back to: a is the first that was served. Name the one"):
+    with pytest.raises(UsageError, match=r"no release to go back to: a is the first that was served. Promote the one"):
         _former(Settings(), found, None)
     with pytest.raises(UsageError, match="nothing has been served yet"):
         _former(Settings(), {0: History([], -1)}, None)
