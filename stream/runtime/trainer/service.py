@@ -277,7 +277,7 @@ class TrainerService:
         return None
 
     def _believed(self, path: Path, manifest: Manifest) -> bool:
-        """Whether a trusted key vouches for it: whoever may only write a directory must not keep a job from being done."""
+        """Whether a trusted key vouches for it: who can only write the directory keeps no job from being done."""
         try:
             return read_manifest(path, self._settings) == manifest
         except StateError as error:
