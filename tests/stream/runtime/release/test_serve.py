@@ -74,7 +74,7 @@ def test_partitions_of_different_releases_are_told_apart() -> None:
 def test_the_gate_is_overridden_only_with_a_reason(tmp_path: Path, given: list[str]) -> None:
     manifest = make(tmp_path / "made", Settings())
     arguments = parse(["release", "promote", "r-1", *given])
-    with pytest.raises(CheckFailed, match="tells of no decision on it. Let the trainer make one, .* --override-gate"):
+    with pytest.raises(CheckFailed, match=r"tells of no decision on it. Let the trainer make one, .* --override-gate"):
         _check_override(manifest, None, arguments)
     _check_override(manifest, None, parse(["release", "promote", "r-1", "--override-gate", "--why", "drill"]))
 
