@@ -28,7 +28,7 @@ RawHeaders = tuple[tuple[str, bytes | None], ...]
 class DeadLetterReference(msgspec.Struct, frozen=True, kw_only=True):
     """Value of a dead letter whose record is too large, or not wanted, on the dead letter topic."""
 
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
     bytes: int
     topic: str
     partition: int

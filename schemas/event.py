@@ -11,8 +11,8 @@ PartType = Literal["text", "tool_call", "tool_call_response", "reasoning", "blob
 SessionSource = Literal["gateway", "trace", "derived"]
 ContentState = Literal["full", "redacted", "truncated", "external"]
 Status = Literal["success", "failure"]
-Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
-Hex64 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$", max_length=32)]
+Hex64 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 
 
 class Part(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 FileName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9_-]+(\\.[a-z0-9_-]+)+$", max_length=80)]
 """A plain name: nothing leads out of the directory."""
 

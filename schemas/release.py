@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 EARLIER_MAX = 16
 
 
@@ -16,6 +16,7 @@ class Announced(msgspec.Struct, frozen=True, kw_only=True):
     release: str
     manifest_sha256: Sha256
     uri: str
+    passed_gate: bool = False
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,5 +37,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     """What the gate said of it, in a sentence."""
     promoted: bool = False
     """Whether it passed the gate, or somebody promoted it: only such a one is to be served."""
+    passed_gate: bool = False
+    """Whether the gate let it pass, as the trainer announced it; without that nobody promotes it but by overriding."""
     earlier: Annotated[list[Announced], msgspec.Meta(max_length=EARLIER_MAX)] = []
     """Those that this subject announced before, the latest first: compaction keeps only this record."""

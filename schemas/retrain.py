@@ -28,7 +28,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request; its key is its subject, and one with the id of an earlier one asks for nothing new."""
 
-    request_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+    request_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$", max_length=32)]
     """Of subject, release, the time since which that serves (Kafka's timestamp of its first score), causes, and a
     generation: how many times `feedback.labels_min` labels of the subject have come since then. The same situation
     gives the same id, after a restart too. Where the gate refused what was trained, the next generation has another;

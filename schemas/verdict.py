@@ -29,7 +29,7 @@ HARMLESS = frozenset({FALSE_POSITIVE, BENIGN})
 """Verdicts that teach what is normal; Benign says that the finding was true, and does not matter."""
 
 Scope = Literal["event", "session", "entity", "tenant"]
-FindingUid = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+FindingUid = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$", max_length=32)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 BYTES_MAX = 65_536
 """Largest record that is read as a verdict."""

@@ -230,8 +230,8 @@ class Core:
 
     def _apply(self, control: Applied, topic: str, outcome: Outcome) -> None:
         held = self._state.held(control.partition)
-        value = dict(control.value)
-        from_topic = control.kind == "control" and (control.control_offset is not None or "value" in value)
+        value = _writable(control)
+        from_topic = control.kind == "control" and (control.control_offset is not None or "value" in control.value)
         if from_topic and not self._takes_effect(held, value):
             value = {**value, IGNORED: True}
             outcome.counts[CONTROLS_IGNORED] = outcome.counts.get(CONTROLS_IGNORED, 0) + 1
@@ -532,6 +532,22 @@ class Core:
     ) -> None:
         for due, entity in self._state.findings.due(held.number, core_time_ms):
             outcome.findings.append(self._findings.close(entity, due, fired_by(due)))
+
+
+def _writable(control: Applied) -> dict[str, Any]:
+    """A control's value as the journal can hold it: of one from its topic that cannot be written, that it is ignored.
+
+    >>> _writable(Applied(0, "control", {"kind": "exception", "time_ms": 2**65}, 7))
+    {'kind': 'unreadable', 'refused': 'no control: it cannot be written as JSON', 'ignored': True}
+    """
+    value = dict(control.value)
+    if control.kind == "control":
+        try:
+            # As deep as in a journal's entry.
+            orjson.dumps({"value": value}, option=orjson.OPT_SORT_KEYS)
+        except (orjson.JSONEncodeError, RecursionError):
+            return {"kind": "unreadable", "refused": "no control: it cannot be written as JSON", IGNORED: True}
+    return value
 
 
 def _previous_time(live: EventBatch, runs: Runs, state: State) -> NDArray[np.int64]:

@@ -313,8 +313,12 @@ def _release(add: _Add) -> None:
         "promote",
         "let every scorer serve a release, and wait until all partitions do",
         "tidegate release promote r-0123456789ab --who ada@soc --why tried-in-shadow",
+        "tidegate release promote r-0123456789ab --override-gate --who ada@soc --why the-first-one",
     )
     promote.add_argument("release", metavar="DIR|NAME")
+    promote.add_argument(
+        "--override-gate", action="store_true", help="though the gate did not let it pass; needs --why, which is kept"
+    )
     rollback = _command(
         actions.add_parser,
         "rollback",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import orjson
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from schemas.control import Control, ReleaseSwitch
@@ -48,6 +49,8 @@ class Known:
 def read_control(record: Record) -> Known:
     """A record of the topic; whatever it holds, it has a place in the order.
 
+    What the journal could not write is refused here: it would stop every scorer, each time it is read again.
+
     >>> read_control(Record("c", 0, 7, 0, None, b"{}")).value["refused"]
     'no control: Object missing required field `kind`'
     """
@@ -56,9 +59,11 @@ def read_control(record: Record) -> Known:
         if len(raw) > CONTROL_BYTES_MAX:
             raise msgspec.ValidationError(f"it must have at most {CONTROL_BYTES_MAX} bytes; it has {len(raw)}")
         control = _CONTROL.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        value = msgspec.to_builtins(control)
+        # As deep as in a journal's entry.
+        orjson.dumps({"value": value}, option=orjson.OPT_SORT_KEYS)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, orjson.JSONEncodeError) as error:
         return Known(record.offset, _refused({"kind": "unreadable"}, f"no control: {error}"), 100)
-    value = msgspec.to_builtins(control)
     if control.kind != "release":
         return Known(record.offset, value, len(raw))
     try:

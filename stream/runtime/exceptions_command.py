@@ -118,7 +118,13 @@ def rule_of(arguments: argparse.Namespace, at_ms: int) -> Rule:
         from_ms=at_ms,
         until_ms=until_ms,
     )
-    return msgspec.structs.replace(rule, rule_id=rule_id(rule))
+    rule = msgspec.structs.replace(rule, rule_id=rule_id(rule))
+    try:
+        return msgspec.convert(msgspec.to_builtins(rule), Rule)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"the rule must be one that a scorer takes: {error}. Say it in fewer words or days."
+        ) from error
 
 
 def rule_id(rule: Rule) -> str:
@@ -246,7 +252,7 @@ def _decoded(value: bytes) -> tuple[Control | None, RuleChange | VerdictEffect |
             return control, msgspec.convert(control.value, RuleChange)
         if control.kind == "verdict":
             return control, msgspec.convert(control.value, VerdictEffect)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # The scorer passes it over too, and says so.
         return None, None
     return None, None

@@ -22,6 +22,7 @@ from tests.stream.runtime.release.made import make
 from tidegate.cli import main
 
 pytestmark = pytest.mark.kafka
+OVERRIDE = ("--override-gate", "--why", "tried in shadow")
 UID = "80c8d69533d93f11fa7f7c08cf2d14b6"
 EXAMPLES = Path(__file__).parents[2] / "schemas" / "examples"
 
@@ -74,14 +75,15 @@ def test_promotion_and_rollback_are_announced_and_waited_for(loop: Loop, run: Ru
     (first, _), (second, path) = loop.make(1), loop.make(2, parent="r-first", days=1)
     loop.serve(first)
     with Scorer(loop):
-        code, out, errors = run("release", "promote", second.name, "--who", "ada@soc", "--why", "tried in shadow")
+        code, out, errors = run("release", "promote", second.name, *OVERRIDE, "--who", "ada@soc")
         assert (code, errors) == (0, "")
         assert f"{second.name} is asked for by control 0; in service until then: {first.name}." in out
         assert "partition 1: from offset 7 on, after " in out
         assert f"{second.name} is served by all of 2 partitions, " in out
         (said,) = loop.cluster.values(RELEASES)
         assert (said["release"], said["promoted"]) == (second.name, True)
-        assert said["decision"] == "Promoted by ada@soc: tried in shadow."
+        assert said["decision"] == "Promoted past the gate by ada@soc: tried in shadow."
+        assert loop.controls()[0]["value"]["why"] == "past the gate: tried in shadow"
 
         code, out, errors = run("release", "list", "--json")
         listed = {each["release"]: each for each in orjson.loads(out)["releases"]}
@@ -101,7 +103,7 @@ def test_promotion_and_rollback_are_announced_and_waited_for(loop: Loop, run: Ru
 
 def test_a_gates_decision_stays_beside_the_promotion(loop: Loop, run: Run) -> None:
     first, path = loop.make(1)
-    announce(loop.settings, first, path, decision="Recall 0.91, within the floor.", promoted=False)
+    announce(loop.settings, first, path, decision="Recall 0.91, within the floor.", promoted=False, passed_gate=True)
     out = run("release", "list")[1]
     assert "challenger" in out
     assert "Recall 0.91, within the floor." in out
@@ -116,11 +118,41 @@ def test_a_gates_decision_stays_beside_the_promotion(loop: Loop, run: Run) -> No
     assert len(loop.controls()) == 2
 
 
+def test_what_the_gate_did_not_let_pass_is_promoted_only_by_overriding_it(loop: Loop, run: Run) -> None:
+    (first, _), (refused, path), (unknown, _) = loop.make(1), loop.make(2), loop.make(3)
+    loop.serve(first)
+    announce(loop.settings, refused, path, decision="Recall fell to 0.31.", promoted=False)
+    code, _, errors = run("release", "promote", refused.name, "--why", "it looks good")
+    assert code == 4
+    assert "of it was said: Recall fell to 0.31." in errors
+    assert "--override-gate and --why" in errors
+    for name in (refused.name, unknown.name):
+        assert run("release", "promote", name)[0] == 4
+        assert run("release", "promote", name, "--override-gate")[0] == 4
+        # Nobody has served it.
+        assert run("release", "rollback", name)[0] == 4
+    assert loop.controls() == []
+    assert run("release", "promote", refused.name, *OVERRIDE, "--no-wait", "--who", "ada")[0] == 0
+    said = loop.cluster.values(RELEASES)[-1]
+    assert (said["promoted"], said["passed_gate"]) == (True, False)
+    assert said["decision"] == "Recall fell to 0.31. Promoted past the gate by ada: tried in shadow."
+    assert run("release", "rollback", first.name, "--no-wait")[0] == 0
+
+
+def test_one_that_passed_the_gate_may_be_promoted_after_another_was_announced(loop: Loop, run: Run) -> None:
+    (first, _), (second, path), (third, other) = loop.make(1), loop.make(2), loop.make(3)
+    loop.serve(first)
+    announce(loop.settings, second, path, decision="Within the floor.", promoted=True, passed_gate=True)
+    announce(loop.settings, third, other, decision="Recall fell to 0.31.", promoted=False)
+    assert run("release", "promote", second.name, "--no-wait")[0] == 0
+    assert loop.cluster.values(RELEASES)[-1]["passed_gate"] is True
+
+
 def test_a_refused_promotion_ends_with_4_and_the_reason(loop: Loop, run: Run) -> None:
     (first, _), (second, _) = loop.make(1), loop.make(2)
     loop.serve(first)
     with Scorer(loop, refused="texts.safetensors was changed"):
-        code, _, errors = run("release", "promote", second.name)
+        code, _, errors = run("release", "promote", second.name, *OVERRIDE)
     assert code == 4
     assert f"release {second.name} is refused, and the one before goes on, in " in errors
     assert "v1[0-1]: texts.safetensors was changed." in errors
@@ -129,7 +161,7 @@ def test_a_refused_promotion_ends_with_4_and_the_reason(loop: Loop, run: Run) ->
 def test_without_a_scorer_the_promotion_ends_with_4_and_names_the_partitions(loop: Loop, run: Run) -> None:
     (first, _), (second, _) = loop.make(1), loop.make(2)
     loop.serve(first)
-    code, _, errors = run("release", "promote", second.name, "--timeout", "1")
+    code, _, errors = run("release", "promote", second.name, *OVERRIDE, "--timeout", "1")
     assert code == 4
     assert "2 of 2 partitions (0-1) have not taken it up after 1 s" in errors
     # It may be taken back before anybody has followed it.
@@ -140,7 +172,7 @@ def test_without_a_scorer_the_promotion_ends_with_4_and_names_the_partitions(loo
 def test_another_embedders_release_is_refused_with_the_way_to_go(loop: Loop, run: Run) -> None:
     (first, _), (second, _) = loop.make(1), loop.make(2, space_id="words-64")
     loop.serve(first)
-    code, _, errors = run("release", "promote", second.name)
+    code, _, errors = run("release", "promote", second.name, *OVERRIDE)
     assert code == 5
     assert "space_id 'words-32' against 'words-64'. Start a second scorer with its own --group-id and" in errors
     assert loop.controls() == []
@@ -167,14 +199,15 @@ def test_a_rollback_does_not_go_to_what_was_changed_since(loop: Loop, run: Run) 
     loop.serve(second)
     with Scorer(loop):
         for name in (first.name, second.name):
-            assert run("release", "promote", name)[0] == 0
+            assert run("release", "promote", name, *OVERRIDE)[0] == 0
     # Signed anew by a trusted key, but not what was served.
     body = (path / MANIFEST).read_bytes()
     (path / MANIFEST).write_bytes(body + b"\n")
     code, _, errors = run("release", "rollback")
     assert code == 5
     assert "as when it was served; it has" in errors
-    assert run("release", "rollback", first.name, "--no-wait")[0] == 0
+    assert run("release", "rollback", first.name, "--no-wait")[0] == 5
+    assert run("release", "promote", first.name, *OVERRIDE, "--no-wait")[0] == 0
 
 
 def test_nothing_to_go_back_to_is_said(loop: Loop, run: Run) -> None:
@@ -182,7 +215,7 @@ def test_nothing_to_go_back_to_is_said(loop: Loop, run: Run) -> None:
     loop.serve(first)
     code, _, errors = run("release", "rollback")
     assert code == 2
-    assert f"there is no release to go back to: {first.name} is the first that was served. Name the one" in errors
+    assert f"there is no release to go back to: {first.name} is the first that was served. Promote the one" in errors
 
 
 # -- lineage -----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from stream.record import Record
 from stream.state.schema import SEQUENCE, VOLUME
 from stream.steps.rings import ADOPTED_SESSIONS
 from tests.doubles import WordEmbedder
-from tests.stream.controls import DAY_MS, applied, begin, end, rule, switch, verdict
+from tests.stream.controls import DAY_MS, applied, begin, control, end, rule, switch, verdict
 from tests.stream.releases import release
 from tests.stream.streams import SETTINGS, START_MS, TOPIC, Said, cut, event, record, run, stream, text, tick
 
@@ -476,3 +476,42 @@ def test_restored_at_random_cuts_gives_the_same_bytes(whole: Said, seed: int) ->
             live = restored(said, EAGER)
         run(live, [batch], said)
     assert said.results() == whole.results()
+
+
+def nested(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        control("exception", {"remove": "x-1"}, time_ms=2**65),
+        control("exception", {"remove": "x-1", "n": 2**65}),
+        control("exception", {"remove": "x-1", "n": nested(300)}),
+        control("exception", {"remove": "x-1", "n": nested(30_000)}),
+        control("exception", {"remove": "\ud800"}),
+        verdict("keep_out", risk_ms=2**70),
+        {**control("exception", {"remove": "x-1"}), 3: "no name"},
+        control("exception", {"remove": {1, 2}}),
+    ],
+    ids=range(8),
+)
+def test_control_that_no_journal_can_hold_is_ignored_without_its_value(odd: dict[str, Any]) -> None:
+    live, said = core(), Said()
+    step(live, said, begin())
+    outcome = live.step(applied(odd, 1))
+    step(live, said, told(1, 0))
+    refused = {"kind": "unreadable", "refused": "no control: it cannot be written as JSON", "ignored": True}
+    assert orjson.loads(outcome.journal[0].value)["value"] == refused
+    assert outcome.counts["controls_ignored"] == 1
+    # The rule before it stands.
+    assert decisions(said) == ["suppressed"]
+
+
+def test_control_of_a_time_beyond_every_clock_is_ignored() -> None:
+    said = step(core(), Said(), control("exception", {"rule": rule()}, time_ms=2**60), begin(until_ms=-1), told(1, 0))
+    assert said.counts["controls_ignored"] == 2
+    assert decisions(said) == ["finding"]

@@ -35,6 +35,7 @@ def announce(
     *,
     decision: str,
     promoted: bool,
+    passed_gate: bool = False,
     reader: TopicReader | None = None,
 ) -> Release:
     """Say on the releases topic that `path` holds a release; what was announced before stays named.
@@ -45,6 +46,8 @@ def announce(
         What the gate said of it, in a sentence.
     promoted
         Whether it is to be served.
+    passed_gate
+        Whether the gate has let it pass; where it was announced so before, it stays so.
     reader
         One that has reached the broker; None: a new one.
 
@@ -74,6 +77,7 @@ def announce(
         metrics=manifest.metrics,
         decision=decision,
         promoted=promoted,
+        passed_gate=passed_gate,
     )
     if reader is not None:
         return _announce(reader, settings, said)
@@ -85,7 +89,11 @@ def _announce(reader: TopicReader, settings: Settings, said: Release) -> Release
     topic = settings.topics.releases
     found, end = announced(reader, settings)
     for _ in range(_ATTEMPTS):
-        record = msgspec.structs.replace(said, earlier=followed(found, said)[:EARLIER_MAX])
+        record = msgspec.structs.replace(
+            said,
+            passed_gate=said.passed_gate or passed(found, said.release, said.manifest_sha256),
+            earlier=followed(found, said)[:EARLIER_MAX],
+        )
         value = orjson.dumps(msgspec.to_builtins(record))
         offset = deliver(settings, "release", topic, value, key=KEY, schema=_SCHEMA, topics=reader)
         # Somebody may have announced between reading and writing, and is not named by what was written. What only
@@ -110,12 +118,23 @@ def followed(found: Sequence[Release], now: Release | None = None) -> list[Annou
     """
     named: dict[tuple[str, str], Announced] = {}
     for said in reversed(found):
-        own = Announced(release=said.release, manifest_sha256=said.manifest_sha256, uri=said.uri)
+        own = Announced(
+            release=said.release, manifest_sha256=said.manifest_sha256, uri=said.uri, passed_gate=said.passed_gate
+        )
         for each in (own, *said.earlier):
             named.setdefault((each.release, each.manifest_sha256), each)
     if now is not None:
         named.pop((now.release, now.manifest_sha256), None)
     return list(named.values())
+
+
+def passed(found: Sequence[Release], release: str, manifest_sha256: str) -> bool:
+    """Whether any of the announcements `found` says that the gate let this release pass."""
+    return any(
+        each.passed_gate and (each.release, each.manifest_sha256) == (release, manifest_sha256)
+        for said in found
+        for each in (said, *said.earlier)
+    )
 
 
 def _keys(found: Sequence[Release]) -> set[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -84,6 +85,59 @@ def histories(reader: TopicReader, topic: str) -> dict[int, History]:
         }
         tail *= _FURTHER
     return dict(sorted(found.items()))
+
+
+def last_served(
+    reader: TopicReader, topic: str, release: str, found: Mapping[int, History] | None = None
+) -> Served | None:
+    """When a partition last took up `release`, however long ago; None where none ever did.
+
+    Parameters
+    ----------
+    found
+        What `histories` told, to be looked through first.
+    """
+    known = [each for history in (found or {}).values() for each in history.served]
+    bounds = reader.bounds(topic)
+    ends = {partition: bound.end for partition, bound in bounds.items()}
+    tail = _FIRST_TAIL
+    while True:
+        if named := [each for each in known if each.release == release]:
+            return max(named, key=lambda each: each.time_ms)
+        starts = {p: max(bound.start, bounds[p].end - tail) for p, bound in bounds.items()}
+        cut = {p: replace(bounds[p], start=starts[p], end=end) for p, end in ends.items() if starts[p] < end}
+        if not cut:
+            return None
+        known = [each for history in _read(reader, topic, cut).values() for each in history.served]
+        ends = starts
+        tail *= _FURTHER
+
+
+def awaited(found: Mapping[int, History], control_offset: int, time_ms: int) -> bool:
+    """Whether a partition that serves has neither followed nor refused a control for a release, of that time.
+
+    >>> once = Served(0, "a", 0, 5, "start", None, None)
+    >>> [awaited({0: History([once], answered)}, 3, 9) for answered in (2, 3)]
+    [True, False]
+    """
+    return any(
+        history.served and history.answered < control_offset and history.served[-1].time_ms <= time_ms
+        for history in found.values()
+    )
+
+
+def mostly_served(found: Mapping[int, History]) -> Served | None:
+    """The release in service: that of the most partitions, of as many the one taken up last; None where nothing is.
+
+    >>> def history(release, time_ms):
+    ...     return History([Served(0, release, 0, time_ms, "control", None, None)], -1)
+    >>> said = mostly_served({0: history("a", 1), 1: history("b", 2), 2: history("a", 3)})
+    >>> said.release, mostly_served({0: history("a", 1), 1: history("b", 2)}).release, mostly_served({})
+    ('a', 'b', None)
+    """
+    serving = in_service(found)
+    count = Counter(each.release for each in serving.values())
+    return max(serving.values(), key=lambda each: (count[each.release], each.time_ms), default=None)
 
 
 def _read(reader: TopicReader, topic: str, bounds: Mapping[int, Bounds]) -> dict[int, History]:

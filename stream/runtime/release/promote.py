@@ -12,7 +12,7 @@ import msgspec
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from schemas.control import Control, ReleaseSwitch
+from schemas.control import WHY_MAX, Control, ReleaseSwitch
 from schemas.manifest import Manifest
 from stream.config import Settings
 from stream.errors import CheckFailed, StateError
@@ -75,7 +75,7 @@ def promote(
         state_schema=manifest.state_schema,
         manifest_sha256=manifest_sha256(path),
         uri=uri_of(path),
-        why=why,
+        why=why[:WHY_MAX],
     )
     return send_control(settings, "release", "release", msgspec.to_builtins(switch), issuer=who, topics=topics)
 

@@ -16,20 +16,22 @@ import msgspec
 from schemas.control import Control, ReleaseSwitch
 from schemas.manifest import Manifest
 from schemas.release import Release
+from schemas.safe_text import safe_text
 from stream.config import Settings
-from stream.errors import StateError, TidegateError, UsageError
-from stream.runtime.release.announce import announce, announced, require_signed
-from stream.runtime.release.history import History, Served, before, histories, in_service
+from stream.errors import CheckFailed, StateError, TidegateError, UsageError
+from stream.runtime.release.announce import announce, announced, passed, require_signed
+from stream.runtime.release.history import History, Served, awaited, before, histories, in_service, last_served
 from stream.runtime.release.promote import await_switch, journal_ends, promote
-from stream.runtime.release.registry import Registry, manifest_sha256
+from stream.runtime.release.registry import Registry, manifest_sha256, without_trust
 from stream.runtime.release.words import counted, ranges
-from stream.runtime.release_store import load_release
+from stream.runtime.release_store import load_release, read_manifest
 from stream.runtime.topic_reader import TopicReader
 
 _LOG = logging.getLogger(__name__)
 _CONTROL = msgspec.json.Decoder(Control)
 _FIRST_TAIL = 1_000
 _FURTHER = 16
+_DECISION_CHARS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class _Asked:
 
 
 def run_promote(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Let every scorer serve a release, and announce it if that has not been done.
+    """Let every scorer serve a release that the gate let pass, and announce it if that has not been done.
 
     Raises
     ------
@@ -53,17 +55,20 @@ def run_promote(settings: Settings, arguments: argparse.Namespace) -> int:
     path = Registry(settings).path_of(arguments.release)
     manifest = require_signed(path, settings)
     load_release(path, settings)
-    why = arguments.why or "promoted by hand"
     with closing(TopicReader(settings, "release")) as reader:
         serving = in_service(histories(reader, settings.topics.journal))
         _check_ids(manifest, serving)
         announcements, _ = announced(reader, settings)
-        last = announcements[-1] if announcements else None
-        if last is None or not last.promoted or not _announces(last, manifest, path):
-            gate = (
-                f"{last.decision} " if last is not None and _announces(last, manifest, path) and last.decision else ""
-            )
-            decision = f"{gate}Promoted by {arguments.who}: {why}."
+        last = announcements[-1] if announcements and _announces(announcements[-1], manifest, path) else None
+        overrides = not passed(announcements, manifest.name, manifest_sha256(path))
+        if overrides:
+            _check_override(manifest, last, arguments)
+            why, how = f"past the gate: {arguments.why}", "Promoted past the gate"
+        else:
+            why, how = arguments.why or "promoted by hand", "Promoted"
+        if last is None or not last.promoted or overrides:
+            gate = f"{last.decision} " if last is not None and last.decision else ""
+            decision = f"{gate}{how} by {arguments.who}: {arguments.why or why}."
             announce(settings, manifest, path, decision=decision, promoted=True, reader=reader)
         starts = journal_ends(reader, settings)
         offset = promote(settings, manifest, path, who=arguments.who, why=why, topics=reader)
@@ -88,8 +93,7 @@ def run_rollback(settings: Settings, arguments: argparse.Namespace) -> int:
         path, former = _back_to(settings, arguments.release, found, reader)
         # A scorer takes no release from a control but a signed one; better told here than by its refusal.
         manifest = require_signed(path, settings)
-        if former is not None:
-            _check_same(former, manifest, path)
+        _check_same(former, manifest, path)
         load_release(path, settings)
         _check_ids(manifest, serving)
         why = arguments.why or "rolled back by hand"
@@ -113,10 +117,18 @@ def run_rollback(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _back_to(
     settings: Settings, named: str | None, found: Mapping[int, History], reader: TopicReader
-) -> tuple[Path, Served | None]:
-    """Where the release to go back to is, and when it was served, unless somebody names it."""
+) -> tuple[Path, Served]:
+    """Where the release to go back to is, and when it was served: the one before, or the one that somebody names."""
     if named is not None:
-        return Registry(settings).path_of(named), None
+        path = Registry(settings).path_of(named)
+        name = read_manifest(path, without_trust(settings)).name
+        served = last_served(reader, settings.topics.journal, name, found)
+        if served is None:
+            raise CheckFailed(
+                f"release {name}: to go back to it, it must have been served; {settings.topics.journal} tells of no "
+                "partition that did. Promote it: 'tidegate release promote'."
+            )
+        return path, served
     former = _former(settings, found, _last_asked(reader, settings))
     return Registry(settings).find(former.release, former.uri), former
 
@@ -124,7 +136,7 @@ def _back_to(
 def _former(settings: Settings, found: Mapping[int, History], asked: _Asked | None) -> Served:
     """What was served before the release that is served, or that partitions are still asked to serve."""
     serving = in_service(found)
-    if asked is not None and serving and _waits(found, asked):
+    if asked is not None and serving and awaited(found, asked.offset, asked.time_ms):
         names = Counter(each.release for each in serving.values() if each.release != asked.switch.release)
         if len(names) > 0 and all(each.release != asked.switch.release for each in serving.values()):
             name = max(sorted(names), key=lambda each: names[each])
@@ -133,18 +145,10 @@ def _former(settings: Settings, found: Mapping[int, History], asked: _Asked | No
     if pair is None:
         served = f"{_told(serving)} is the first that was served" if serving else "nothing has been served yet"
         raise UsageError(
-            f"{settings.topics.journal}: there is no release to go back to: {served}. Name the one that is to be "
-            "served; 'tidegate release list' shows which there are."
+            f"{settings.topics.journal}: there is no release to go back to: {served}. Promote the one that is to "
+            "be served; 'tidegate release list' shows which there are."
         )
     return pair[1]
-
-
-def _waits(found: Mapping[int, History], asked: _Asked) -> bool:
-    """Whether a partition has neither followed nor refused the last control for a release."""
-    return any(
-        history.answered < asked.offset and not (history.served and history.served[-1].time_ms > asked.time_ms)
-        for history in found.values()
-    )
 
 
 def _last_asked(reader: TopicReader, settings: Settings) -> _Asked | None:
@@ -170,12 +174,27 @@ def _switch(value: bytes) -> ReleaseSwitch | None:
     try:
         control = _CONTROL.decode(value)
         return msgspec.convert(control.value, ReleaseSwitch) if control.kind == "release" else None
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # The scorer refuses it by itself, and says so.
         return None
 
 
 # -- checks ------------------------------------------------------------------------------------------------------------
+
+
+def _check_override(manifest: Manifest, said: Release | None, arguments: argparse.Namespace) -> None:
+    """Nobody serves what the gate did not let pass but by saying so, and why."""
+    if arguments.override_gate and arguments.why.strip():
+        return
+    if said is None:
+        gate = "the releases topic tells of no decision on it."
+    else:
+        gate = f"of it was said: {safe_text(said.decision, _DECISION_CHARS) or 'nothing'}"
+    raise CheckFailed(
+        f"release {manifest.name}: the gate must have let it pass to be promoted; {gate} Let the trainer make one, go "
+        "back to one that was served with 'tidegate release rollback', or promote this one all the same with "
+        "--override-gate and --why, which are kept."
+    )
 
 
 def _check_ids(manifest: Manifest, serving: Mapping[int, Served]) -> None:
@@ -205,7 +224,7 @@ def _check_same(former: Served, manifest: Manifest, path: Path) -> None:
     if former.manifest_sha256 is not None and (sha := manifest_sha256(path)) != former.manifest_sha256:
         raise StateError(
             f"release {path}: its manifest must have sha256 {former.manifest_sha256}, as when it was served; it has "
-            f"{sha}. Bring the directory back, or name the release, to serve what is there now."
+            f"{sha}. Bring the directory back, or serve what is there now with 'tidegate release promote'."
         )
 
 

@@ -24,7 +24,8 @@ GATE_JSON = "gate.json"
 _KNOWN_MIN = 200
 """Sessions at least that labels are held against, where they are fewer than twice the labels."""
 _NOTHING_IN_SERVICE = (
-    "Nothing is in service to compare it with: look at its card, and promote it with 'tidegate release promote'."
+    "Nothing is in service to compare it with: look at its card, and promote it with 'tidegate release promote "
+    "--override-gate --why …'."
 )
 
 

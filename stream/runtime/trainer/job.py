@@ -289,7 +289,7 @@ class Job:
         decision = gated.decision
         if gated.passed and not self.settings.trainer.promote:
             decision += " It waits to be promoted: trainer.promote is off."
-        announce_once(self._given, manifest, path, decision=decision, promoted=gated.passed)
+        announce_once(self._given, manifest, path, decision=decision, passed=gated.passed)
         self.folder.write(ANNOUNCED, Announced(decision=decision, passed=gated.passed))
 
     def _promote(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from schemas.manifest import InputRange
 from schemas.retrain import RetrainRequest
 from stream.config import Settings
 from stream.errors import StateError, UsageError
-from stream.runtime.release.history import histories, in_service
+from stream.runtime.release.history import History, histories, mostly_served
 from stream.runtime.release.registry import Registry, manifest_sha256
 from stream.runtime.topic_reader import Bounds, TopicReader, Window
 
@@ -106,31 +106,47 @@ def planned(settings: Settings, plan: Plan) -> Settings:
     return replace(settings, **sections)
 
 
-def last_switch(reader: TopicReader, settings: Settings, end: int, start: int = 0) -> ReleaseSwitch | None:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A control of kind `release`, as it lies on its topic."""
+
+    offset: int
+    time_ms: int
+    """Of the record."""
+    control: Control
+    switch: ReleaseSwitch
+
+
+def served_as_told(reader: TopicReader, settings: Settings) -> dict[int, History]:
+    """Partition -> what its journal tells of releases; nothing where there is no journal yet."""
+    topic = settings.topics.journal
+    return histories(reader, topic) if topic in reader else {}
+
+
+def last_switch(reader: TopicReader, settings: Settings, end: int, start: int = 0) -> Asked | None:
     """The latest control between two offsets that says which release to serve."""
     first = reader.bounds(settings.topics.controls)[0].first
     low, high = max(end - _TAIL, start, first), end
     while low < high:
         found = None
-        for _, _, switch in switches(reader, settings, low, high):
-            found = switch
+        for asked in switches(reader, settings, low, high):
+            found = asked
         if found is not None or low <= max(start, first):
             return found
         low, high = max(low - 8 * _TAIL, start, first), low
     return None
 
 
-def switches(
-    reader: TopicReader, settings: Settings, start: int, end: int
-) -> Iterator[tuple[int, Control, ReleaseSwitch]]:
-    """Offset, control and value of each control of kind `release`."""
+def switches(reader: TopicReader, settings: Settings, start: int, end: int) -> Iterator[Asked]:
+    """Each control of kind `release` between two offsets."""
     for records in reader.read(settings.topics.controls, 0, start, end):
         for record in records:
             try:
                 control = msgspec.json.decode(record.value or b"", type=Control)
                 if control.kind == "release":
-                    yield record.offset, control, msgspec.convert(control.value, ReleaseSwitch)
-            except (msgspec.DecodeError, msgspec.ValidationError) as error:
+                    switch = msgspec.convert(control.value, ReleaseSwitch)
+                    yield Asked(record.offset, record.timestamp_ms, control, switch)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 _LOG.warning("%s is no control, and is passed over: %s", record.position, error)
 
 
@@ -152,17 +168,23 @@ def find_champion(champion: Champion, settings: Settings) -> Path:
 
 
 def _champion(request: RetrainRequest, reader: TopicReader, settings: Settings, controls_end: int) -> Champion | None:
-    """What a control says is served, else what the request saw in service, else what the journal tells."""
+    """What the journals tell is served, else what a control asks for, else what the request saw in service.
+
+    A control alone says little: scorers refuse what they cannot load.
+    """
     registry = Registry(settings)
-    if (switch := last_switch(reader, settings, controls_end)) is not None:
+    served = mostly_served(served_as_told(reader, settings))
+    if served is not None:
+        sha256 = served.manifest_sha256
+        if sha256 is None:
+            sha256 = manifest_sha256(registry.find(served.release, served.uri))
+        return Champion(release=served.release, manifest_sha256=sha256, uri=served.uri)
+    if (asked := last_switch(reader, settings, controls_end)) is not None:
+        switch = asked.switch
         return Champion(release=switch.release, manifest_sha256=switch.manifest_sha256, uri=switch.uri)
-    name = request.release
-    if name is None and settings.topics.journal in reader:
-        served = in_service(histories(reader, settings.topics.journal))
-        name = max((each.release for each in served.values()), default=None)
-    if name is None:
+    if request.release is None:
         return None
-    return Champion(release=name, manifest_sha256=manifest_sha256(registry.path_of(name)))
+    return Champion(release=request.release, manifest_sha256=manifest_sha256(registry.path_of(request.release)))
 
 
 def _ranges(topic: str, bounds: Mapping[int, Bounds]) -> list[InputRange]:

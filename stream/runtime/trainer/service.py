@@ -23,15 +23,17 @@ import msgspec
 import orjson
 from confluent_kafka import KafkaException
 
+from schemas.manifest import Manifest
 from schemas.retrain import RetrainRequest
 from stream.config import Settings
-from stream.errors import RetriableError
+from stream.errors import RetriableError, StateError
 from stream.record import Record
 from stream.runtime.faults import backoffs, retriable_or_exit
 from stream.runtime.group import GroupSource
 from stream.runtime.http import StatusServer
 from stream.runtime.metrics import TrainerMetrics
 from stream.runtime.release.registry import Registry
+from stream.runtime.release_store import read_manifest
 from stream.runtime.trainer.folder import JobFolder
 from stream.runtime.trainer.job import DONE, FAILED, STAGES, Done, Failed
 from stream.runtime.trainer.tracking import untracked
@@ -267,12 +269,20 @@ class TrainerService:
         if (folder / DONE).exists():
             return "it was done before"
         if not folder.exists():
-            for _, manifest in Registry(self._settings).manifests():
-                if manifest.data.request_id == request.request_id:
+            for path, manifest in Registry(self._settings).manifests():
+                if manifest.data.request_id == request.request_id and self._believed(path, manifest):
                     return f"release {manifest.name} was made for it, and the job's directory is not here"
         # Somebody asks again for what failed: it begins where it ended.
         (folder / FAILED).unlink(missing_ok=True)
         return None
+
+    def _believed(self, path: Path, manifest: Manifest) -> bool:
+        """Whether a trusted key vouches for it: who can only write the directory keeps no job from being done."""
+        try:
+            return read_manifest(path, self._settings) == manifest
+        except StateError as error:
+            _LOG.warning("%s; it counts for no request", error)
+            return False
 
     # -- the job's process ---------------------------------------------------------------------------------------------
 

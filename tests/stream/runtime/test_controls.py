@@ -11,11 +11,16 @@ import orjson
 import pytest
 
 from schemas.control import ReleaseSwitch
+from stream.core import Core
 from stream.errors import RetriableError, StateError
+from stream.inputs import Applied, InputBatch
 from stream.record import Record
 from stream.runtime.controls import CONTROL_BYTES_MAX, ControlLog, ControlQueue, Known, read_control
 from stream.runtime.release.loader import BackgroundLoader, Loaded, Reason, Refused
 from stream.sources.kafka import Place
+from tests.doubles import WordEmbedder
+from tests.stream.releases import release
+from tests.stream.streams import SETTINGS
 
 IDS = ("space", "features", "1")
 
@@ -197,3 +202,30 @@ def test_what_was_forgotten_is_read_again() -> None:
 def test_a_topic_that_ends_before_what_took_effect_is_another_one() -> None:
     with pytest.raises(StateError, match="controls ends at offset 1, but controls up to offset 2 have taken effect"):
         Scorer(Topic(RULE), since=2)
+
+
+HOSTILE = {
+    "a time of 2^65": b'{"kind": "exception", "value": {"remove": "x"}, "time_ms": %d, "issuer": "ada"}' % 2**65,
+    "a number of 2^65": b'{"kind": "exception", "value": {"remove": "x", "n": %d}, "time_ms": 1, "issuer": "ada"}'
+    % 2**65,
+    "300 nested arrays": b'{"kind": "exception", "value": {"remove": "x", "n": %s}, "time_ms": 1, "issuer": "ada"}'
+    % (b"[" * 300 + b"]" * 300),
+    "30,000 nested arrays": b'{"kind": "exception", "value": {"n": %s}, "time_ms": 1, "issuer": "ada"}'
+    % (b"[" * 30_000 + b"]" * 30_000),
+    "a time before 1970": b'{"kind": "exception", "value": {"remove": "x"}, "time_ms": -1, "issuer": "ada"}',
+    "a name without end": b'{"kind": "exception", "value": {}, "time_ms": 1, "issuer": "%s"}' % (b"a" * 5_000),
+    "no UTF-8": b'{"kind": "exception", "value": {}, "time_ms": 1, "issuer": "\xff"}',
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_control_that_no_journal_could_hold_is_refused_and_stops_no_scorer(name: str) -> None:
+    known = read_control(Record("controls", 0, 7, 0, None, HOSTILE[name]))
+    assert known.value["kind"] == "unreadable"
+    assert known.value["refused"].startswith("no control: ")
+    core = Core(SETTINGS, release(), WordEmbedder())
+    outcome = core.step(InputBatch([], [Applied(0, "control", known.value, 7)], topic="events"))
+    assert orjson.loads(outcome.journal[0].value)["value"] == known.value
+    cursor = core.cursor(0)
+    assert cursor is not None
+    assert cursor.next_control == 8

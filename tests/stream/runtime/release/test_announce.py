@@ -10,7 +10,7 @@ import pytest
 from schemas.release import EARLIER_MAX, Release
 from stream.config import ReleaseSettings, Settings
 from stream.errors import StateError
-from stream.runtime.release.announce import followed, require_signed
+from stream.runtime.release.announce import followed, passed, require_signed
 from tests.stream.runtime.release.made import key_file, make, signing
 
 
@@ -60,3 +60,12 @@ def test_only_what_a_trusted_key_vouches_for_counts_as_signed(tmp_path: Path) ->
     assert require_signed(tmp_path / "ours", settings).signature is not None
     with pytest.raises(StateError, match=r"not among release\.trusted_keys"):
         require_signed(tmp_path / "theirs", settings)
+
+
+def test_that_one_passed_the_gate_stays_known_when_others_were_announced() -> None:
+    first = msgspec.structs.replace(said("r-1", []), passed_gate=True)
+    refused = said("r-2", [first])
+    assert passed([refused], "r-1", "a" * 64)
+    assert not passed([refused], "r-2", "a" * 64)
+    # Of that name, and not that one.
+    assert not passed([refused], "r-1", "b" * 64)

@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -24,13 +25,24 @@ from stream.config import (
 )
 from stream.errors import StateError, UsageError
 from stream.record import Record
-from stream.runtime.topic_reader import Bounds, TopicReader
+from stream.runtime.topic_reader import Bounds, TopicReader, TopicSource
 from stream.runtime.trainer.captured import EVENTS, keep, kept
 from stream.runtime.trainer.command import check_signing
 from stream.runtime.trainer.folder import JobFolder
-from stream.runtime.trainer.plan import Champion, Plan, _bounded, _pinned, planned
+from stream.runtime.trainer.plan import (
+    Champion,
+    Plan,
+    _bounded,
+    _champion,
+    _pinned,
+    last_switch,
+    planned,
+    served_as_told,
+)
+from stream.runtime.trainer.publish import _in_service
+from stream.runtime.trainer.service import TrainerService
 from stream.runtime.trainer.worker import Task, settings_of, task
-from tests.stream.runtime.release.made import key_file
+from tests.stream.runtime.release.made import key_file, make, signing
 
 REQUEST = RetrainRequest(
     request_id="ab" * 16,
@@ -169,3 +181,96 @@ def test_the_trainer_wants_a_key_that_scorers_trust(tmp_path: Path) -> None:
     others = replace(signing, release=replace(signing.release, trusted_keys=("other",)))
     with pytest.raises(UsageError, match="what the trainer signs would be refused"):
         check_signing(others)
+
+
+class Broker(Topics):
+    """Whole topics of one partition, each record at the offset that is its place."""
+
+    def __contains__(self, topic: object) -> bool:
+        return True
+
+    def bounds(self, topic: str, window: object = None) -> dict[int, Bounds]:
+        end = sum(record.topic == topic for record in self._records)
+        return {0: Bounds(0, end, 0, end)}
+
+    def source(self, topic: str, bounds: object) -> TopicSource:
+        return cast(TopicSource, Lying([record for record in self._records if record.topic == topic]))
+
+
+class Lying:
+    """A source of what lies there."""
+
+    def __init__(self, records: list[Record]) -> None:
+        self._records = records
+
+    @property
+    def exhausted(self) -> bool:
+        return not self._records
+
+    def poll(self, most: int) -> list[Record]:
+        out, self._records = self._records[:most], self._records[most:]
+        return out
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def asked(offset: int, release: str) -> dict[str, Any]:
+    ids = {"space_id": "s", "feature_schema": "f", "state_schema": "1"}
+    value = {"release": release, **ids, "manifest_sha256": release[-1] * 64, "why": ""}
+    return {"kind": "release", "value": value, "time_ms": offset, "issuer": "ada", "tenant": None}
+
+
+def on_topics(*entries: tuple[int | None, dict[str, Any]], controls: Sequence[str] = ()) -> Broker:
+    """A journal of controls with their offsets, and a topic of controls for releases."""
+    topics, records = Settings().topics, []
+    for number, (offset, value) in enumerate(entries):
+        said = {
+            "partition": 0, "before_offset": 0, "seq": number, "kind": "control", "control_offset": offset,
+            "value": value,
+        }  # fmt: skip
+        records.append(Record(topics.journal, 0, number, 10 + number, None, json.dumps(said).encode()))
+    for offset, name in enumerate(controls):
+        records.append(Record(topics.controls, 0, offset, 10 + offset, None, json.dumps(asked(offset, name)).encode()))
+    return Broker(records)
+
+
+REFUSED = {"refused": "damaged", "ignored": True}
+
+
+def test_the_champion_is_what_the_journals_tell_and_not_what_was_asked_for() -> None:
+    first, second = (0, asked(0, "r-1")), (1, {**asked(1, "r-2"), **REFUSED})
+    champion = _champion(REQUEST, on_topics(first, second, controls=["r-1", "r-2"]), Settings(), 2)
+    assert champion == Champion(release="r-1", manifest_sha256="1" * 64)
+    followed = _champion(REQUEST, on_topics(first, (1, asked(1, "r-2")), controls=["r-1", "r-2"]), Settings(), 2)
+    assert followed == Champion(release="r-2", manifest_sha256="2" * 64)
+
+
+def test_where_nothing_is_served_yet_the_last_control_names_the_champion() -> None:
+    champion = _champion(REQUEST, on_topics(controls=["r-1", "r-2"]), Settings(), 2)
+    assert champion == Champion(release="r-2", manifest_sha256="2" * 64)
+
+
+def test_a_control_that_was_refused_puts_nothing_in_service_and_one_that_waits_will() -> None:
+    settings = Settings()
+
+    def now(reader: Broker) -> str | None:
+        return _in_service(served_as_told(reader, settings), last_switch(reader, settings, 2))
+
+    first = (0, asked(0, "r-1"))
+    assert now(on_topics(first, (1, {**asked(1, "r-2"), **REFUSED}), controls=["r-1", "r-2"])) == "r-1"
+    assert now(on_topics(first, (1, asked(1, "r-2")), controls=["r-1", "r-2"])) == "r-2"
+    assert now(on_topics(first, controls=["r-1", "r-2"])) == "r-2"
+    assert now(on_topics()) is None
+
+
+def test_a_release_counts_as_made_for_a_request_only_where_a_trusted_key_vouches_for_it(tmp_path: Path) -> None:
+    (ours, public), (theirs, _) = key_file(tmp_path), key_file(tmp_path, "theirs.pem")
+    settings = Settings(release=ReleaseSettings(directory=str(tmp_path), trusted_keys=(public,)))
+    service = TrainerService(settings, cast(Any, None), dict)
+    unsigned = make(tmp_path / "unsigned", replace(settings, release=ReleaseSettings()))
+    foreign = make(tmp_path / "foreign", signing(replace(settings, release=ReleaseSettings()), theirs))
+    good = make(tmp_path / "good", signing(settings, ours))
+    assert not service._believed(tmp_path / "unsigned", unsigned)
+    assert not service._believed(tmp_path / "foreign", foreign)
+    assert service._believed(tmp_path / "good", good)
