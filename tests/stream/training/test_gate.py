@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
+from itertools import accumulate
 from math import comb
 from typing import Any
 
@@ -130,7 +132,8 @@ def test_attacks_known_by_heart_do_not_pay_for_those_that_nothing_was_learned_fr
         "won); recall may fall by 0.0% at most, and falls by 8.3%."
     )
     (own,) = (check for check in report.checks if check.name == "recall_held_out")
-    assert (own.champion, own.challenger, own.limit) == (1.0, pytest.approx(11 / 12, abs=1e-6), 1.0)
+    assert (own.champion, own.limit) == (1.0, 1.0)
+    assert own.challenger == pytest.approx(11 / 12, abs=1e-6)
     assert report.attacks_held_out == 12
 
 
@@ -157,7 +160,14 @@ def test_without_three_attacks_held_out_nothing_is_promoted(unseen: int, promote
 
 def tail(least: int, of: int, share: Fraction) -> Fraction:
     """P(X >= least) for X ~ Binomial(of, share), summed term by term in whole numbers."""
-    return 1 - sum((comb(of, k) * share**k * (1 - share) ** (of - k) for k in range(least)), Fraction(0))
+    return tails(of, share)[least]
+
+
+@cache
+def tails(of: int, share: Fraction) -> list[Fraction]:
+    a, b = share.as_integer_ratio()
+    below = accumulate((comb(of, k) * a**k * (b - a) ** (of - k) for k in range(of + 1)), initial=0)
+    return [1 - Fraction(sum_below, b**of) for sum_below in below]
 
 
 def test_false_positives_stay_within_what_chance_makes_of_the_operating_point() -> None:
