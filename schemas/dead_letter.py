@@ -9,7 +9,9 @@ from typing import Annotated, Literal, get_args
 import msgspec
 import orjson
 
-Reason = Literal["undecodable", "unknown_format", "schema", "oversized", "too_deep", "no_tenant", "signature", "unknown_analyst"]
+Reason = Literal[
+    "undecodable", "unknown_format", "schema", "oversized", "too_deep", "no_tenant", "signature", "unknown_analyst"
+]
 PayloadMode = Literal["raw", "reference"]
 
 REASONS: tuple[str, ...] = get_args(Reason)

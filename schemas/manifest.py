@@ -98,9 +98,9 @@ class CalibrationMeta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ed25519 over the manifest as JSON with sorted keys, without spaces and without `signature`."""
 
-    key: str
+    key: Annotated[str, msgspec.Meta(max_length=128)]
     """The public key, base64 of 32 bytes."""
-    value: str
+    value: Annotated[str, msgspec.Meta(max_length=128)]
     """Base64 of 64 bytes."""
 
 

@@ -29,7 +29,10 @@ class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request; its key is its subject, and one with the id of an earlier one asks for nothing new."""
 
     request_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
-    """Of subject, release and causes: the same situation gives the same id."""
+    """Of subject, release, the time since which that serves (Kafka's timestamp of its first score), causes, and a
+    generation: how many times `feedback.labels_min` labels of the subject have come since then. The same situation
+    gives the same id, after a restart too. Where the gate refused what was trained, the next generation has another;
+    where a release serves anew after a rollback, that has another too."""
     subject: str
     """`population`, or the tenant whose adapter is meant."""
     reasons: Annotated[list[Reason], msgspec.Meta(min_length=1)]

@@ -31,6 +31,10 @@ HARMLESS = frozenset({FALSE_POSITIVE, BENIGN})
 Scope = Literal["event", "session", "entity", "tenant"]
 FindingUid = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+BYTES_MAX = 65_536
+"""Largest record that is read as a verdict."""
+TIME_MAX = 2**53 - 1
+"""The largest time, ms since 1970: beyond it JSON's readers disagree about integers."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,15 +44,16 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     verdict_id: Annotated[int, msgspec.Meta(ge=1, le=10)]
     """OCSF: of `VERDICTS`."""
     analyst: Name
-    time: Annotated[int, msgspec.Meta(ge=0)]
-    """When it was given, ms since 1970: the latest of an analyst counts, whatever the order of arrival."""
-    status_id: int | None = None
+    time: Annotated[int, msgspec.Meta(ge=0, le=TIME_MAX)]
+    """When it was given, ms since 1970: the latest of an analyst counts, whatever the order of arrival. One that lies
+    more than 5 minutes after its record's Kafka timestamp is taken for that timestamp."""
+    status_id: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
     """OCSF status of the finding, as the source system has it."""
     notes: Annotated[list[Annotated[str, msgspec.Meta(max_length=2_000)]], msgspec.Meta(max_length=20)] = []
-    tenant: str | None = None
+    tenant: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     scope: Scope = "session"
     """What the verdict's effects reach: the finding's events, their session, their key, or the tenant."""
-    source_system: str = "tidegate"
+    source_system: Annotated[str, msgspec.Meta(max_length=256)] = "tidegate"
     adopt: bool = False
     """The tenant's traffic has changed for good: take what is new as its normal."""
     exception_days: Annotated[float, msgspec.Meta(ge=0, le=366)] | None = None

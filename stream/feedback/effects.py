@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schemas.control import Rule, VerdictEffect
-from schemas.verdict import ATTACKS, HARMLESS, VERDICTS, Verdict
+from schemas.verdict import ATTACKS, HARMLESS, TIME_MAX, VERDICTS, Verdict
 from stream.feedback.inputs import FindingSeen
 from stream.feedback.join import Row, rarest_signal
 
@@ -79,7 +79,7 @@ def _rule(finding: FindingSeen, harmless: Sequence[Verdict]) -> Rule | None:
         who=verdict.analyst,
         why=f"{VERDICTS[verdict.verdict_id]}: verdict on finding {finding.uid}",
         from_ms=verdict.time,
-        until_ms=verdict.time + round((verdict.exception_days or 0.0) * _DAY_MS),
+        until_ms=min(verdict.time + round((verdict.exception_days or 0.0) * _DAY_MS), TIME_MAX),
     )
 
 

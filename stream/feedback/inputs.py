@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from schemas.label import LabelledEvent, LabelledSegment
-from schemas.verdict import Verdict
+from schemas.verdict import BYTES_MAX, Verdict, signed_bytes
 from stream.errors import DecodeError
 
 Identity = Literal["verified", "unverified"]
@@ -272,6 +272,8 @@ def evidence_seen(value: bytes | None, at_ms: int) -> EvidenceSeen | None:
 # -- verdicts ----------------------------------------------------------------------------------------------------------
 
 _VERDICT = msgspec.json.Decoder(Verdict)
+AHEAD_MS = 300_000
+"""How far a verdict's own time may lie after its record's: clocks differ."""
 
 
 def verdict_of(value: bytes | None) -> tuple[Verdict, dict[str, Any]]:
@@ -280,7 +282,8 @@ def verdict_of(value: bytes | None) -> tuple[Verdict, dict[str, Any]]:
     Raises
     ------
     DecodeError
-        `undecodable` when the record is no JSON, `schema` when it is no verdict.
+        `oversized` when the record is larger than `BYTES_MAX`, `undecodable` when it is no JSON, `too_deep` when nobody
+        could sign it for its nesting, `schema` when it is no verdict.
 
     >>> verdict_of(b"{}")
     Traceback (most recent call last):
@@ -288,8 +291,35 @@ def verdict_of(value: bytes | None) -> tuple[Verdict, dict[str, Any]]:
     stream.errors.DecodeError: a record must be a verdict; see schemas/examples/verdicts.v1/; got: Object missing
     required field `finding_uid`
     """
-    verdict = _decoded(_VERDICT, value, "a verdict; see schemas/examples/verdicts.v1/")
-    return verdict, orjson.loads(value or b"{}")
+    size, required = len(value or b""), "a verdict; see schemas/examples/verdicts.v1/"
+    if size > BYTES_MAX:
+        raise DecodeError("oversized", f"a record must be a verdict of at most {BYTES_MAX} bytes; got {size}")
+    verdict = _decoded(_VERDICT, value, required)
+    # Of fields that are not known here the decoder checks less than this: what JSON has no number or no text for.
+    try:
+        plain = orjson.loads(value or b"")
+    except orjson.JSONDecodeError as error:
+        raise DecodeError("undecodable", f"a record must be {required}; it is no JSON: {error}") from None
+    try:
+        signed_bytes(plain)
+    except orjson.JSONEncodeError as error:
+        raise DecodeError("too_deep", f"a record must be {required}; it cannot be signed: {error}") from None
+    return verdict, plain
+
+
+def verdict_seen(verdict: Verdict, identity: Identity, at_ms: int) -> VerdictSeen:
+    """What the join keeps of a verdict that counts.
+
+    One dated later than it can have been given would win over all that its analyst says afterwards, and its exception
+    would last longer than anybody may ask for: its time is that of its record.
+
+    >>> said = Verdict(finding_uid="0" * 32, verdict_id=5, analyst="ada", time=900_000)
+    >>> [verdict_seen(said, "unverified", at_ms).verdict.time for at_ms in (599_999, 600_000)]
+    [599999, 900000]
+    """
+    if verdict.time > at_ms + AHEAD_MS:
+        verdict = msgspec.structs.replace(verdict, time=at_ms)
+    return VerdictSeen(verdict=verdict, identity=identity, at_ms=at_ms)
 
 
 def _decoded(decoder: msgspec.json.Decoder[Any], value: bytes | None, required: str) -> Any:
@@ -297,5 +327,7 @@ def _decoded(decoder: msgspec.json.Decoder[Any], value: bytes | None, required: 
         return decoder.decode(value if value is not None else b"")
     except msgspec.ValidationError as error:
         raise DecodeError("schema", f"a record must be {required}; got: {error}") from None
+    except RecursionError:
+        raise DecodeError("too_deep", f"a record must be {required}; it nests deeper than can be read") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DecodeError("undecodable", f"a record must be {required}; it is no JSON: {error}") from None

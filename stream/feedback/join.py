@@ -1,7 +1,9 @@
 """The join: a finding's row, what a record changes in it, and the labels that follow.
 
 Every rule here is a maximum or a union, so that labels do not depend on the order in which records came, nor on how
-often each of them came: what is delivered at least once, and days late, gives the same labels.
+often each of them came: what is delivered at least once, and days late, gives the same labels. The one exception: of
+more than `ANALYSTS_MAX` analysts on a finding those count whose verdicts are joined first, so that no label which was
+sent is ever taken back.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ EVENTS_MAX = 300
 """Events that a row holds beside those that its finding lists: the latest, which a later revision may list."""
 EVENTS_FIRST = 20
 """And the earliest: one of them opened the finding, and stays listed."""
+
+ANALYSTS_MAX = 64
+"""Analysts whose verdicts a row holds: without signatures a name costs nothing."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,12 +74,21 @@ def joined(row: Row, value: Input) -> Row | None:
         touched = max(row.touched_ms, value.at_ms, value.event.event_time_ms)
         return row if events == row.events else msgspec.structs.replace(row, events=events, touched_ms=touched)
     if isinstance(value, VerdictSeen):
+        if beyond(row, value):
+            return row
         latest = row.verdicts.get(value.verdict.analyst)
         if latest is not None and latest.rank >= value.rank:
             return row
         verdicts = {**row.verdicts, value.verdict.analyst: value}
         return msgspec.structs.replace(row, verdicts=verdicts, touched_ms=max(row.touched_ms, value.at_ms))
     return None if row.touched_ms < value.before_ms else row
+
+
+def beyond(row: Row, value: Input) -> bool:
+    """Whether `value` is a verdict of one analyst more than `row` holds, and is dropped."""
+    if not isinstance(value, VerdictSeen):
+        return False
+    return value.verdict.analyst not in row.verdicts and len(row.verdicts) >= ANALYSTS_MAX
 
 
 def _kept(events: dict[str, LabelledEvent], finding: FindingSeen | None) -> dict[str, LabelledEvent]:

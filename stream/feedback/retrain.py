@@ -15,15 +15,29 @@ from stream.feedback.tally import Asked, ReleaseSeen, SignalCounts, Tally, count
 _DAY_MS = 86_400_000
 
 
-def request_id(subject: str, release: str | None, reasons: Iterable[Reason]) -> str:
-    """Id of a request: the same while subject, release and causes are, whatever the counts.
+def request_id(
+    subject: str, release: str | None, reasons: Iterable[Reason], *, since_ms: int = 0, generation: int = 0
+) -> str:
+    """Id of a request: the same while all of these are, whatever the reasons say in detail.
+
+    A trainer passes over an id that it has done. Without a generation, one refusal at the gate would be the last word
+    on a release, and without the time a rollback to it would be.
+
+    Parameters
+    ----------
+    since_ms
+        Since when `release` serves.
+    generation
+        How many times enough labels for a retraining have come since then.
 
     >>> reason = Reason(cause="labels", detail="51 new labels")
     >>> request_id("population", "r", [reason]) == request_id("population", "r", [Reason(cause="labels", detail="52")])
     True
+    >>> request_id("population", "r", [reason]) == request_id("population", "r", [reason], generation=1)
+    False
     """
     causes = sorted([reason.cause, reason.tenant or "", reason.signal or ""] for reason in reasons)
-    return sha256(orjson.dumps([subject, release, causes])).hexdigest()[:32]
+    return sha256(orjson.dumps([subject, release, since_ms, generation, causes])).hexdigest()[:32]
 
 
 def requests(
@@ -32,8 +46,21 @@ def requests(
     """What should be trained anew, the population first; at most one request a subject.
 
     Labels count as new when their verdict came after the release in service did; the precision of a signal is that of
-    findings of this release. Otherwise a retraining would leave its own reasons behind.
+    findings of this release. Otherwise a retraining would leave its own reasons behind. A reason that a retraining did
+    not remove, because its release was refused, asks again with every `feedback.labels_min` new labels.
     """
+
+    def request(subject: str, reasons: list[Reason], labels: int) -> RetrainRequest:
+        generation = labels // settings.labels_min
+        return RetrainRequest(
+            request_id=request_id(subject, release, reasons, since_ms=since_ms, generation=generation),
+            subject=subject,
+            reasons=reasons,
+            time_ms=now_ms,
+            release=release,
+            labels=labels,
+        )
+
     release = in_service.release if in_service is not None else None
     since_ms = in_service.at_ms if in_service is not None else 0
     new = _new_labels(tallies, since_ms)
@@ -42,13 +69,11 @@ def requests(
     reasons += _precision_reasons(tallies, release, settings)
     if in_service is not None:
         reasons += _age_reason(population, in_service, now_ms, settings)
-    found = [_request(POPULATION, reasons, release, population, now_ms)] if reasons else []
+    found = [request(POPULATION, reasons, population)] if reasons else []
     moved = {tally.tenant for tally in tallies if (tally.drift_confirmed_ms or 0) > since_ms}
     for tenant in sorted(moved):
         detail = f"an analyst confirmed that what is normal for {tenant} has moved"
-        found.append(
-            _request(tenant, [Reason(cause="drift", detail=detail, tenant=tenant)], release, new.get(tenant, 0), now_ms)
-        )
+        found.append(request(tenant, [Reason(cause="drift", detail=detail, tenant=tenant)], new.get(tenant, 0)))
     return found
 
 
@@ -114,14 +139,3 @@ def _age_reason(new: int, in_service: ReleaseSeen, now_ms: int, settings: Feedba
         f"{in_service.release} has been in service for {days:.1f} days, and {new} label{'s' if new > 1 else ''} came"
     )
     return [Reason(cause="age", detail=detail, value=days, threshold=settings.release_age_days)]
-
-
-def _request(subject: str, reasons: list[Reason], release: str | None, labels: int, now_ms: int) -> RetrainRequest:
-    return RetrainRequest(
-        request_id=request_id(subject, release, reasons),
-        subject=subject,
-        reasons=reasons,
-        time_ms=now_ms,
-        release=release,
-        labels=labels,
-    )

@@ -24,6 +24,7 @@ from stream.runtime.topic_reader import TopicReader
 
 _CONTROL = msgspec.json.Decoder(Control)
 _DAY_MS = 86_400_000
+_DAYS_MAX = 366
 _ID_DIGITS = 10
 _NAME_CHARS = 60
 _WHY_CHARS = 100
@@ -88,7 +89,7 @@ def rule_of(arguments: argparse.Namespace, at_ms: int) -> Rule:
     Raises
     ------
     UsageError
-        When a name is empty, or a snooze is of nobody.
+        When a name is empty, a snooze is of nobody, or it would last for more than a year.
     """
     for flag in ("tenant", "session", "key", "signal", "who", "why"):
         if getattr(arguments, flag) is not None and not getattr(arguments, flag).strip():
@@ -99,6 +100,11 @@ def rule_of(arguments: argparse.Namespace, at_ms: int) -> Rule:
             "a while, use --action suppression."
         )
     _check_signal(arguments.signal)
+    if not 0 < arguments.days <= _DAYS_MAX:
+        raise UsageError(
+            f"--days must be above 0 and at most {_DAYS_MAX}; got {arguments.days:g}. Add the rule anew when it ends, "
+            "or name the tenant in decision.exceptions."
+        )
     until_ms = at_ms + round(arguments.days * _DAY_MS)
     rule = Rule(
         rule_id="-",

@@ -282,7 +282,8 @@ class FeedbackMetrics:
         self.registry = registry if registry is not None else CollectorRegistry()
         self.records = Counter(
             "tidegate_feedback_records",
-            "Input records whose outcome is in Kafka; result is joined, skipped (nothing to join) or dead_letter.",
+            "Input records whose outcome is in Kafka; result is joined, skipped (nothing to join) or dead_letter; of "
+            "those joined, dropped are verdicts of more analysts than count on a finding.",
             ("topic", "result"),
             registry=self.registry,
         )

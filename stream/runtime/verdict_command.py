@@ -10,7 +10,8 @@ import msgspec
 import orjson
 from confluent_kafka import KafkaException
 
-from schemas.verdict import HARMLESS, VERDICTS, Verdict, signed_bytes
+from schemas.safe_text import safe_text
+from schemas.verdict import BYTES_MAX, HARMLESS, VERDICTS, Verdict, signed_bytes
 from stream.config import Settings
 from stream.errors import CheckFailed, DecodeError, EnvironmentFault, UsageError
 from stream.feedback.inputs import FindingSeen, finding_seen
@@ -25,6 +26,8 @@ from stream.steps.route import partition_of_key
 
 _CHUNK = 2_000
 """Offsets that are read at once, the latest first: who judges a finding mostly judges a late one."""
+_NAME_CHARS = 60
+_TITLE_CHARS = 200
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -58,8 +61,9 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     partition = partition_of_key(key, topics.partitions)
     _produce(settings, topics.verdicts, partition, key, value)
     print(
-        f"{VERDICTS[verdict.verdict_id]} of {verdict.analyst} on finding {verdict.finding_uid} of {finding.tenant} "
-        f"({finding.title}): {topics.verdicts}[{partition}]"
+        f"{VERDICTS[verdict.verdict_id]} of {safe_text(verdict.analyst, _NAME_CHARS)} on finding {verdict.finding_uid} "
+        f"of {safe_text(finding.tenant, _NAME_CHARS)} ({safe_text(finding.title, _TITLE_CHARS)}): "
+        f"{topics.verdicts}[{partition}]"
     )
     return 0
 
@@ -126,7 +130,10 @@ def _signed(verdict: Verdict, key_file: str) -> bytes:
     if key_file:
         signature = sign(signed_bytes(plain), Path(key_file), "feedback.signing_key_file")
         plain["signature"] = msgspec.to_builtins(signature)
-    return orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)
+    value = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)
+    if len(value) > BYTES_MAX:
+        raise UsageError(f"a verdict must be at most {BYTES_MAX} bytes of JSON; got {len(value)}. Shorten --note.")
+    return value
 
 
 def _produce(settings: Settings, topic: str, partition: int, key: bytes, value: bytes) -> None:

@@ -206,6 +206,8 @@ def test_containers_of_the_image_may_write_to_tmp_and_their_volume_alone() -> No
 def test_the_private_key_is_where_releases_are_made_and_nowhere_else() -> None:
     holders = {name for name, service in OURS.items() if any("keys:" in v for v in service.get("volumes", ()))}
     assert holders == {"keys", "train", "trainer"}
+    trusting = {name: v for name, service in OURS.items() for v in service.get("volumes", ()) if "trusted:" in v}
+    assert trusting == {"keys": "trusted:/trusted", "score": "trusted:/trusted:ro", "trainer": "trusted:/trusted:ro"}
     for name in ("train", "trainer"):
         assert SERVICES[name]["environment"]["TIDEGATE_RELEASE__SIGNING_KEY_FILE"] == SERVICES["keys"]["command"][0]
 

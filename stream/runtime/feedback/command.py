@@ -39,7 +39,7 @@ _TURN_SECONDS = 0.1
 _LAST_RESORT_SECONDS = 0.5
 """Of the shutdown deadline, kept for ending the process whatever hangs."""
 _STORE = "rocksdb://?driver=rocksdict"
-_REQUEST_BYTES_MAX = 8 * 2**20
+_REQUEST_BYTES_MAX = topics.MESSAGE_BYTES_MAX
 _REFUSED = (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,

@@ -16,8 +16,18 @@ from stream.runtime.kafka_client import CONNECT_SECONDS, explain_kafka_error
 
 _LOG = logging.getLogger(__name__)
 _DAY_MS = 86_400_000
+_BATCH_BYTES = 65_536
+"""What Kafka adds to a record's value, its key and the batch's head included."""
 _SEGMENT_BYTES = str(64 * 2**20)
-_COMPACT = {"cleanup.policy": "compact", "segment.bytes": _SEGMENT_BYTES, "min.cleanable.dirty.ratio": "0.2"}
+MESSAGE_BYTES_MAX = 8 * 2**20
+"""`max.message.bytes` of own topics: a row holds a finding and a verdict of each analyst, all at their largest (1 MiB,
+64 of 64 KiB), and its events. A record that a topic refuses would stop the worker at every start."""
+_COMPACT = {
+    "cleanup.policy": "compact",
+    "segment.bytes": _SEGMENT_BYTES,
+    "min.cleanable.dirty.ratio": "0.2",
+    "max.message.bytes": str(MESSAGE_BYTES_MAX + _BATCH_BYTES),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,11 @@ def ensure(broker: Broker, settings: Settings, own: OwnTopics) -> None:
     """
     count = settings.topics.partitions
     # A record is re-keyed and joined within seconds; what waits longer waits for a worker that is down.
-    kept = {"cleanup.policy": "delete", "retention.ms": str(settings.feedback.verdict_days * _DAY_MS)}
+    kept = {
+        "cleanup.policy": "delete",
+        "retention.ms": str(settings.feedback.verdict_days * _DAY_MS),
+        "max.message.bytes": _COMPACT["max.message.bytes"],
+    }
     wanted = {
         own.by_finding: (count, kept),
         own.rows: (count, _COMPACT),
@@ -82,14 +96,33 @@ def ensure(broker: Broker, settings: Settings, own: OwnTopics) -> None:
                 f"{broker.partitions(name)}. Name another --group-id, which makes topics of its own and reads "
                 "everything anew, or set topics.partitions to the number that it was made with."
             )
-    present = [name for name in (own.rows, own.tally, own.counts) if name not in missing]
-    for name, config in configs(broker, settings, present).items():
-        if config.get("cleanup.policy") != "compact":
-            raise EnvironmentFault(
-                f"topic {name}: cleanup.policy must be compact, got {config.get('cleanup.policy')}: it would lose "
-                "findings that wait for a verdict. Set it with 'kafka-configs.sh --alter --topic "
-                f"{name} --add-config cleanup.policy=compact'."
+    present = [name for name in wanted if name not in missing]
+    if wrong := own_problems(own, configs(broker, settings, present)):
+        raise EnvironmentFault("\n".join(wrong))
+
+
+def own_problems(own: OwnTopics, configs: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """What of own topics that are there would lose findings or stop the worker, with the remedy.
+
+    >>> own = OwnTopics.of(Settings(), "g")
+    >>> own_problems(own, {own.rows: _COMPACT, own.by_finding: {**_COMPACT, "cleanup.policy": "delete"}})
+    []
+    >>> [line[:60] for line in own_problems(own, {own.tally: {**_COMPACT, "max.message.bytes": "1048588"}})]
+    ['topic g-tally: max.message.bytes must be at least 8454144, g']
+    """
+    lines, least = [], int(_COMPACT["max.message.bytes"])
+    for name, config in configs.items():
+        if name != own.by_finding and (policy := config.get("cleanup.policy")) != "compact":
+            lines.append(
+                f"topic {name}: cleanup.policy must be compact, got {policy}: it would lose findings that wait for a "
+                f"verdict. {_alter(name)} cleanup.policy=compact'."
             )
+        if int(size := config.get("max.message.bytes", "0")) < least:
+            lines.append(
+                f"topic {name}: max.message.bytes must be at least {least}, got {size}: a finding that many have "
+                f"judged would stop the worker. {_alter(name)} max.message.bytes={least}'."
+            )
+    return lines
 
 
 def check_retention(broker: Broker, settings: Settings) -> None:

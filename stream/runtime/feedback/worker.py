@@ -21,6 +21,7 @@ from faust.types import TP
 from schemas import dead_letter
 from schemas.control import Control
 from schemas.retrain import RetrainRequest
+from schemas.verdict import TIME_MAX
 from stream.config import Settings
 from stream.errors import DecodeError
 from stream.feedback.effects import effect_of, must_send
@@ -35,8 +36,9 @@ from stream.feedback.inputs import (
     finding_seen,
     tells_of_no_finding,
     verdict_of,
+    verdict_seen,
 )
-from stream.feedback.join import Row, decode_row, encode_row, joined, labels
+from stream.feedback.join import ANALYSTS_MAX, Row, beyond, decode_row, encode_row, joined, labels
 from stream.feedback.retrain import requests, unasked, with_asked
 from stream.feedback.tally import (
     Asked,
@@ -122,6 +124,7 @@ class Worker:
         self.counted = self._table("counts", own.counts, 1)
         self.tallies: dict[str, Tally] = {}
         """Uid -> a judged finding, in the process that counts."""
+        self._disputed = 0
         self.asked: dict[str, Asked] = {}
         self.in_service: ReleaseSeen | None = None
         self._scored_by: dict[int, str] = {}
@@ -276,7 +279,7 @@ class Worker:
             self._metrics.dead_letters.labels(error.reason).inc()
             return [await self._dead_letter(message, error)]
         self._metrics.records.labels(topic, "joined").inc()
-        seen = VerdictSeen(verdict=verdict, identity=identity, at_ms=_at_ms(message))
+        seen = verdict_seen(verdict, identity, _at_ms(message))
         return await self._by_finding(seen.uid, seen)
 
     async def _dead_letter(self, message: Any, error: DecodeError) -> Sent:
@@ -306,6 +309,12 @@ class Worker:
         uid = value.uid
         stored = self.rows.get(key)
         before = decode_row(stored) if stored is not None else Row()
+        if beyond(before, value):
+            # Not told again either: whoever makes up names would have all labels written for each.
+            topic = self._settings.topics.verdicts
+            _LOG.warning("%s: finding %s has verdicts of %d analysts; one more is dropped", topic, uid, ANALYSTS_MAX)
+            self._metrics.records.labels(topic, "dropped").inc()
+            return []
         after = joined(before, value)
         if after is None:
             if stored is not None:
@@ -409,7 +418,10 @@ class Worker:
         heapify(self._ages)
         self._metrics.rows.set(len(self._touched))
         self._metrics.waiting.set(sum(self._waiting.values()))
+        # Another process may have been told of a release meanwhile.
+        self._scored_by.clear()
         self.tallies.clear()
+        self._disputed = 0
         self.asked.clear()
         self.in_service = None
         for value in self.counted.values():
@@ -437,6 +449,8 @@ class Worker:
 
     def _keep(self, value: Counted) -> None:
         if isinstance(value, Tally):
+            before = self.tallies.get(value.uid)
+            self._disputed += (value.judged == "disputed") - (before is not None and before.judged == "disputed")
             self.tallies[value.uid] = value
         elif isinstance(value, ReleaseSeen):
             self.in_service = value
@@ -450,7 +464,7 @@ class Worker:
         self._changed_at = now
 
     def _show_disputed(self) -> None:
-        self._metrics.disputed.set(sum(tally.judged == "disputed" for tally in self.tallies.values()))
+        self._metrics.disputed.set(self._disputed)
 
     @property
     def shows_segments(self) -> bool:
@@ -514,7 +528,8 @@ class Worker:
 
 
 def _at_ms(message: Any) -> int:
-    return round((message.timestamp or 0.0) * 1000)
+    # Kafka takes any 64 bits for a timestamp, and -1 for none.
+    return min(max(round((message.timestamp or 0.0) * 1000), 0), TIME_MAX)
 
 
 def _headers(message: Any) -> list[tuple[str, bytes | None]]:

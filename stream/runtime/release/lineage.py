@@ -148,7 +148,7 @@ def _of_finding(reader: TopicReader, topic: str, uid: str) -> Iterator[tuple[byt
 def _decoded(decoder: msgspec.json.Decoder[Any], value: bytes) -> Any:
     try:
         return decoder.decode(value)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # A verdict may come from anybody; `feedback` makes a dead letter of it.
         return None
 

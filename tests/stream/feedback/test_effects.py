@@ -7,7 +7,7 @@ import pytest
 
 from schemas.control import VerdictEffect
 from stream.feedback.effects import effect_of, must_send
-from stream.feedback.inputs import Input
+from stream.feedback.inputs import Input, verdict_seen
 from tests.stream.feedback.inputs import finding, verdict
 from tests.stream.feedback.test_join import row_of
 
@@ -56,6 +56,19 @@ def test_an_exception_reaches_as_far_as_the_verdict_says(scope: str, session: st
     assert (rule.action, rule.signal, rule.who) == ("exception", "novelty", "ada")
     assert (rule.from_ms, rule.until_ms) == (1_000, 1_000 + 2 * DAY_MS)
     assert rule.finding_uid == found.finding_uid
+
+
+def test_an_exception_of_a_verdict_dated_ahead_ends_as_if_it_had_been_given_when_it_came() -> None:
+    ahead = verdict("ada", 5, 10**15, exception_days=366).verdict
+    rule = effect(finding(), verdict_seen(ahead, "unverified", 1_000)).rule
+    assert rule is not None
+    assert (rule.from_ms, rule.until_ms) == (1_000, 1_000 + 366 * DAY_MS)
+
+
+def test_an_exceptions_end_stays_an_integer_of_json() -> None:
+    rule = effect(finding(), verdict("ada", 5, 2**53 - 1, exception_days=366)).rule
+    assert rule is not None
+    assert rule.until_ms == 2**53 - 1
 
 
 def test_an_exception_never_grows_beyond_its_verdict() -> None:

@@ -8,11 +8,15 @@ import orjson
 import pytest
 
 from stream.errors import DecodeError
-from stream.feedback.inputs import decode_input, encode_input, evidence_seen, finding_seen, verdict_of
+from stream.feedback.inputs import decode_input, encode_input, evidence_seen, finding_seen, verdict_of, verdict_seen
 from tests.drills.feedback_traffic import compact, other_score, score
 from tests.stream.feedback.inputs import evidence, finding, verdict
 
 EXAMPLES = Path(__file__).parents[3] / "schemas" / "examples"
+
+
+def said(more: bytes = b'"adopt":false', time: bytes = b"1") -> bytes:
+    return b'{"finding_uid":"%s","verdict_id":2,"analyst":"a","time":%s,%s}' % (b"0" * 32, time, more)
 
 
 def test_an_example_of_a_finding_is_read_whole() -> None:
@@ -58,16 +62,46 @@ def test_what_travels_between_agents_comes_out_as_it_went_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "reason", "said"),
+    ("value", "reason", "rule"),
     [
         (None, "undecodable", "it is no JSON"),
         (b"\xff", "undecodable", "it is no JSON"),
         (b'"text"', "schema", "must be a verdict"),
+        (said(b'"more":1e999'), "undecodable", "it is no JSON"),
+        (said(b'"more":"\\ud800"'), "undecodable", "it is no JSON"),
+        (said(b'"more":' + b"[" * 2_000 + b"]" * 2_000), "too_deep", "nests deeper than can be read"),
+        (said(b'"more":' + b"[" * 300 + b"]" * 300), "too_deep", "cannot be signed"),
+        (said(b'"notes":' + b"[" * 2_000 + b"]" * 2_000), "schema", r"\$.notes"),
+        (said(b'"more":"' + b"x" * 65_536 + b'"'), "oversized", "at most 65536 bytes; got 65"),
+        (said(b'"status_id":18446744073709551616'), "schema", r"\$.status_id"),
+        (said(b'"source_system":"' + b"x" * 257 + b'"'), "schema", r"\$.source_system"),
+        (said(b'"tenant":"' + b"x" * 257 + b'"'), "schema", r"\$.tenant"),
+        (said(b'"signature":{"key":"' + b"x" * 129 + b'","value":""}'), "schema", r"\$.signature.key"),
+        (said(b'"signature":{"key":"","value":"' + b"x" * 129 + b'"}'), "schema", r"\$.signature.value"),
+        (said(time=b"18446744073709551616"), "schema", r"\$.time"),
+        (said(time=b"9007199254740992"), "schema", r"\$.time"),
         (b'{"finding_uid":"x","verdict_id":2,"analyst":"a","time":1}', "schema", r"\$.finding_uid"),
         (b'{"finding_uid":"%s","verdict_id":11,"analyst":"a","time":1}' % (b"0" * 32), "schema", r"\$.verdict_id"),
     ],
 )
-def test_what_is_no_verdict_is_told_with_the_rule(value: bytes | None, reason: str, said: str) -> None:
-    with pytest.raises(DecodeError, match=said) as error:
+def test_what_is_no_verdict_is_told_with_the_rule(value: bytes | None, reason: str, rule: str) -> None:
+    with pytest.raises(DecodeError, match=rule) as error:
         verdict_of(value)
     assert error.value.reason == reason
+
+
+def test_a_field_that_is_not_known_here_changes_nothing() -> None:
+    verdict_, plain = verdict_of(said(b'"more":[[1]]', time=b"9007199254740991"))
+    assert (verdict_.time, plain["more"]) == (2**53 - 1, [[1]])
+
+
+def test_a_verdict_dated_ahead_of_its_record_has_the_records_time() -> None:
+    day_ms, at_ms = 86_400_000, 10**12
+    for ahead_ms, expected in (
+        (day_ms, at_ms),
+        (300_001, at_ms),
+        (300_000, at_ms + 300_000),
+        (-day_ms, at_ms - day_ms),
+    ):
+        dated, _ = verdict_of(said(time=b"%d" % (at_ms + ahead_ms)))
+        assert verdict_seen(dated, "unverified", at_ms).verdict.time == expected

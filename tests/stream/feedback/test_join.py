@@ -9,8 +9,19 @@ import orjson
 import pytest
 
 from schemas.label import Label
-from stream.feedback.inputs import Forget, Input
-from stream.feedback.join import EVENTS_FIRST, EVENTS_MAX, Row, decode_row, encode_row, joined, labels, rarest_signal
+from stream.feedback.inputs import Forget, Input, verdict_seen
+from stream.feedback.join import (
+    ANALYSTS_MAX,
+    EVENTS_FIRST,
+    EVENTS_MAX,
+    Row,
+    beyond,
+    decode_row,
+    encode_row,
+    joined,
+    labels,
+    rarest_signal,
+)
 from tests.stream.feedback.inputs import evidence, finding, verdict
 
 
@@ -95,6 +106,24 @@ def test_an_endless_session_does_not_make_an_endless_row() -> None:
     row = row_of(finding(events=2), *(evidence(place=place) for place in range(EVENTS_FIRST + EVENTS_MAX + 200)))
     assert len(row.events) == EVENTS_FIRST + EVENTS_MAX
     assert {evidence(place=0).event.event_id, evidence(place=519).event.event_id} <= row.events.keys()
+
+
+def test_made_up_analysts_do_not_make_an_endless_row() -> None:
+    row = row_of(finding(), *(verdict(f"a{number}", 2) for number in range(ANALYSTS_MAX)))
+    one_more = verdict("one more", 1)
+    assert beyond(row, one_more)
+    assert joined(row, one_more) is row
+    known = verdict("a7", 5, 9)
+    assert not beyond(row, known)
+    assert label_of(row_of(finding(), *row.verdicts.values(), known), "a7").verdict_id == 5
+    assert not beyond(row, evidence())
+
+
+def test_a_verdict_dated_ahead_is_replaced_by_a_later_one() -> None:
+    ahead, later = verdict("ada", 1, 10**15), verdict("ada", 2, 2_000)
+    seen = [verdict_seen(ahead.verdict, "unverified", 1_000), verdict_seen(later.verdict, "unverified", 2_000)]
+    assert label_of(row_of(finding(), *seen), "ada").verdict_id == 2
+    assert labels(row_of(finding(), *seen), segments=True) == labels(row_of(finding(), *seen[::-1]), segments=True)
 
 
 def test_a_row_is_forgotten_only_when_nothing_was_heard_of_it() -> None:

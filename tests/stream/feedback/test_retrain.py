@@ -14,6 +14,7 @@ from stream.feedback.tally import (
     counts,
     decode_counted,
     encode_counted,
+    later_release,
     tally_of,
 )
 from tests.stream.feedback.inputs import finding, verdict
@@ -80,13 +81,57 @@ def test_the_same_situation_is_asked_for_once_while_the_release_stays() -> None:
     tallies = [judged(n, 2) for n in range(3)]
     (first,) = requests(tallies, IN_SERVICE, 300, SETTINGS)
     asked = with_asked(None, first)
-    (again,) = requests([*tallies, judged(7, 2)], IN_SERVICE, 900, SETTINGS)
-    assert again.labels == 4
+    (again,) = requests([*tallies, *(judged(n, 2) for n in (7, 8))], IN_SERVICE, 900, SETTINGS)
+    assert again.labels == 5
     assert unasked([again], [asked]) == []
     later = ReleaseSeen(release="r-2", at_ms=150)
     (other,) = requests(tallies, later, 900, SETTINGS)
     assert unasked([other], [asked]) == [other]
     assert with_asked(asked, other).request_ids == [other.request_id]
+
+
+def test_after_a_refused_release_as_many_labels_again_ask_again() -> None:
+    asked = None
+    for count, expected in ((3, 1), (5, 1), (6, 2), (8, 2), (9, 3), (7, 3)):
+        wanted = requests([judged(n, 2) for n in range(count)], IN_SERVICE, 300, SETTINGS)
+        for request in unasked(wanted, [asked] if asked is not None else []):
+            asked = with_asked(asked, request)
+        assert asked is not None
+        assert len(set(asked.request_ids)) == expected
+
+
+def test_a_poor_signal_asks_again_once_enough_labels_are_new() -> None:
+    poor = [judged(n, 1, at_ms=50) for n in range(4)]
+    (first,) = requests(poor, IN_SERVICE, 300, SETTINGS)
+    (same,) = requests([*poor, judged(4, 1)], IN_SERVICE, 300, SETTINGS)
+    (other,) = requests([*poor, *(judged(n, 1) for n in range(4, 8))], IN_SERVICE, 300, SETTINGS)
+    assert first.request_id == same.request_id != other.request_id
+
+
+def test_after_a_rollback_the_same_reasons_ask_again() -> None:
+    poor = [judged(n, 1, at_ms=50) for n in range(4)]
+    (first,) = requests(poor, IN_SERVICE, 300, SETTINGS)
+    asked = with_asked(None, first)
+    promoted = later_release(IN_SERVICE, ReleaseSeen(release="r-2", at_ms=400))
+    assert requests(poor, promoted, 500, SETTINGS) == []
+    back = later_release(promoted, ReleaseSeen(release="r-1", at_ms=600))
+    (again,) = requests(poor, back, 700, SETTINGS)
+    assert again.release == first.release
+    assert unasked([again], [asked]) == [again]
+
+
+def test_a_worker_that_starts_again_asks_with_the_same_id() -> None:
+    tallies = [judged(n, 2) for n in range(4)]
+    (first,) = requests(tallies, IN_SERVICE, 300, SETTINGS)
+    kept = [decode_counted(encode_counted(each)) for each in (*tallies, *tallies)]
+    found = {each.uid: each for each in kept if isinstance(each, Tally)}
+    # It meets the release anew, by a later score, and perhaps by scores that it has read before.
+    in_service = decode_counted(encode_counted(IN_SERVICE))
+    assert isinstance(in_service, ReleaseSeen)
+    for seen in (ReleaseSeen(release="r-1", at_ms=900), ReleaseSeen(release="r-0", at_ms=50)):
+        in_service = later_release(in_service, seen)
+    (again,) = requests(list(found.values()), in_service, 5_000, SETTINGS)
+    assert again.request_id == first.request_id
 
 
 def test_counts_are_by_finding_and_the_last_record_of_one_counts() -> None:

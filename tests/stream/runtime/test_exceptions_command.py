@@ -127,6 +127,10 @@ def test_a_snooze_is_of_somebody() -> None:
     with pytest.raises(UsageError, match="snooze silences the finding of one entity: it needs --session or --key"):
         rule_of(flags("--action", "snooze"), 0)
     assert rule_of(flags("--action", "snooze", "--key", "88dc"), 0).key_hash == "88dc"
+    for days in ("366.1", "1e300"):
+        with pytest.raises(UsageError, match="--days must be above 0 and at most 366; got"):
+            rule_of(flags("--action", "suppression", "--days", days), 0)
+    assert rule_of(flags("--action", "suppression", "--days", "366"), 0).until_ms == 366 * DAY_MS
     assert rule_of(flags("--action", "snooze", "--session", "s-1"), 0).session == "s-1"
 
 
