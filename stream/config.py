@@ -446,8 +446,9 @@ class GateSettings:
 
     recall_drop_max: float = 0.0
     """Share of labelled attack sessions by which recall may fall."""
-    fpr_slack: float = 0.02
-    """Benign sessions may be flagged at the operating point plus this share, or as often as the champion flags them."""
+    fpr_slack: float = 0.0
+    """Benign sessions may be flagged at the operating point plus this share and what chance adds, or as often as by the
+    champion."""
     slice_drop_max: float = 0.1
     """By how much a slice's recall may fall, or its false-positive rate rise, beyond what chance explains."""
     slice_ratio_max: float = 2.0

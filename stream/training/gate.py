@@ -22,10 +22,13 @@ from stream.training.judged import Judged
 SLICED_BY = ("tenant", "family", "language", "length", "model")
 ATTACKS_MIN = 10
 """Labelled attack sessions below which recall says nothing: one is a tenth of it."""
+HELD_OUT_MIN = 3
+"""Labelled attack sessions that nothing was learned from, below which what was memorised passes for recall."""
 BENIGN_MIN = 100
 """Held-out benign sessions below which a rate near the operating point cannot be told from twice as much."""
 CHANCE = 0.05
-"""That a challenger no worse than the limits is refused for a slice, over all slices together."""
+"""That a challenger no worse than the limits is refused for a slice, over all slices together; and likewise for its
+false positives."""
 LEVELS = tuple(float(level) for level in np.round(np.logspace(-6, math.log10(0.2), 28), 8))
 """Operating points at which both releases are shown."""
 RARITIES = 17
@@ -116,7 +119,9 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     attacks: int
     """Labelled attack sessions."""
     attacks_held_out: int
+    """Of them those that the challenger learned nothing from."""
     attacks_earlier: int
+    """Of them those that the champion, or one before it, was made with."""
     benign: int
     """Held-out sessions that are no labelled attack, most of them judged by nobody."""
     benign_labelled: int
@@ -133,6 +138,7 @@ def decide(
     *,
     audit: Audit | None = None,
     attacks_min: int = ATTACKS_MIN,
+    held_out_min: int = HELD_OUT_MIN,
     benign_min: int = BENIGN_MIN,
 ) -> GateReport:
     """Hold the challenger against the champion.
@@ -142,15 +148,17 @@ def decide(
 
     Chance is given its due where a rule says so: differences within a slice are paired, as both releases judged the
     same sessions (Newcombe's hybrid score interval), ratios of a slice to all go by the exact binomial distribution,
-    and both at a level shared out to all slices (Bonferroni), or one slice in twenty would fail for nothing. Recall on
-    all labelled attacks has no such allowance: an attack that was found is to be found.
+    and both at a level shared out to all slices (Bonferroni), or one slice in twenty would fail for nothing. All false
+    positives together go by the exact binomial distribution at the operating point. Recall has no such allowance: an
+    attack that was found is to be found. It is asked for on all labelled attacks, and again on those that the
+    challenger learned nothing from: of the others it may know the very words.
 
     Parameters
     ----------
     audit
         Of the labels that the challenger was trained on; None where there were none.
-    attacks_min, benign_min
-        Sessions below which nothing is promoted.
+    attacks_min, held_out_min, benign_min
+        Sessions below which nothing is promoted: labelled attacks, those of them held out, and benign ones.
 
     Raises
     ------
@@ -168,24 +176,19 @@ def decide(
             f"the same labels; they judged {len(champion)} and {len(challenger)}. This is a bug."
         )
     attack, benign = champion.attack, champion.benign
-    earlier = attack & champion.earlier
+    earlier, unseen = attack & champion.earlier, attack & champion.held_out
     slices = _slices(champion, challenger, settings)
     checks = [
         *_labels(audit, settings),
-        _evidence(int(attack.sum()), int(benign.sum()), attacks_min, benign_min),
+        _evidence((int(attack.sum()), attacks_min), (int(unseen.sum()), held_out_min), (int(benign.sum()), benign_min)),
         _recall("recall", "labelled attack sessions", champion.flagged[attack], challenger.flagged[attack], settings),
         *(
-            [
-                _recall(
-                    "recall_earlier",
-                    "attack sessions labelled before the champion was made",
-                    champion.flagged[earlier],
-                    challenger.flagged[earlier],
-                    settings,
-                )
-            ]
-            if earlier.any()
-            else []
+            _recall(name, of, champion.flagged[part], challenger.flagged[part], settings)
+            for name, of, part in (
+                ("recall_held_out", "labelled attack sessions held out from training", unseen),
+                ("recall_earlier", "attack sessions that the champion was made with", earlier),
+            )
+            if part.any()
         ),
         _false_positives(champion, challenger, settings),
         _sliced(slices, settings),
@@ -199,7 +202,7 @@ def decide(
         champion=_figures(champion),
         challenger=_figures(challenger),
         attacks=int(attack.sum()),
-        attacks_held_out=int((attack & champion.held_out).sum()),
+        attacks_held_out=int(unseen.sum()),
         attacks_earlier=int(earlier.sum()),
         benign=int(benign.sum()),
         benign_labelled=sum(
@@ -231,18 +234,24 @@ def _labels(audit: Audit | None, settings: GateSettings) -> Iterator[Check]:
     )
 
 
-def _evidence(attacks: int, benign: int, attacks_min: int, benign_min: int) -> Check:
-    lacking = []
-    if attacks < attacks_min:
-        lacking.append(f"{attacks} labelled attack sessions, where {attacks_min} are needed to judge recall")
-    if benign < benign_min:
-        lacking.append(f"{benign} held-out benign sessions, where {benign_min} are needed to judge false positives")
+def _evidence(attacks: tuple[int, int], unseen: tuple[int, int], benign: tuple[int, int]) -> Check:
+    """Of each how many there are, and how many are needed."""
+    lacking = [
+        f"{count} {what}, where {needed} are needed to judge {by_them}"
+        for (count, needed), what, by_them in (
+            (attacks, "labelled attack sessions", "recall"),
+            (unseen, "labelled attack sessions held out from training", "what was not memorised"),
+            (benign, "held-out benign sessions", "false positives"),
+        )
+        if count < needed
+    ]
     return Check(
         name="evidence",
         ok=not lacking,
         sentence=f"there are only {' and '.join(lacking)}"
         if lacking
-        else f"{attacks} labelled attack sessions and {benign} held-out benign ones are enough to judge by",
+        else f"{attacks[0]} labelled attack sessions, {unseen[0]} of them held out from training, and {benign[0]} "
+        "held-out benign ones are enough to judge by",
     )
 
 
@@ -271,18 +280,20 @@ def _false_positives(champion: Judged, challenger: Judged, settings: GateSetting
     benign = champion.benign
     count = int(benign.sum())
     before, after = int(champion.flagged[benign].sum()), int(challenger.flagged[benign].sum())
-    point = challenger.session_fpr + settings.fpr_slack
-    limit = max(point, before / max(count, 1))
+    point = min(challenger.session_fpr + settings.fpr_slack, 1.0)
+    by_chance = most_by_chance(count, point, CHANCE)
+    most = max(by_chance, before)
     rate = after / max(count, 1)
+    allowed = f"as chance may make of {point:.1%}" if by_chance >= before else "as many as by the champion"
     return Check(
         name="false_positives",
-        ok=rate <= limit + _EXACT,
+        ok=after <= most,
         champion=_round(before / max(count, 1)),
         challenger=_round(rate),
-        limit=_round(limit),
+        limit=_round(most / max(count, 1)),
         interval=_rounded(wilson(after, count, 0.05)),
         sentence=f"{after} of {count} benign held-out sessions are flagged ({rate:.1%}), {before} by the champion; "
-        f"at most {limit:.1%} may be",
+        f"at most {most} may be, {allowed}",
     )
 
 
@@ -508,6 +519,19 @@ def at_least(hits: int, of: int, share: float) -> float:
     from scipy import stats
 
     return float(stats.binom.sf(hits - 1, of, min(share, 1.0)))
+
+
+def most_by_chance(of: int, share: float, chance: float) -> int:
+    """The most of `of` that are no more than `share` beyond chance: so many or more have a probability above `chance`.
+
+    >>> most_by_chance(400, 0.01, 0.05), round(at_least(8, 400, 0.01), 3), round(at_least(9, 400, 0.01), 3)
+    (8, 0.05, 0.021)
+    """
+    if not of:
+        return 0
+    from scipy import stats
+
+    return max(0, int(stats.binom.isf(chance, of, min(share, 1.0))))
 
 
 def _z(chance: float) -> float:

@@ -8,7 +8,7 @@ memories of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -49,7 +49,7 @@ class Truth:
     family: str = ""
     """Of an attack: its technique, or the corpus's name for it."""
     earlier: bool = False
-    """Labelled before the champion was made, so that the labels in question had no part in it."""
+    """Its finding had been judged when the champion or one before it was made, which knew it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class _Said:
 
 
 def truths(
-    labels: Iterable[Label], kept: frozenset[bytes] | set[bytes], before_ms: int | None = None
+    labels: Iterable[Label], kept: frozenset[bytes] | set[bytes], learned: Collection[str] = ()
 ) -> dict[SessionName, Truth]:
     """What labels say of the sessions that they are about; of a session of two opinions nothing is known.
 
@@ -138,8 +138,10 @@ def truths(
     ----------
     kept
         Keys of labels that count: what the audit has left.
-    before_ms
-        When the champion was made: sessions whose label was given by then are `earlier`.
+    learned
+        Uids of findings that the champion and those before it were made with: sessions that those are about are
+        `earlier`. No time says so: releases are dated by their latest event, verdicts by the clock, which may be days
+        apart.
     """
     said: dict[SessionName, list[Label]] = {}
     for label in labels:
@@ -158,7 +160,7 @@ def truths(
         if len(taught) > 1:
             continue
         first = min(own, key=lambda label: (label.verdict_time, label.finding_uid, label.analyst))
-        earlier = before_ms is not None and first.verdict_time <= before_ms
+        earlier = any(label.finding_uid in learned for label in own)
         family = first.techniques[0] if first.techniques else UNKNOWN
         attack = first.teaches == "attack"
         found[name] = Truth(first.teaches, family if attack else "", earlier)

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from math import ceil
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -31,7 +32,7 @@ from schemas.corpus_records import to_native
 from schemas.corpus_timeline import timeline
 from schemas.label import Label, LabelledSegment, label_key
 from schemas.verdict import BENIGN, TRUE_POSITIVE
-from stream.config import EmbedderSettings, Settings
+from stream.config import EmbedderSettings, Settings, TrainerSettings
 from stream.core import Core
 from stream.inputs import InputBatch
 from stream.record import Record
@@ -40,6 +41,7 @@ from stream.runtime.embedders import load_embedder
 from stream.steps.content import Embeds
 from stream.training.attacks import AttackTexts
 from stream.training.audit import Audit, Known, audit, known_sessions
+from stream.training.dataset import FEW
 from stream.training.events import Gathered, arrange
 from stream.training.gate import decide
 from stream.training.gather import ingest_step, sessions_of
@@ -272,14 +274,22 @@ def challenger_of(
 
     Sessions called attacks teach the classifier and are no traffic to learn from; sessions called benign are. Those
     whose labels are not believed are left out of both, and so are attacks that nobody found: here they would be one
-    session in twelve of what is learned, as they are in no traffic.
+    session in twelve of what is learned, as they are in no traffic. Some attacks are held out, for the gate.
     """
     counted = [each for each in labels if believed is None or label_key(each.finding_uid, each.analyst) in believed]
     benign = {(each.tenant, each.session or "") for each in counted if each.teaches == "benign"}
     out = {*world.attacks, *((each.tenant, each.session or "") for each in labels)} - benign
     heard = [record for record in world.labelling if _name(record) not in out]
-    attacks = [each for each in counted if each.teaches == "attack"]
+    kept_back = held_back(counted)
+    attacks = [each for each in counted if each.teaches == "attack" and (each.tenant, each.session) not in kept_back]
     return _trained(world, [*world.trained, *heard], attacks, effort, "challenger", labelled=False), counted
+
+
+def held_back(counted: Sequence[Label]) -> frozenset[tuple[str, str]]:
+    """Attack sessions that were labelled and teach nothing: as many as the trainer holds out, drawn by their uids."""
+    attacks = sorted((each for each in counted if each.teaches == "attack"), key=lambda each: each.finding_uid)
+    wanted = max(ceil(TrainerSettings().held_out_share * len(attacks)), min(FEW, len(attacks) // 2))
+    return frozenset((each.tenant, each.session or "") for each in attacks[:wanted])
 
 
 def judged_by_both(
@@ -290,7 +300,9 @@ def judged_by_both(
     truth |= truths(counted, {label_key(each.finding_uid, each.analyst) for each in counted})
     labelled = {(each.tenant, each.session or "") for each in counted}
     history = [*world.earlier, *(record for record in world.labelling if _name(record) in labelled)]
-    traffic = Traffic(world.held_out, history, truth)
+    kept_back = held_back(counted)
+    held_out = [*(record for record in world.labelling if _name(record) in kept_back), *world.held_out]
+    traffic = Traffic(held_out, history, truth)
     heard = [record for record in world.labelling if _name(record) not in world.attacks]
     before = judge(traffic, champion, world.settings, world.embedder, heard=heard)
     return before, judge(traffic, challenger, world.settings, world.embedder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -13,12 +14,17 @@ import orjson
 from schemas.label import Label, label_key
 from schemas.manifest import Manifest
 from stream.config import Settings
+from stream.errors import StateError
 from stream.release import Release
+from stream.runtime.release.registry import Registry
+from stream.runtime.release_store import read_manifest
 from stream.steps.content import Embeds
 from stream.training.dataset import Captured, DataSet, Place, Session, label_texts
 
 if TYPE_CHECKING:
     from stream.training.audit import Audit
+
+_LOG = logging.getLogger(__name__)
 
 GATE_JSON = "gate.json"
 _KNOWN_MIN = 200
@@ -91,16 +97,18 @@ def gate(
     embedder: Embeds,
 ) -> None:
     """Let both releases judge what was held out and all labelled history, and keep the report in directory `out`."""
+    # It draws with matplotlib, which takes a second to import.
+    from stream.runtime.trainer.gate_report.page import write_gate_report, write_undecided
+
     in_service, manifest = champion
     if in_service is None or manifest is None:
-        kept = {"promote": False, "reason": _NOTHING_IN_SERVICE, "checks": [], "slices": []}
-        (out / GATE_JSON).write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n")
+        write_undecided(challenger.name, _NOTHING_IN_SERVICE, out)
         return
     from stream.training.gate import decide
     from stream.training.judged import Traffic, judge, truths
 
     kept_keys = audit.kept if audit is not None else frozenset[bytes]()
-    traffic = Traffic(data.held_out, data.labelled, truths(labels, kept_keys, manifest.created_ms))
+    traffic = Traffic(data.held_out, data.labelled, truths(labels, kept_keys, learned_findings(manifest, settings)))
     # The champion's tenants have gone on learning in service, the challenger's with its training.
     report = decide(
         judge(traffic, in_service, settings, embedder, heard=data.heard),
@@ -108,10 +116,36 @@ def gate(
         settings.gate,
         audit=audit,
     )
-    # It draws with matplotlib, which takes a second to import.
-    from stream.runtime.trainer.gate_report.page import write_gate_report
-
     write_gate_report(report, out)
+
+
+def learned_findings(champion: Manifest, settings: Settings) -> frozenset[str]:
+    """Uids of the findings whose verdicts the champion was made with, and those before it as far as they are here.
+
+    A parent counts if `[release]` of the settings vouches for it as for a release that is served; the line ends at the
+    first that is not in the registry or not vouched for.
+    """
+    places = {manifest.name: path for path, manifest in Registry(settings).manifests()}
+    found: set[str] = set()
+    seen: set[str] = set()
+    each = champion
+    while True:
+        seen.add(each.name)
+        if each.data.labels is not None:
+            found.update(each.data.labels.findings)
+        parent = each.parent
+        if parent is None or parent in seen:
+            return frozenset(found)
+        if parent not in places:
+            _LOG.info(
+                "release %s, before %s, is not in the registry: what it knew is not told apart", parent, each.name
+            )
+            return frozenset(found)
+        try:
+            each = read_manifest(places[parent], settings)
+        except StateError as error:
+            _LOG.warning("what the release before %s knew is not told apart: %s", each.name, error)
+            return frozenset(found)
 
 
 def _drawn(name: Session) -> bytes:

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from stream.config import GateSettings
-from stream.runtime.trainer.gate_report.page import write_gate_report
+from stream.runtime.trainer.gate_report.page import write_gate_report, write_undecided
 from stream.training.audit import Analyst, Audit
 from stream.training.gate import GateReport, decide
 from tests.stream.training.test_gate import judged
@@ -68,9 +68,27 @@ def test_the_data_is_beside_it_and_both_are_the_same_each_time(report: GateRepor
     data = orjson.loads((tmp_path / "a" / "gate.json").read_bytes())
     assert data["promote"] is False
     assert [check["name"] for check in data["checks"]] == [
-        "labels", "evidence", "recall", "false_positives", "slices",
+        "labels", "evidence", "recall", "recall_held_out", "false_positives", "slices",
     ]  # fmt: skip
+    assert data["attacks_held_out"] == 5
     assert data["labels"]["analysts"][0]["analyst"] == HOSTILE
+
+
+def test_the_page_shows_attacks_held_out_from_training(report: GateReport, tmp_path: Path) -> None:
+    write_gate_report(report, tmp_path)
+    page = (tmp_path / "gate.html").read_text()
+    assert "So are those held out from training" in page
+    assert "5 of 5 labelled attack sessions held out from training are found, 5 by the champion" in page
+
+
+def test_a_release_that_nothing_is_compared_with_has_its_reason_on_a_page(tmp_path: Path) -> None:
+    assert write_undecided(HOSTILE, "Nothing is in service.", tmp_path / "gate") == ["gate.html", "gate.json"]
+    page = (tmp_path / "gate" / "gate.html").read_text()
+    assert page.count("not compared") == 2
+    assert "Nothing is in service." in page
+    assert "<script" not in page
+    data = orjson.loads((tmp_path / "gate" / "gate.json").read_bytes())
+    assert data == {"promote": False, "reason": "Nothing is in service.", "checks": [], "slices": []}
 
 
 def test_a_decision_about_nothing_has_a_page_too(tmp_path: Path) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
+from functools import cache
+from itertools import accumulate
+from math import comb
 from typing import Any
 
 import msgspec
@@ -14,7 +18,7 @@ from scipy import stats
 from stream.config import GateSettings
 from stream.errors import StateError
 from stream.training.audit import Audit
-from stream.training.gate import GateReport, at_least, decide, paired_interval, wilson
+from stream.training.gate import GateReport, at_least, decide, most_by_chance, paired_interval, wilson
 from stream.training.judged import Judged
 
 SETTINGS = GateSettings()
@@ -27,11 +31,15 @@ def judged(
     benign: int = 400,
     flagged: int = 4,
     earlier: int = 0,
+    unseen: int = 5,
     release: str = "r",
     tenants: int = 4,
     **changed: Any,
 ) -> Judged:
-    """A release that finds the first `found` of the attacks and flags the first `flagged` benign sessions."""
+    """A release that finds the first `found` of the attacks and flags the first `flagged` benign sessions.
+
+    The first `unseen` attacks are held out from training, the first `earlier` the champion was made with.
+    """
     k = attacks + benign
     is_attack = np.arange(k) < attacks
     place = np.where(is_attack, np.arange(k), np.arange(k) - attacks)
@@ -49,7 +57,7 @@ def judged(
         session_fpr=0.01,
         tenant=tenant,
         session=[f"s{at}" for at in range(k)],
-        held_out=~is_attack,
+        held_out=~is_attack | (place < unseen),
         label=["attack" if a else None for a in is_attack],
         earlier=is_attack & (place < earlier),
         flagged=hit,
@@ -72,8 +80,8 @@ def test_one_that_finds_more_and_flags_less_is_promoted_and_the_reason_says_so()
     assert report.promote
     assert report.reason == (
         "Promoted: 58 of 60 labelled attack sessions are found, 50 by the champion (0 lost, 8 won); 2 of 400 benign "
-        "held-out sessions are flagged (0.5%), 4 by the champion; at most 3.0% may be; none of 8 slices is worse than "
-        "allowed."
+        "held-out sessions are flagged (0.5%), 4 by the champion; at most 8 may be, as chance may make of 1.0%; none "
+        "of 8 slices is worse than allowed."
     )
 
 
@@ -105,14 +113,99 @@ def test_new_attacks_found_do_not_pay_for_those_that_were_known_before() -> None
     report = decide(champion, replace(champion, flagged=flagged), SETTINGS)
     assert "recall_earlier" in failed(report)
     assert "recall" not in failed(report)
-    assert "10 of 20 attack sessions labelled before the champion was made are found, 20 by" in report.reason
+    (own,) = (check for check in report.checks if check.name == "recall_earlier")
+    assert own.sentence.startswith("10 of 20 attack sessions that the champion was made with are found, 20 by")
 
 
-def test_false_positives_stay_within_the_operating_point_and_its_slack() -> None:
-    assert decide(judged(), judged(flagged=12), SETTINGS).promote
-    report = decide(judged(), judged(flagged=13), SETTINGS)
+def lost_and_won(champion: Judged, lost: slice, won: slice) -> Judged:
+    flagged = champion.flagged.copy()
+    flagged[lost], flagged[won] = False, True
+    return replace(champion, flagged=flagged)
+
+
+def test_attacks_known_by_heart_do_not_pay_for_those_that_nothing_was_learned_from() -> None:
+    champion = judged(found=40, unseen=12)
+    report = decide(champion, lost_and_won(champion, slice(0, 1), slice(40, 60)), SETTINGS)
+    assert failed(report) == ["recall_held_out"]
+    assert report.reason == (
+        "Refused: 11 of 12 labelled attack sessions held out from training are found, 12 by the champion (1 lost, 0 "
+        "won); recall may fall by 0.0% at most, and falls by 8.3%."
+    )
+    (own,) = (check for check in report.checks if check.name == "recall_held_out")
+    assert (own.champion, own.limit) == (1.0, 1.0)
+    assert own.challenger == pytest.approx(11 / 12, abs=1e-6)
+    assert report.attacks_held_out == 12
+
+
+def test_recall_held_out_may_fall_by_what_the_settings_allow() -> None:
+    champion = judged(found=40, unseen=20)
+    challenger = lost_and_won(champion, slice(0, 1), slice(40, 60))
+    # One of 20 is 5 %.
+    assert decide(champion, challenger, GateSettings(recall_drop_max=0.05)).promote
+    assert failed(decide(champion, challenger, GateSettings(recall_drop_max=0.049))) == ["recall_held_out"]
+
+
+@pytest.mark.parametrize(("unseen", "promoted"), [(0, False), (2, False), (3, True)])
+def test_without_three_attacks_held_out_nothing_is_promoted(unseen: int, promoted: bool) -> None:
+    report = decide(judged(unseen=unseen), judged(unseen=unseen), SETTINGS)
+    assert report.promote is promoted
+    assert failed(report) == ([] if promoted else ["evidence"])
+    reason = (
+        f"there are only {unseen} labelled attack sessions held out from training, where 3 are needed to judge what "
+        "was not memorised"
+    )
+    assert (reason in report.reason) is not promoted
+    assert ("recall_held_out" in {check.name for check in report.checks}) is (unseen > 0)
+
+
+def tail(least: int, of: int, share: Fraction) -> Fraction:
+    """P(X >= least) for X ~ Binomial(of, share), summed term by term in whole numbers."""
+    return tails(of, share)[least]
+
+
+@cache
+def tails(of: int, share: Fraction) -> list[Fraction]:
+    a, b = share.as_integer_ratio()
+    below = accumulate((comb(of, k) * a**k * (b - a) ** (of - k) for k in range(of + 1)), initial=0)
+    return [1 - Fraction(sum_below, b**of) for sum_below in below]
+
+
+def test_false_positives_stay_within_what_chance_makes_of_the_operating_point() -> None:
+    # 8 of 400 or more have 5.0 % at a rate of 1 %, 9 or more 2.1 %.
+    assert tail(8, 400, Fraction(1, 100)) > Fraction(5, 100) > tail(9, 400, Fraction(1, 100))
+    assert decide(judged(), judged(flagged=8), SETTINGS).promote
+    report = decide(judged(), judged(flagged=9), SETTINGS)
     assert failed(report) == ["false_positives"]
-    assert "13 of 400 benign held-out sessions are flagged (3.2%)" in report.reason
+    assert report.reason == (
+        "Refused: 9 of 400 benign held-out sessions are flagged (2.2%), 4 by the champion; at most 8 may be, as chance "
+        "may make of 1.0%."
+    )
+
+
+def test_three_times_the_operating_point_is_not_let_pass_however_many_sessions_there_are() -> None:
+    for benign in (100, 400, 4_000):
+        champion = judged(benign=benign, flagged=0)
+        report = decide(champion, judged(benign=benign, flagged=4 + 3 * benign // 100), SETTINGS)
+        assert failed(report) == ["false_positives"]
+
+
+def test_slack_is_added_to_the_operating_point_before_chance_is() -> None:
+    settings = GateSettings(fpr_slack=0.01)
+    limit = next(k for k in range(400) if tail(k + 1, 400, Fraction(2, 100)) <= Fraction(5, 100))
+    assert decide(judged(), judged(flagged=limit), settings).promote
+    assert failed(decide(judged(), judged(flagged=limit + 1), settings)) == ["false_positives"]
+
+
+@pytest.mark.parametrize("of", [1, 20, 100, 368])
+@pytest.mark.parametrize("share", [Fraction(1, 1000), Fraction(1, 100), Fraction(3, 100), Fraction(1, 2)])
+def test_the_most_that_chance_makes_agrees_with_the_binomial_sum(of: int, share: Fraction) -> None:
+    chance = Fraction(5, 100)
+    expected = max(k for k in range(of + 1) if tail(k, of, share) > chance)
+    assert most_by_chance(of, float(share), 0.05) == expected
+
+
+def test_the_most_that_chance_makes_has_its_ends() -> None:
+    assert [most_by_chance(0, 0.1, 0.05), most_by_chance(9, 0.0, 0.05), most_by_chance(9, 1.0, 0.05)] == [0, 0, 9]
 
 
 def test_one_that_flags_no_more_than_a_champion_beyond_the_operating_point_is_no_worse() -> None:
@@ -121,7 +214,9 @@ def test_one_that_flags_no_more_than_a_champion_beyond_the_operating_point_is_no
 
 
 def test_a_slice_that_loses_its_attacks_is_not_paid_for_by_the_others() -> None:
-    champion = judged(attacks=120, found=60, tenants=4)
+    # Held out are three of the other tenants' attacks.
+    place = np.arange(520)
+    champion = judged(attacks=120, found=60, tenants=4, held_out=place >= 117)
     own = np.array([name == "team-0" for name in champion.tenant])
     flagged = champion.flagged.copy()
     flagged[:120] = True
@@ -135,10 +230,10 @@ def test_a_slice_flagged_far_more_often_than_all_refuses_the_challenger() -> Non
     champion = judged(tenants=10)
     own = np.array([name == "team-3" for name in champion.tenant])
     flagged = champion.flagged & champion.attack
-    flagged[np.flatnonzero(own & champion.benign)[:9]] = True
+    flagged[np.flatnonzero(own & champion.benign)[:8]] = True
     report = decide(champion, replace(champion, flagged=flagged), SETTINGS)
     assert failed(report) == ["slices"]
-    assert "9 of 40 benign sessions in tenant team-3 are flagged (22.5%): 10.0 times as often as all" in report.reason
+    assert "8 of 40 benign sessions in tenant team-3 are flagged (20.0%): 10.0 times as often as all" in report.reason
 
 
 def test_a_slice_that_is_flagged_more_often_than_before_refuses_the_challenger() -> None:

@@ -98,6 +98,7 @@ def test_what_labels_say_of_sessions_leaves_out_what_is_not_kept_and_what_is_con
     labels = [
         label("a", "ada", attack=True, session="s0", time=5),
         label("a", "bo", attack=True, session="s0", time=20),
+        label("h", "bo", attack=True, session="s6", time=1),
         label("b", "ada", attack=False, session="s1"),
         label("c", "ada", attack=True, session="s2"),
         label("d", "bo", attack=False, session="s2"),
@@ -106,10 +107,27 @@ def test_what_labels_say_of_sessions_leaves_out_what_is_not_kept_and_what_is_con
         label("g", "ada", attack=True, session="s5", entity_type="tenant"),
     ]
     kept = {label_key(each.finding_uid, each.analyst) for each in labels if each.analyst != "cy"}
-    assert truths(labels, kept, before_ms=10) == {
+    assert truths(labels, kept, {labels[0].finding_uid}) == {
         ("team-0", "s0"): Truth("attack", "AML.T0051", earlier=True),
         ("team-0", "s1"): Truth("benign"),
+        ("team-0", "s6"): Truth("attack", "AML.T0051"),
     }
+
+
+def test_what_the_champion_knew_is_told_by_its_findings_and_by_no_clock() -> None:
+    """Replayed traffic is years old, or dated ahead, and verdicts are of today."""
+    labels = [label("known", "ada", attack=True, session="s0", time=2**52)]
+    labels += [label("new", "ada", attack=True, session="s1", time=0)]
+    kept = {label_key(each.finding_uid, each.analyst) for each in labels}
+    said = truths(labels, kept, frozenset({labels[0].finding_uid}))
+    assert {name: each.earlier for (_, name), each in said.items()} == {"s0": True, "s1": False}
+    assert not any(each.earlier for each in truths(labels, kept).values())
+
+
+def test_a_session_of_two_findings_was_known_when_either_was() -> None:
+    labels = [label(name, "ada", attack=True, session="s0", time=at) for at, name in enumerate(("new", "known"))]
+    kept = {label_key(each.finding_uid, each.analyst) for each in labels}
+    assert truths(labels, kept, {labels[1].finding_uid})["team-0", "s0"].earlier
 
 
 def test_a_finding_about_a_key_is_about_all_sessions_of_its_events() -> None:

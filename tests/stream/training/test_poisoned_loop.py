@@ -16,7 +16,7 @@ from stream.config import EmbedderSettings, Settings
 from stream.release import Release
 from stream.runtime.embedders import load_embedder
 from stream.training.audit import Known
-from stream.training.gate import decide
+from stream.training.gate import HELD_OUT_MIN, decide
 from stream.training.gather import sessions_of
 from stream.training.train import Effort
 from tests.drills import poisoned_loop as drill
@@ -69,6 +69,14 @@ def test_an_analyst_who_calls_attacks_benign_is_named_and_nobody_else(loop: Loop
     assert list(found.set_aside) == [drill.HOSTILE]
     assert found.refused is None
     assert all(drill.HOSTILE.encode() not in key for key in found.kept)
+
+
+def test_of_clean_verdicts_enough_attacks_are_held_out_for_the_gate_and_none_of_them_teaches(loop: Loop) -> None:
+    labels = drill.verdicts(loop.findings, "clean", Random(0))
+    attacks = {(each.tenant, each.session) for each in labels if each.teaches == "attack"}
+    kept_back = drill.held_back(labels)
+    assert HELD_OUT_MIN <= len(kept_back) < len(attacks) / 2
+    assert kept_back < attacks
 
 
 def test_without_the_audit_the_gate_refuses_what_was_learned_from_a_hostile_analyst(loop: Loop) -> None:

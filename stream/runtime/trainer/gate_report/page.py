@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import orjson
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from schemas.safe_text import safe_text
@@ -24,7 +24,8 @@ _RULES = {
     "labels": "Labels are believed",
     "evidence": "There is enough to judge by",
     "recall": "Labelled attacks are still found",
-    "recall_earlier": "So are those known before",
+    "recall_held_out": "So are those held out from training",
+    "recall_earlier": "So are those that the champion knew",
     "false_positives": "Benign traffic is left alone",
     "slices": "No slice pays for the others",
 }
@@ -48,17 +49,42 @@ def write_gate_report(report: GateReport, out: Path) -> list[str]:
     return [PAGE, DATA]
 
 
-def page(report: GateReport) -> str:
-    """The page's HTML."""
+def write_undecided(challenger: str, reason: str, out: Path) -> list[str]:
+    """Write both files for a release that there was nothing to compare with, and why it waits; their names.
+
+    Raises
+    ------
+    OSError
+        When the folder cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    kept = {"promote": False, "reason": reason, "checks": [], "slices": []}
+    put(out / DATA, orjson.dumps(kept, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    about = {
+        "promote": False,
+        "reason": safe_text(reason, _TEXT_CHARS),
+        "champion": None,
+        "challenger": safe_text(challenger, _NAME_CHARS),
+    }
+    put(out / PAGE, _template().render(report=about).encode())
+    return [PAGE, DATA]
+
+
+def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("stream.runtime.trainer.gate_report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=False,
     )
+    return environment.get_template("gate.html.jinja")
+
+
+def page(report: GateReport) -> str:
+    """The page's HTML."""
     # Our own drawing: what traffic says is outlines in it, or escaped by matplotlib.
     pictures = {name: Markup(svg) for name, svg in draw(report)}  # noqa: S704
-    return environment.get_template("gate.html.jinja").render(
+    return _template().render(
         report=_about(report),
         checks=[_check(check) for check in report.checks],
         slices=[_slice(each) for each in _listed(report)],
@@ -76,7 +102,8 @@ def _about(report: GateReport) -> dict[str, Any]:
     cards = [
         ("attacks found", f"{after.found / attacks:.1%}", f"champion {before.found / attacks:.1%}"),
         ("benign flagged", f"{after.flagged / benign:.1%}", f"champion {before.flagged / benign:.1%}"),
-        ("labelled attacks", f"{report.attacks:,}", f"{report.attacks_earlier:,} known before the champion"),
+        ("labelled attacks", f"{report.attacks:,}", f"{report.attacks_earlier:,} of them known to the champion"),
+        ("attacks held out", f"{report.attacks_held_out:,}", "of them, from the challenger's training"),
         ("benign held out", f"{report.benign:,}", f"{report.benign_labelled:,} of them judged by somebody"),
         ("slices judged", f"{sum(each.judged for each in report.slices):,}", f"of {len(report.slices):,}"),
     ]
