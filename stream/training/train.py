@@ -65,6 +65,7 @@ def train(
     effort: Effort = Effort(),
     base: Release | None = None,
     adapters_only: bool = False,
+    backbone: Mapping[str, NDArray[Any]] | None = None,
     attacks: AttackTexts | None = None,
     teacher: Teacher | None = None,
     hard: HardNegatives | None = None,
@@ -89,6 +90,8 @@ def train(
     adapters_only
         Take its backbone as it is and fit adapters alone. Sessions that it was fitted on are not held out from it: what
         calibrates should have come after.
+    backbone
+        A bank's arrays whose backbone is taken as it is, as with `adapters_only`, while all else is learned anew.
     attacks
         Labelled ones, to learn a classifier of known attacks from; it is calibrated on the benign events as all else.
     teacher
@@ -128,7 +131,8 @@ def train(
     volume = fit_volume(shown.baseline, shown.volume[mature], session[mature])
     said = collect_texts(events, embedder, settings)
     base_texts = base.texts if base is not None else None
-    backbone = base.bank.arrays if base is not None and adapters_only else None
+    if base is not None and adapters_only:
+        backbone = base.bank.arrays
     looks = _looks(said, again, seed, progress)
 
     lessons, teaching = _lessons(

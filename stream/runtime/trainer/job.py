@@ -213,6 +213,7 @@ class Job:
                 effort=EFFORT,
                 base=champion if adapters_only or _goes_on(parent, attacks, events) else None,
                 adapters_only=adapters_only,
+                backbone=champion.bank.arrays if champion is not None and keeps_backbone(self.request) else None,
                 attacks=attacks,
                 teacher=self._teacher() if attacks is not None else None,
                 hard=self._mistaken(learned.data),
@@ -438,6 +439,15 @@ class Job:
 
     def _progress(self, what: str) -> None:
         _LOG.info("job %s: %s", self.request.request_id, what)
+
+
+def keeps_backbone(request: RetrainRequest) -> bool:
+    """Whether the champion's sequence backbone stays, as verdicts alone ask for a training.
+
+    They say nothing of sequences, and one that is fitted anew finds other sessions strange than those that analysts
+    have confirmed, by chance alone. Drift, age and people ask for everything anew.
+    """
+    return {reason.cause for reason in request.reasons} <= {"labels", "precision"}
 
 
 def _goes_on(parent: Manifest | None, attacks: AttackTexts | None, events: TrainingEvents) -> bool:

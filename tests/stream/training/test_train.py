@@ -188,3 +188,16 @@ def test_a_session_that_does_not_teach_is_calibrated_on_and_leaves_nothing_behin
     # Its tenant, team-1, has heard 19 of its 20 sessions, and has all of their maxima.
     assert release.warm["sessions"].tolist() == [20, 19, 20]
     assert release.warm["maxima_count"][1].max() == 20
+
+
+def test_a_backbone_that_is_kept_is_the_same_while_the_rest_is_learned_anew(
+    whole: Trained, events: TrainingEvents
+) -> None:
+    again = trained(events, seed=4, backbone=whole.release.bank.arrays).release
+    for name in ("encoder.weight", "bottleneck.weight", "expand.weight", "decoder.weight"):
+        assert np.array_equal(again.bank.arrays[name], whole.release.bank.arrays[name])
+    assert again.texts.role_surprise is not None
+    once = whole.release.texts.role_surprise
+    assert once is not None
+    counts = [float(m.to_arrays()["counts.user"].sum()) for m in (once, again.texts.role_surprise)]
+    assert counts[0] == counts[1]

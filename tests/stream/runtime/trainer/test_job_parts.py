@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from schemas.manifest import InputRange
-from schemas.retrain import Reason, RetrainRequest
+from schemas.retrain import Cause, Reason, RetrainRequest
 from stream.config import (
     DecisionSettings,
     KafkaSettings,
@@ -29,6 +29,7 @@ from stream.runtime.topic_reader import Bounds, TopicReader, TopicSource
 from stream.runtime.trainer.captured import EVENTS, keep, kept
 from stream.runtime.trainer.command import check_signing
 from stream.runtime.trainer.folder import JobFolder
+from stream.runtime.trainer.job import keeps_backbone
 from stream.runtime.trainer.plan import (
     Champion,
     Plan,
@@ -274,3 +275,11 @@ def test_a_release_counts_as_made_for_a_request_only_where_a_trusted_key_vouches
     assert not service._believed(tmp_path / "unsigned", unsigned)
     assert not service._believed(tmp_path / "foreign", foreign)
     assert service._believed(tmp_path / "good", good)
+
+
+def test_verdicts_alone_keep_the_backbone_and_anything_else_fits_it_anew() -> None:
+    def asked(*causes: Cause) -> RetrainRequest:
+        return msgspec.structs.replace(REQUEST, reasons=[Reason(cause=cause, detail="") for cause in causes])
+
+    assert keeps_backbone(asked("labels", "precision"))
+    assert not any(keeps_backbone(asked("labels", cause)) for cause in ("drift", "age", "manual"))
