@@ -25,7 +25,7 @@ from stream.config import (
 )
 from stream.errors import StateError, UsageError
 from stream.record import Record
-from stream.runtime.topic_reader import Bounds, TopicReader, TopicSource
+from stream.runtime.topic_reader import Bounds, TopicReader
 from stream.runtime.trainer.captured import EVENTS, keep, kept
 from stream.runtime.trainer.command import check_signing
 from stream.runtime.trainer.folder import JobFolder
@@ -42,6 +42,7 @@ from stream.runtime.trainer.plan import (
 from stream.runtime.trainer.publish import _in_service
 from stream.runtime.trainer.service import TrainerService
 from stream.runtime.trainer.worker import Task, settings_of, task
+from stream.sources.kafka import TopicSource
 from tests.stream.runtime.release.made import key_file, make, signing
 
 REQUEST = RetrainRequest(
