@@ -105,7 +105,10 @@ class DataSet:
     heard: list[Record]
     """Events of sessions that teach, later than what the champion learned from, in the order of time."""
     held_out: list[Record]
-    """Events of sessions that nothing was learned from, in the order of time."""
+    """Events of the sessions that the gate replays as traffic, in the order of time: the latest, and attacks held out.
+
+    Earlier ones of the same tasks are neither learned from nor replayed: they belong to another time, and what nobody
+    found in it is not what is to be judged."""
     labelled: list[Record]
     """Events of all judged sessions, learned from or not, in the order of time."""
     sessions: dict[Session, SessionFacts]
@@ -167,8 +170,9 @@ def assemble(
 ) -> DataSet:
     """Divide what was captured.
 
-    Held out are the latest `trainer.held_out_share` of sessions by their first event, and with them those of equal
-    task. Labelled attacks are divided for themselves, by their task and by the words that their findings show.
+    Held out are the latest `trainer.held_out_share` of sessions by their first event. Those of equal task before them
+    are not learned from either. Labelled attacks are divided for themselves, by their task and by the words that their
+    findings show.
 
     Parameters
     ----------
@@ -204,7 +208,8 @@ def assemble(
     share = settings.trainer.held_out_share
     attacks = [fact for fact in facts.values() if fact.judged == "attack"]
     others = [fact for fact in facts.values() if fact.judged != "attack"]
-    apart = _latest(others, share) | _latest_attacks(attacks, verdicts.words, share)
+    late, alike = _latest(others, share)
+    apart = late | alike | _latest_attacks(attacks, verdicts.words, share)
     facts = {name: replace(fact, held_out=name in apart) for name, fact in facts.items()}
 
     training = [fact for fact in facts.values() if fact.judged != "attack" and not fact.held_out]
@@ -227,7 +232,9 @@ def assemble(
         attacks=_segments("attack", counted, captured, facts, surprise),
         mistaken=_segments("benign", counted, captured, facts),
         heard=_in_order(captured, [fact for fact in taken.values() if _learns(fact)], heard_after_ms),
-        held_out=_in_order(captured, [fact for fact in facts.values() if fact.held_out]),
+        held_out=_in_order(
+            captured, [fact for name, fact in facts.items() if fact.held_out and name not in alike - late]
+        ),
         labelled=_in_order(captured, [fact for fact in facts.values() if fact.judged is not None]),
         sessions=facts,
         labels=_used(counted, verdicts.seen - len(counted), ranges),
@@ -339,7 +346,7 @@ def _plain(text: str) -> str:
 # -- what is held out --------------------------------------------------------------------------------------------------
 
 
-def _latest(facts: Sequence[SessionFacts], share: float) -> set[Session]:
+def _latest(facts: Sequence[SessionFacts], share: float) -> tuple[set[Session], set[Session]]:
     """The latest `share` of sessions, and those of the same tasks.
 
     A tenant of whose sessions more than half would follow their task, such as one whose agent is always told the same,
@@ -352,18 +359,24 @@ def _latest(facts: Sequence[SessionFacts], share: float) -> set[Session]:
     for fact in order:
         own.setdefault(fact.tenant, []).append(fact)
     apart = {(fact.tenant, fact.session) for fact in late}
+    alike: set[Session] = set()
     for tenant, mine in own.items():
         followers = {(tenant, fact.session) for fact in mine if fact.task in tasks}
         if 2 * len(followers | {name for name in apart if name[0] == tenant}) <= len(mine):
-            apart |= followers
-    return apart
+            alike |= followers
+    return apart, alike
 
 
 def _latest_attacks(
     facts: Sequence[SessionFacts], words: Mapping[Session, Collection[str]], share: float
 ) -> set[Session]:
-    """The latest labelled attack sessions, no task and no shown words on both sides; none where all are alike."""
+    """The latest labelled attack sessions, no task and no shown words on both sides.
+
+    Where words tie all of them together, as those of a campaign are, no task on both sides; none where they have one.
+    """
     groups = _alike(facts, words)
+    if len(groups) == 1:
+        groups = _alike(facts, {})
     groups.sort(key=lambda group: max((fact.first_ms, fact.tenant, fact.session) for fact in group), reverse=True)
     wanted = max(ceil(len(facts) * share), min(FEW, len(facts) // 2))
     # A group of many alike is rather learned than lost to the gate.

@@ -130,11 +130,9 @@ def followed(found: Sequence[Release], now: Release | None = None) -> list[Annou
 
 def passed(found: Sequence[Release], release: str, manifest_sha256: str) -> bool:
     """Whether any of the announcements `found` says that the gate let this release pass."""
-    return any(
-        each.passed_gate and (each.release, each.manifest_sha256) == (release, manifest_sha256)
-        for said in found
-        for each in (said, *said.earlier)
-    )
+    named: list[Release | Announced] = [*found, *(each for said in found for each in said.earlier)]
+    asked = (release, manifest_sha256)
+    return any(each.passed_gate and (each.release, each.manifest_sha256) == asked for each in named)
 
 
 def _keys(found: Sequence[Release]) -> set[tuple[str, str]]:

@@ -277,11 +277,12 @@ def test_attacks_that_show_the_same_words_are_on_one_side() -> None:
     assert data.sessions["team-0", "s1"].held_out == data.sessions["team-0", "s9"].held_out
 
 
-def test_all_attacks_of_one_wording_teach_and_none_is_held_out() -> None:
+def test_attacks_of_one_wording_are_divided_by_their_tasks_alone() -> None:
     found = captured([conversation(i, tool=INJECTION if i < 5 else "") for i in range(40)])
     data = divided(found, [label(found, names(found)[f"s{i}"], "attack") for i in range(5)])
-    assert data.counts["held_out_attack"] == 0
-    assert len({segment.group for segment in data.attacks}) == 5
+    # Three are wanted, at most half of them: two of five.
+    assert data.counts["held_out_attack"] == 2
+    assert len({segment.group for segment in data.attacks}) == 3
 
 
 def test_an_attacks_words_are_those_of_the_message_that_the_finding_shows(traffic: Captured) -> None:
