@@ -503,9 +503,9 @@ def _phi(both: int, won: int, lost: int, neither: int) -> float:
     margins = (both + won) * (lost + neither) * (both + lost) * (won + neither)
     if not margins:
         return 0.0
-    product = both * neither - won * lost
+    product = float(both * neither - won * lost)
     if product > 0:
-        product = max(product - (both + won + lost + neither) / 2, 0.0)  # type: ignore[assignment]
+        product = max(product - (both + won + lost + neither) / 2, 0.0)
     return product / math.sqrt(margins)
 
 

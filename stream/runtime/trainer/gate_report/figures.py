@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def draw(report: GateReport) -> Iterator[tuple[str, str]]:
     pictures: dict[str, Callable[[], Figure]] = {"operating": lambda: operating(report)}
     for name, rows in (("recall", _of_attacks(report)), ("flagged", _of_benign(report))):
         if rows:
-            pictures[name] = lambda name=name, rows=rows: slices(report, name, rows)  # type: ignore[misc]
+            pictures[name] = partial(slices, report, name, rows)
     if report.labels is not None and any(analyst.labels for analyst in report.labels.analysts):
         pictures["labels"] = lambda: analysts(report)
     for name, picture in pictures.items():
