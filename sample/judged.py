@@ -1,8 +1,8 @@
 """The sample as a gateway that is attacked and looked after: a quiet week, then days with attacks that analysts judge.
 
-The quiet week and attacks that are publicly known, on users' side, are what a first release is trained on. In the three
-days that follow comes what it has not seen: instructions in what tools return, all within a day. None of it is of the
-live days, by task or by goal.
+The quiet week is all that a first release is trained on: it has been told of no attack. In the three days that follow
+come jailbreaks, injections by users, and instructions in what tools return. None of it is of the live days, by task or
+by goal.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ QUIET_END_MS = UNDATED_START_MS + QUIET_DAYS * _DAY_MS
 """End of the week without attacks, and begin of the days that analysts judge."""
 ATTACKED_DAYS = 1.0
 """Of the judged days, from their first on: a campaign that ends, as campaigns do."""
-_NEW = "agentdojo-gt"
-"""Source of the attacks that come; all others are known."""
+_UNPLACED_SHARE = 0.4
+"""Of the attacks that are of no tenant, so many come: else there would be more of them than of all else."""
 _CALL_MS = 4_000
 """From one call of an attack to its next."""
 
@@ -32,11 +32,6 @@ _CALL_MS = 4_000
 def write_quiet_week(out: Path) -> None:
     """The benign sessions of the first days as a corpus file."""
     _write(out, (line for line in _lines(TRAIN) if _start_ms(line) < QUIET_END_MS))
-
-
-def write_known_attacks(out: Path) -> None:
-    """The labelled attacks that are known before the others come, as a corpus file."""
-    _write(out, (line for line in _lines(ATTACKS) if decode_session(line).source != _NEW))
 
 
 def history() -> list[CorpusSession]:
@@ -50,14 +45,17 @@ def _placed(benign: Sequence[CorpusSession]) -> Iterator[CorpusSession]:
     by_tenant: dict[str, list[CorpusSession]] = {}
     for session in benign:
         by_tenant.setdefault(str(session.tenant), []).append(session)
+    tenants = sorted(by_tenant)
     for line in _lines(ATTACKS):
         attack = decode_session(line)
-        if attack.source != _NEW or attack.tenant is None:
+        if attack.tenant is None and unit("comes", attack.session) >= _UNPLACED_SHARE:
             continue
-        like = by_tenant[attack.tenant][int(unit("like", attack.session) * len(by_tenant[attack.tenant]))]
+        tenant = attack.tenant or tenants[int(unit("tenant", attack.session) * len(tenants))]
+        like = by_tenant[tenant][int(unit("like", attack.session) * len(by_tenant[tenant]))]
         start_ms = QUIET_END_MS + int(unit("start", attack.session) * ATTACKED_DAYS * _DAY_MS)
         yield msgspec.structs.replace(
             attack,
+            tenant=tenant,
             key=attack.key or like.key,
             tools=attack.tools or like.tools,
             start_ms=start_ms,

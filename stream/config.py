@@ -453,8 +453,8 @@ class GateSettings:
     """By how much a slice's recall may fall, or its false-positive rate rise, beyond what chance explains."""
     slice_ratio_max: float = 2.0
     """A slice may be flagged so many times as often as all, beyond what chance explains."""
-    slice_sessions_min: int = 20
-    """Sessions of a slice before it is judged."""
+    slice_tasks_min: int = 20
+    """Tasks of a slice before it is judged; sessions that open with the same words are one."""
     label_noise_max: float = 0.25
     """Share of labels that contradict all others, from which nothing is learned from them."""
 
@@ -463,7 +463,7 @@ class GateSettings:
         rules.number("gate.fpr_slack", self.fpr_slack, at_least=0.0, at_most=1.0)
         rules.number("gate.slice_drop_max", self.slice_drop_max, at_least=0.0, at_most=1.0)
         rules.number("gate.slice_ratio_max", self.slice_ratio_max, at_least=1.0)
-        rules.integer("gate.slice_sessions_min", self.slice_sessions_min, at_least=1)
+        rules.integer("gate.slice_tasks_min", self.slice_tasks_min, at_least=1)
         rules.number("gate.label_noise_max", self.label_noise_max, at_least=0.0, at_most=1.0)
 
 

@@ -67,9 +67,9 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     flagged_challenger: int
     flagged_interval: Interval
     recall_judged: bool
-    """Whether it has attacks enough."""
+    """Whether it has attacks enough, of different tasks."""
     flagged_judged: bool
-    """Whether it has benign sessions enough."""
+    """Whether it has benign sessions enough, of different tasks."""
     judged: bool
     """Whether either is."""
     failed: list[str] = []
@@ -148,10 +148,12 @@ def decide(
 
     Chance is given its due where a rule says so: differences within a slice are paired, as both releases judged the
     same sessions (Newcombe's hybrid score interval), ratios of a slice to all go by the exact binomial distribution,
-    and both at a level shared out to all slices (Bonferroni), or one slice in twenty would fail for nothing. All false
-    positives together go by the exact binomial distribution at the operating point. Recall has no such allowance: an
-    attack that was found is to be found. It is asked for on all labelled attacks, and again on those that the
-    challenger learned nothing from: of the others it may know the very words.
+    and both at a level shared out to all slices (Bonferroni), or one slice in twenty would fail for nothing. A slice is
+    worth its tasks: thirty sessions of five tasks are five, in its size and in the ratio. All false positives together
+    go by the exact binomial distribution at the operating point. Recall has no such allowance: an attack that was found
+    is to be found. On those that the challenger learned nothing from, as of the others it may know the very words, it
+    is asked for again, beyond chance (McNemar's exact test, one side): they are few, and were labelled because the
+    champion found them, so one that is as good loses some and wins few.
 
     Parameters
     ----------
@@ -168,7 +170,7 @@ def decide(
     References
     ----------
     Newcombe (1998), Improved confidence intervals for the difference between binomial proportions based on paired data,
-    method 10. Wilson (1927). Clopper and Pearson (1934).
+    method 10. Wilson (1927). Clopper and Pearson (1934). McNemar (1947).
     """
     if (champion.tenant, champion.session, champion.label) != (challenger.tenant, challenger.session, challenger.label):
         raise StateError(
@@ -181,14 +183,14 @@ def decide(
     checks = [
         *_labels(audit, settings),
         _evidence((int(attack.sum()), attacks_min), (int(unseen.sum()), held_out_min), (int(benign.sum()), benign_min)),
-        _recall("recall", "labelled attack sessions", champion.flagged[attack], challenger.flagged[attack], settings),
         *(
-            _recall(name, of, champion.flagged[part], challenger.flagged[part], settings)
-            for name, of, part in (
-                ("recall_held_out", "labelled attack sessions held out from training", unseen),
-                ("recall_earlier", "attack sessions that the champion was made with", earlier),
+            _recall(name, of, champion.flagged[part], challenger.flagged[part], settings, chance=chance)
+            for name, of, part, chance in (
+                ("recall", "labelled attack sessions", attack, 1.0),
+                ("recall_held_out", "labelled attack sessions held out from training", unseen, CHANCE),
+                ("recall_earlier", "attack sessions that the champion was made with", earlier, 1.0),
             )
-            if part.any()
+            if part.any() or name == "recall"
         ),
         _false_positives(champion, challenger, settings),
         _sliced(slices, settings),
@@ -256,13 +258,20 @@ def _evidence(attacks: tuple[int, int], unseen: tuple[int, int], benign: tuple[i
 
 
 def _recall(
-    name: str, of: str, champion: NDArray[np.bool_], challenger: NDArray[np.bool_], settings: GateSettings
+    name: str,
+    of: str,
+    champion: NDArray[np.bool_],
+    challenger: NDArray[np.bool_],
+    settings: GateSettings,
+    *,
+    chance: float,
 ) -> Check:
+    """Whether recall falls, by more than chance has the probability `chance` of making of it; 1: at all."""
     count = len(champion)
     before, after = int(champion.sum()), int(challenger.sum())
     drop = (before - after) / max(count, 1)
-    ok = drop <= settings.recall_drop_max + _EXACT
     lost, won = int((champion & ~challenger).sum()), int((~champion & challenger).sum())
+    ok = drop <= settings.recall_drop_max + _EXACT or at_least(lost, lost + won, 0.5) > chance
     moved = f"{after} of {count} {of} are found, {before} by the champion ({lost} lost, {won} won)"
     allowed = f"; recall may fall by {settings.recall_drop_max:.1%} at most, and falls by {drop:.1%}"
     return Check(
@@ -305,8 +314,8 @@ def _sliced(slices: Sequence[Slice], settings: GateSettings) -> Check:
         sentence = broken[0] + more
     else:
         sentence = (
-            f"none of {len(judged)} slices of {settings.slice_sessions_min} sessions or more is worse, or flagged more "
-            "often than all, beyond what is allowed and chance explains"
+            f"none of {len(judged)} slices of {settings.slice_tasks_min} tasks or more is worse, or flagged more often "
+            "than all, beyond what is allowed and chance explains"
         )
     return Check(name="slices", ok=not broken, challenger=float(len(broken)), limit=0.0, sentence=sentence)
 
@@ -314,7 +323,7 @@ def _sliced(slices: Sequence[Slice], settings: GateSettings) -> Check:
 def _slices(champion: Judged, challenger: Judged, settings: GateSettings) -> list[Slice]:
     """All slices, those that are judged with what they break."""
     attack, benign = champion.attack, champion.benign
-    least = settings.slice_sessions_min
+    least = settings.slice_tasks_min
     members: list[tuple[str, str, NDArray[np.bool_]]] = []
     comparisons = 0
     for key in SLICED_BY:
@@ -322,13 +331,20 @@ def _slices(champion: Judged, challenger: Judged, settings: GateSettings) -> lis
         for value in sorted(set(values.tolist()) - {""}):
             inside = values == value
             members.append((key, value, inside))
-            comparisons += int((inside & attack).sum() >= least) + 2 * int((inside & benign).sum() >= least)
+            comparisons += int(_tasks(champion, inside & attack) >= least)
+            comparisons += 2 * int(_tasks(champion, inside & benign) >= least)
     chance = CHANCE / max(comparisons, 1)
     overall = float(challenger.flagged[benign].mean()) if benign.any() else 0.0
     return [
         _slice(key, value, inside, champion, challenger, settings, chance=chance, overall=overall)
         for key, value, inside in members
     ]
+
+
+def _tasks(judged: Judged, inside: NDArray[np.bool_]) -> int:
+    """Of sessions `inside` (k,), how many tasks they are."""
+    at = np.flatnonzero(inside).tolist()
+    return len({judged.task[i] for i in at}) if judged.task else len(at)
 
 
 def _slice(
@@ -344,18 +360,19 @@ def _slice(
 ) -> Slice:
     attacks, benign = inside & champion.attack, inside & champion.benign
     n, own = int(attacks.sum()), int(benign.sum())
-    least, allowed = settings.slice_sessions_min, settings.slice_drop_max
+    least, allowed = settings.slice_tasks_min, settings.slice_drop_max
+    attack_tasks, tasks = _tasks(champion, attacks), _tasks(champion, benign)
     found = [int(each.flagged[attacks].sum()) for each in (champion, challenger)]
     flagged = [int(each.flagged[benign].sum()) for each in (champion, challenger)]
     failed = []
-    if n >= least:
+    if attack_tasks >= least:
         rise = paired_interval(champion.flagged[attacks], challenger.flagged[attacks], chance)
         if -rise[1] > allowed:
             failed.append(
                 f"recall in {key} {value} fell from {found[0]} to {found[1]} of {n} attack sessions: by {-rise[1]:.1%} "
                 f"at the very least, {allowed:.0%} is allowed"
             )
-    if own >= least:
+    if tasks >= least:
         rise = paired_interval(champion.flagged[benign], challenger.flagged[benign], chance)
         if rise[0] > allowed:
             failed.append(
@@ -363,7 +380,7 @@ def _slice(
                 f"{rise[0]:.1%} at the very least, {allowed:.0%} is allowed"
             )
         most = settings.slice_ratio_max * overall
-        if flagged[1] and at_least(flagged[1], own, most) <= chance:
+        if flagged[1] and at_least(flagged[1] * tasks // own, tasks, most) <= chance:
             rate = flagged[1] / own
             failed.append(
                 f"{flagged[1]} of {own} benign sessions in {key} {value} are flagged ({rate:.1%}): "
@@ -381,9 +398,9 @@ def _slice(
         flagged_champion=flagged[0],
         flagged_challenger=flagged[1],
         flagged_interval=_rounded(wilson(flagged[1], own, 0.05)),
-        recall_judged=n >= least,
-        flagged_judged=own >= least,
-        judged=n >= least or own >= least,
+        recall_judged=attack_tasks >= least,
+        flagged_judged=tasks >= least,
+        judged=attack_tasks >= least or tasks >= least,
         failed=failed,
     )
 

@@ -61,6 +61,8 @@ class Traffic:
     history: Sequence[Record]
     """Events of labelled sessions, in the order of time; those of `held_out` need not be repeated."""
     truth: Mapping[SessionName, Truth]
+    tasks: Mapping[SessionName, str | None] = field(default_factory=dict)
+    """Equal for sessions that are one task told again; of the others nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,8 @@ class Judged:
     """The signal with the least p-value at the strangest event; empty where there is none."""
     slices: Mapping[str, list[str]] = field(default_factory=dict)
     """(k,) values of each of `tenant, family, language, length, model`; a family is empty for what is no attack."""
+    task: list[str] = field(default_factory=list)
+    """(k,) equal for sessions of one task; empty: each is its own."""
 
     def __len__(self) -> int:
         return len(self.session)
@@ -222,6 +226,7 @@ def judge(
             "length": [_length(said[name].characters) for name, _ in names],
             "model": [said[name].model or UNKNOWN for name, _ in names],
         },
+        task=[traffic.tasks.get(name) or "\x1f".join(name) for name, _ in names],
     )
 
 

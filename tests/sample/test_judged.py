@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sample.judged import QUIET_END_MS, history, write_known_attacks, write_quiet_week
+from sample.judged import QUIET_END_MS, history, write_quiet_week
 from sample.records import ATTACKS, TRAIN
 from schemas.corpus import CorpusSession, decode_session
 from stream.sources.lines import read_lines
@@ -21,18 +21,10 @@ def test_every_benign_session_is_there_and_attacks_come_only_after_the_quiet_wee
     benign = [session for session in sessions if session.label == "benign"]
     attacks = [session for session in sessions if session.label == "attack"]
     assert sorted(s.session for s in benign) == sorted(decode_session(line).session for line in read_lines(TRAIN))
-    # As many as the sample's README has among the labelled attacks.
-    assert len(attacks) == 59
+    # Of the 471 that the sample's README has, 59 are of a tenant; two in five of the others come.
+    assert sum(str(session.attack_family).startswith("indirect_injection.") for session in attacks) == 59
+    assert 0.3 * 412 < len(attacks) - 59 < 0.5 * 412
     assert all(session.start_ms is not None and session.start_ms >= QUIET_END_MS for session in attacks)
-    assert all(str(session.attack_family).startswith("indirect_injection.") for session in attacks)
-
-
-def test_the_known_attacks_are_all_others(sessions: list[CorpusSession], tmp_path: Path) -> None:
-    write_known_attacks(tmp_path / "known.jsonl")
-    known = {decode_session(line).session for line in read_lines(tmp_path / "known.jsonl")}
-    come = {session.session for session in sessions if session.label == "attack"}
-    assert known.isdisjoint(come)
-    assert known | come == {decode_session(line).session for line in read_lines(ATTACKS)}
 
 
 def test_every_attack_has_a_tenant_a_key_and_a_time_for_each_call(sessions: list[CorpusSession]) -> None:

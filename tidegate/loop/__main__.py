@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sample.judged import JUDGED_DAYS, QUIET_DAYS, history, write_known_attacks, write_quiet_week
+from sample.judged import JUDGED_DAYS, QUIET_DAYS, history, write_quiet_week
 from sample.records import as_gateways
 from schemas.corpus_records import Truth
 from tidegate.demo.__main__ import interrupt
@@ -41,11 +41,6 @@ LABELS_MIN = 30
 """New labels from which a retraining is asked for: three days' worth."""
 FEWER = 0.3
 """Share by which missed attacks at the same false-positive rate must fall, or false positives at the same recall."""
-RECALL_DROP_MAX = "0.15"
-"""What is labelled here was found by the first release, whose recall of it is 1 by construction, at twice the false
-positives of its operating point: the gate's default would ask the next one for all of it."""
-SLICE_SESSIONS_MIN = "40"
-"""The agents' sessions repeat few tasks: thirty of them are five."""
 SECONDS_MAX = 600.0
 """The loop closes within this time, or the demo fails."""
 _READY_S, _DRAIN_S, _TRAIN_S = 90.0, 120.0, 900.0
@@ -93,7 +88,6 @@ class _Loop:
     def __init__(self, console: Console, out: Path) -> None:
         self.console = console
         self.out = out
-        self.known = out / "known-attacks.jsonl"
         self.began = time.monotonic()
         self.seconds: dict[str, float] = {}
         self.services: list[Service] = []
@@ -136,7 +130,7 @@ class _Loop:
             self._watch(stack, kafka, "before.genai.anomaly.scores.v1", before.score)
 
             with self._step(
-                f"{QUIET_DAYS} quiet days, then {JUDGED_DAYS} with attacks of a new kind, which analysts judge"
+                f"{QUIET_DAYS} quiet days, then {JUDGED_DAYS} with attacks, of which analysts judge what was found"
             ):
                 truths.update({(str(t.tenant), t.gateway_session): t for _, _, t in past})
                 self._feed(kafka, past, heard, before)
@@ -181,9 +175,6 @@ class _Loop:
             TIDEGATE_FEEDBACK__LABELS_MIN=str(LABELS_MIN),
             TIDEGATE_TRAINER__DIRECTORY=str(self.out / "trainer"),
             TIDEGATE_TRAINER__NPROC="2",
-            TIDEGATE_TRAINER__CORPUS=str(self.known),
-            TIDEGATE_GATE__RECALL_DROP_MAX=RECALL_DROP_MAX,
-            TIDEGATE_GATE__SLICE_SESSIONS_MIN=SLICE_SESSIONS_MIN,
             # The sample's traffic is of September, its place in Kafka of today.
             TIDEGATE_TRAINER__LOOKBACK_DAYS="3650",
             TIDEGATE_FEEDBACK__VERDICT_DAYS="89",
@@ -192,14 +183,10 @@ class _Loop:
         )
 
     def _first_release(self) -> Path:
-        with self._step(
-            "A first release, of a quiet week and of attacks that are known: jailbreaks, direct injections"
-        ):
+        with self._step("A first release, of a quiet week: it has been told of no attack"):
             week = self.out / "quiet-week.jsonl"
             write_quiet_week(week)
-            write_known_attacks(self.known)
-            inputs = [week, self.known]
-            made = trained_release(self.console, self.out, "Training …", inputs, flags=["--task", "attack-classifier"])
+            made = trained_release(self.console, self.out, "Training …", [week])
             name: str = orjson.loads((made / "manifest.json").read_bytes())["name"]
             home: Path = self.out / "releases" / name
             home.parent.mkdir(exist_ok=True)

@@ -108,7 +108,9 @@ def gate(
     from stream.training.judged import Traffic, judge, truths
 
     kept_keys = audit.kept if audit is not None else frozenset[bytes]()
-    traffic = Traffic(data.held_out, data.labelled, truths(labels, kept_keys, learned_findings(manifest, settings)))
+    known = truths(labels, kept_keys, learned_findings(manifest, settings))
+    tasks = {name: fact.task for name, fact in data.sessions.items()}
+    traffic = Traffic(data.held_out, data.labelled, known, tasks)
     # The champion's tenants have gone on learning in service, the challenger's with its training.
     report = decide(
         judge(traffic, in_service, settings, embedder, heard=data.heard),

@@ -125,24 +125,36 @@ def lost_and_won(champion: Judged, lost: slice, won: slice) -> Judged:
 
 def test_attacks_known_by_heart_do_not_pay_for_those_that_nothing_was_learned_from() -> None:
     champion = judged(found=40, unseen=12)
-    report = decide(champion, lost_and_won(champion, slice(0, 1), slice(40, 60)), SETTINGS)
+    report = decide(champion, lost_and_won(champion, slice(0, 5), slice(40, 60)), SETTINGS)
     assert failed(report) == ["recall_held_out"]
     assert report.reason == (
-        "Refused: 11 of 12 labelled attack sessions held out from training are found, 12 by the champion (1 lost, 0 "
-        "won); recall may fall by 0.0% at most, and falls by 8.3%."
+        "Refused: 7 of 12 labelled attack sessions held out from training are found, 12 by the champion (5 lost, 0 "
+        "won); recall may fall by 0.0% at most, and falls by 41.7%."
     )
     (own,) = (check for check in report.checks if check.name == "recall_held_out")
     assert (own.champion, own.limit) == (1.0, 1.0)
-    assert own.challenger == pytest.approx(11 / 12, abs=1e-6)
+    assert own.challenger == pytest.approx(7 / 12, abs=1e-6)
     assert report.attacks_held_out == 12
 
 
 def test_recall_held_out_may_fall_by_what_the_settings_allow() -> None:
     champion = judged(found=40, unseen=20)
-    challenger = lost_and_won(champion, slice(0, 1), slice(40, 60))
-    # One of 20 is 5 %.
-    assert decide(champion, challenger, GateSettings(recall_drop_max=0.05)).promote
-    assert failed(decide(champion, challenger, GateSettings(recall_drop_max=0.049))) == ["recall_held_out"]
+    challenger = lost_and_won(champion, slice(0, 5), slice(40, 60))
+    # Five of 20 are 25 %.
+    assert decide(champion, challenger, GateSettings(recall_drop_max=0.25)).promote
+    assert failed(decide(champion, challenger, GateSettings(recall_drop_max=0.249))) == ["recall_held_out"]
+
+
+@pytest.mark.parametrize(("lost", "won", "promoted"), [(4, 0, True), (5, 0, False), (6, 1, True), (7, 1, False)])
+def test_recall_held_out_may_fall_by_what_chance_explains(lost: int, won: int, promoted: bool) -> None:
+    # Probability of so many tails or more: 4 of 4 coins 6.25 %, 5 of 5 3.125 %, 6 of 7 6.25 %, 7 of 8 3.5 %.
+    champion = judged(found=40, unseen=40)
+    held_out = champion.held_out | (np.arange(len(champion)) == 59)
+    champion = replace(champion, held_out=held_out)
+    challenger = lost_and_won(champion, slice(0, lost), slice(60 - won, 60))
+    challenger.flagged[40:58] = True
+    report = decide(champion, challenger, SETTINGS)
+    assert failed(report) == ([] if promoted else ["recall_held_out"])
 
 
 @pytest.mark.parametrize(("unseen", "promoted"), [(0, False), (2, False), (3, True)])
@@ -258,6 +270,18 @@ def test_what_chance_explains_refuses_nobody() -> None:
         flagged[champion.benign] = rng.random(400) < 0.01
         refused += "slices" in failed(decide(champion, replace(champion, flagged=flagged), SETTINGS))
     assert refused <= 200 * 0.05 + 5
+
+
+@pytest.mark.parametrize(("tasks", "promoted"), [(5, True), (40, False)])
+def test_a_slice_is_worth_its_tasks(tasks: int, promoted: bool) -> None:
+    champion = judged(tenants=10)
+    own = np.array([name == "team-3" for name in champion.tenant])
+    flagged = champion.flagged & champion.attack
+    flagged[np.flatnonzero(own & champion.benign)[:8]] = True
+    task = [f"{name}-{at // 10 % tasks}" for at, name in enumerate(champion.tenant)]
+    champion = replace(champion, task=task)
+    report = decide(champion, replace(champion, flagged=flagged), GateSettings(slice_tasks_min=6))
+    assert failed(report) == ([] if promoted else ["slices"])
 
 
 def test_small_slices_are_shown_and_not_judged() -> None:
