@@ -75,6 +75,7 @@ def run_promote(settings: Settings, arguments: argparse.Namespace) -> int:
     print(f"{manifest.name} is asked for by control {offset}; in service until then: {_told(serving)}.", flush=True)
     if not arguments.no_wait:
         _await(settings, manifest.name, offset, arguments.timeout, starts, began)
+    _crown(settings, manifest.name)
     return 0
 
 
@@ -109,7 +110,18 @@ def run_rollback(settings: Settings, arguments: argparse.Namespace) -> int:
             announce(settings, manifest, path, decision=decision, promoted=True, reader=reader)
         except TidegateError as error:
             _LOG.warning("%s is asked for, but the releases topic does not say so: %s", manifest.name, error)
+    _crown(settings, manifest.name)
     return 0
+
+
+def _crown(settings: Settings, name: str) -> None:
+    """Tell MLflow, last of all: it takes seconds, and nothing waits for it."""
+    from stream.runtime.trainer.tracking import TrackingFailed, crown
+
+    try:
+        crown(settings, name)
+    except TrackingFailed as error:
+        _LOG.warning("MLflow's alias champion stays where it is, until the trainer's next start: %s", error)
 
 
 # -- what is served, and what was --------------------------------------------------------------------------------------

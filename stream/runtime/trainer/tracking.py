@@ -46,8 +46,9 @@ class Tracked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def untracked(root: Path) -> list[str]:
-    """Request ids of jobs under `trainer.directory` that are done and not recorded."""
-    return sorted(path.parent.name for path in root.glob(f"*/{DONE}") if not (path.parent / TRACKED).exists())
+    """Request ids of jobs under `trainer.directory` that are done and not recorded, in the order they were done in."""
+    done = [path for path in root.glob(f"*/{DONE}") if not (path.parent / TRACKED).exists()]
+    return [path.parent.name for path in sorted(done, key=lambda path: (path.stat().st_mtime_ns, path))]
 
 
 def track(settings: Settings, folder: JobFolder) -> Tracked:
@@ -74,6 +75,30 @@ def track(settings: Settings, folder: JobFolder) -> Tracked:
     return tracked
 
 
+def crown(settings: Settings, release: str) -> bool:
+    """Call the version of `release` the champion, as somebody has put it into service; whether the store knows one.
+
+    A store that no job has made yet is not made here.
+
+    Raises
+    ------
+    TrackingFailed
+        When the store cannot be reached, or does not take it.
+    """
+    if not settings.mlflow.tracking_uri and not _local_store(settings).exists():
+        return False
+    try:
+        client, name = client_of(settings), settings.mlflow.experiment
+        versions = client.search_model_versions(f"name = '{name}'")
+        ours = [version for version in versions if version.tags.get("release") == release]
+        if ours:
+            _aliases(client, name, str(max(int(version.version) for version in ours)), promoted=True)
+    except Exception as error:
+        # As in `track`.
+        raise TrackingFailed(f"{type(error).__name__}: {error}") from error
+    return bool(ours)
+
+
 def client_of(settings: Settings) -> MlflowClient:
     """A client of the store; neither MLflow nor anything it brings says anything to anyone else."""
     # MLflow reads these when it is imported.
@@ -83,8 +108,12 @@ def client_of(settings: Settings) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     from mlflow.tracking import MlflowClient
 
-    uri = settings.mlflow.tracking_uri or f"sqlite:///{Path(settings.trainer.directory).resolve() / 'mlflow.db'}"
+    uri = settings.mlflow.tracking_uri or f"sqlite:///{_local_store(settings)}"
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _local_store(settings: Settings) -> Path:
+    return Path(settings.trainer.directory).resolve() / "mlflow.db"
 
 
 def _recorded(settings: Settings, folder: JobFolder, plan: Plan, done: Done, manifest: Manifest, path: Path) -> Tracked:

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import closing
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +24,11 @@ from stream.config import Settings
 from stream.errors import TidegateError
 from stream.runtime import logs
 from stream.runtime.settings import SECTIONS
+from stream.runtime.topic_reader import TopicReader
 from stream.runtime.trainer.folder import JobFolder
 from stream.runtime.trainer.job import FAILED, Failed, Job
-from stream.runtime.trainer.tracking import TrackingFailed, track, untracked
+from stream.runtime.trainer.plan import last_switch
+from stream.runtime.trainer.tracking import TrackingFailed, crown, track, untracked
 
 _LOG = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
@@ -103,6 +106,18 @@ def _track(settings: Settings) -> None:
         except (TrackingFailed, TidegateError) as error:
             _LOG.warning("job %s is not recorded in MLflow, and will be at the next start: %s", request_id, error)
             tell("untracked", request_id)
+    try:
+        _crown(settings)
+    except (TrackingFailed, TidegateError) as error:
+        _LOG.warning("MLflow's alias champion may be that of an earlier release, until the next start: %s", error)
+
+
+def _crown(settings: Settings) -> None:
+    """Let MLflow call champion what scorers were last asked to serve, whoever asked."""
+    with closing(TopicReader(settings, "trainer")) as reader:
+        asked = last_switch(reader, settings, reader.bounds(settings.topics.controls)[0].end)
+    if asked is not None:
+        crown(settings, asked.switch.release)
 
 
 def tell(what: str, value: str) -> None:
