@@ -455,7 +455,7 @@ class GateSettings:
     """A slice may be flagged so many times as often as all, beyond what chance explains."""
     slice_tasks_min: int = 20
     """Tasks of a slice before it is judged; sessions that open with the same words are one."""
-    label_noise_max: float = 0.25
+    label_noise_max: float = 0.15
     """Share of labels that contradict all others, from which nothing is learned from them."""
 
     def __post_init__(self) -> None:

@@ -71,18 +71,28 @@ def collect_attacks(paths: Sequence[Path], embedder: Embeds, settings: Settings)
     labels: list[tuple[bool, ...]] = []
     source: list[str] = []
     group: list[str] = []
-    for path in paths:
-        for session in sessions_of(path):
-            if session.label != ATTACK:
-                continue
-            for text in _segments(session, settings):
-                texts.append(text)
-                labels.append(attack_classes(session.attack_family, text))
-                source.append(session.source or "")
-                group.append(session.session)
+    for session, said in attack_sessions(paths, settings):
+        texts += said
+        labels += [attack_classes(session.attack_family, text) for text in said]
+        source += [session.source or ""] * len(said)
+        group += [session.session] * len(said)
     if not texts:
         return None
     return AttackTexts(embedder.encode(texts), np.array(labels, np.bool_), source, group)
+
+
+def attack_sessions(paths: Sequence[Path], settings: Settings) -> Iterator[tuple[CorpusSession, list[str]]]:
+    """The labelled attacks in corpus files, each with its segments as `collect_attacks` takes them.
+
+    Raises
+    ------
+    UsageError
+        When a file cannot be read.
+    """
+    for path in paths:
+        for session in sessions_of(path):
+            if session.label == ATTACK:
+                yield session, list(_segments(session, settings))
 
 
 def _segments(session: CorpusSession, settings: Settings) -> Iterator[str]:

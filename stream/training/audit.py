@@ -6,7 +6,7 @@ Legend: n labels, d documents (what a finding showed, or a known session said), 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -180,6 +180,20 @@ def known_sessions(
         some = np.sort(rng.permutation(len(own_texts))[:SEGMENTS_MAX])
         texts.append([own_texts[place] for place in some.tolist()])
     return Known(texts, np.array([name in attacks for name in names], np.bool_), [session for _, session in names])
+
+
+def with_attacks(known: Known, attacks: Iterable[tuple[str, Sequence[str]]], *, seed: int) -> Known:
+    """`known` and attacks, each a session and its segments, that somebody knows from elsewhere."""
+    rng = np.random.default_rng(seed)
+    texts, group = list(known.texts), list(known.group)
+    for session, own in attacks:
+        if own:
+            some = np.sort(rng.permutation(len(own))[:SEGMENTS_MAX])
+            texts.append([own[place] for place in some.tolist()])
+            group.append(session)
+    flags = np.arange(len(texts)) >= len(known.texts)
+    flags[: len(known.texts)] = known.attack
+    return Known(texts, flags, group)
 
 
 _AT_ONCE = 2000

@@ -24,6 +24,7 @@ from stream.training.calibrate import Rings, calibrate, flagged_share, mature_ev
 from stream.training.events import FOLDS, TrainingEvents
 from stream.training.passes import collect, held_out_scores, silent_calibration, unnamed_release, warm_rows
 from stream.training.pupils import measured
+from stream.training.sift import sifted
 from stream.training.teaching import HardNegatives, Lessons, Teacher, Teaching, mined, teach
 from stream.training.texts import Again, SecondLooks, TrainingTexts, collect_texts, fitted_texts, looking
 
@@ -130,6 +131,8 @@ def train(
     mature = mature_events(events, settings.learning.grace_sessions)[learning]
     volume = fit_volume(shown.baseline, shown.volume[mature], session[mature])
     said = collect_texts(events, embedder, settings)
+    if attacks is not None:
+        attacks, said = sifted(attacks, said, embedder.vocabulary, seed=seed, judged=hard)
     base_texts = base.texts if base is not None else None
     if base is not None and adapters_only:
         backbone = base.bank.arrays

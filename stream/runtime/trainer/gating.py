@@ -62,9 +62,15 @@ def audited(
 ) -> tuple[Audit | None, frozenset[bytes]]:
     """What the audit says of the labels, and the keys of those that are not believed.
 
-    What nobody found or judged is taken for benign there.
+    What nobody found or judged is taken for benign there, and the attacks of `trainer.corpus` for attacks.
+
+    Raises
+    ------
+    UsageError
+        When a file of the corpus cannot be read.
     """
-    from stream.training.audit import audit, known_sessions
+    from stream.training.attacks import attack_sessions
+    from stream.training.audit import audit, known_sessions, with_attacks
 
     teaching = {label_key(label.finding_uid, label.analyst) for label in labels if label.teaches is not None}
     if not teaching:
@@ -72,14 +78,20 @@ def audited(
     told = {captured.session_at(place) for place in found if place in captured.of_place}
     told |= {(label.tenant, event.session) for label in labels for event in label.events}
     quiet = sorted(captured.of_session.keys() - told, key=_drawn)[: max(_KNOWN_MIN, 2 * len(teaching))]
-    known = [captured.records[at] for name in quiet for at in captured.of_session[name]]
+    traffic = [captured.records[at] for name in quiet for at in captured.of_session[name]]
+    corpus = attack_sessions([Path(path) for path in settings.trainer.corpus], settings)
+    known = with_attacks(
+        known_sessions(traffic, set(), settings, seed=seed),
+        ((session.session, own) for session, own in corpus),
+        seed=seed,
+    )
     said = audit(
         labels,
         lambda label: label_texts(captured, label),
         embedder,
         seed=seed,
         settings=settings.gate,
-        known=known_sessions(known, set(), settings, seed=seed),
+        known=known,
     )
     if said.refused is not None:
         return said, frozenset(teaching)

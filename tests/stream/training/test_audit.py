@@ -9,7 +9,7 @@ import pytest
 
 from schemas.label import Label, label_key
 from stream.config import GateSettings
-from stream.training.audit import Audit, Known, audit
+from stream.training.audit import Audit, Known, audit, with_attacks
 from tests.doubles import WordEmbedder
 from tests.stream.training.labels import label, texts_of
 
@@ -193,3 +193,19 @@ def test_of_two_who_contradict_each_other_the_one_whose_name_is_proved_is_believ
 def test_the_order_of_labels_changes_nothing() -> None:
     labels = labels_of(6, {"ada": 0, "bo": 0, "cy": 0.8})
     assert audited(labels) == audited(labels[::-1])
+
+
+def test_attacks_known_from_elsewhere_tell_a_lone_liar() -> None:
+    labels = labels_of(4, {"ada": 1.0})
+    traffic = known()
+    benign = np.flatnonzero(~traffic.attack)
+    quiet = Known(
+        [traffic.texts[at] for at in benign.tolist()],
+        traffic.attack[benign],
+        [traffic.group[at] for at in benign.tolist()],
+    )
+    elsewhere = [(traffic.group[at], traffic.texts[at]) for at in np.flatnonzero(traffic.attack).tolist()]
+    both = with_attacks(quiet, [*elsewhere, ("says nothing", [])], seed=1)
+    assert (len(both.texts), int(both.attack.sum())) == (len(traffic.texts), len(elsewhere))
+    assert list(audited(labels, quiet).set_aside) == []
+    assert list(audited(labels, both).set_aside) == ["ada"]
