@@ -63,6 +63,9 @@ class RuleChange(msgspec.Struct, frozen=True, kw_only=True):
     remove: Name | None = None
 
 
+Effect = Literal["admit", "keep_out", "none"]
+
+
 class VerdictEffect(msgspec.Struct, frozen=True, kw_only=True):
     """Value of a control of kind `verdict`: what analysts' verdicts on a finding do at once, without retraining.
 
@@ -76,7 +79,7 @@ class VerdictEffect(msgspec.Struct, frozen=True, kw_only=True):
     session: Name | None
     key_hash: Name | None
     scope: Literal["event", "session", "entity", "tenant"]
-    effect: Literal["admit", "keep_out", "none"]
+    effect: Effect
     """`admit`: what is held back of the session (scope event, session), the key (entity) or the tenant may be learned
     at the next learn point; `keep_out`: it never is, and what was admitted before is not taken out again."""
     adopt: bool = False

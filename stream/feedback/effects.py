@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schemas.control import Rule, VerdictEffect
+from schemas.control import Effect, Rule, VerdictEffect
 from schemas.verdict import ATTACKS, HARMLESS, TIME_MAX, VERDICTS, Verdict
 from stream.feedback.inputs import FindingSeen
 from stream.feedback.join import Row, rarest_signal
@@ -25,6 +25,7 @@ def effect_of(row: Row, *, risk_hours: float) -> VerdictEffect | None:
     by_time = sorted((seen.verdict for seen in row.verdicts.values()), key=lambda each: (each.time, each.analyst))
     attacks = [verdict for verdict in by_time if verdict.verdict_id in ATTACKS]
     harmless = [verdict for verdict in by_time if verdict.verdict_id in HARMLESS]
+    effect: Effect
     if attacks:
         effect, deciding, risk_ms = "keep_out", attacks[-1], round(risk_hours * _HOUR_MS)
     elif harmless:
@@ -40,7 +41,7 @@ def effect_of(row: Row, *, risk_hours: float) -> VerdictEffect | None:
         session=finding.session,
         key_hash=finding.key_hash,
         scope=deciding.scope,
-        effect=effect,  # type: ignore[arg-type]
+        effect=effect,
         adopt=admits and any(verdict.adopt for verdict in harmless),
         risk_ms=risk_ms,
         rule=_rule(finding, harmless) if admits else None,

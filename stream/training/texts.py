@@ -197,6 +197,25 @@ def classifier(
     return AttackClassifier(arrays)
 
 
+def require_enough(attacks: AttackTexts) -> None:
+    """Refuse attacks that no fit can learn a class from, before a teacher takes minutes over them.
+
+    Raises
+    ------
+    TooFewAttacks
+        When no class has as many distinct segments as the fit asks for.
+    """
+    from models.training.attack_classifier import Fit, texts_of
+
+    rows = list({name: row for row, name in enumerate(texts_of(attacks.bags)) if name}.values())
+    most, needed = int(attacks.labels[rows].sum(axis=0).max(initial=0)), Fit().positives_min
+    if most < needed:
+        raise TooFewAttacks(
+            f"--task attack-classifier: an attack classifier needs {needed} segments of one class; got {most}. "
+            "Name more --input."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Pile:
     """Segments (p): benign ones, attacks, hard negatives, and those that are made of others."""

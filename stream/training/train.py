@@ -26,7 +26,15 @@ from stream.training.passes import collect, held_out_scores, silent_calibration,
 from stream.training.pupils import measured
 from stream.training.sift import sifted
 from stream.training.teaching import HardNegatives, Lessons, Teacher, Teaching, mined, teach
-from stream.training.texts import Again, SecondLooks, TrainingTexts, collect_texts, fitted_texts, looking
+from stream.training.texts import (
+    Again,
+    SecondLooks,
+    TrainingTexts,
+    collect_texts,
+    fitted_texts,
+    looking,
+    require_enough,
+)
 
 _DAY_MS = 86_400_000
 Progress = Callable[[str], None]
@@ -213,6 +221,7 @@ def _lessons(
         return Lessons(said), None
     taught = None
     if teacher is not None:
+        require_enough(attacks)
         taught = teach(said, attacks, vocabulary, teacher, seed=seed, hard=hard, progress=progress)
     if taught is not None:
         progress("measuring the teacher and its student on what neither has learnt from")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 import tempfile
@@ -79,6 +80,7 @@ def drill(
     done = 0
     with Looker(ground) as looker:
         for number in range(kills):
+            print(f"kill {number + 1} of {kills}", end="\r", file=sys.stderr, flush=True)
             with Service(ground.command(), ground.environment(), ground.directory / "trainer.log", MODULE) as service:
                 service.ready(_READY_S)
                 # Jobs take seconds: moments lie anywhere in them, and now and then in the next start's first ones.
@@ -123,6 +125,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--bootstrap-servers", help="of a running broker; without, one is started")
+    parser.add_argument("--out", type=Path, default=Path("out/chaos-trainer"))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if given.bootstrap_servers:
@@ -136,10 +139,20 @@ def _run(given: argparse.Namespace, servers: str, scratch: Path) -> int:
     (scratch / "ground").mkdir()
     ground = Ground(Home(scratch / "home"), servers, f"drill-{uuid.uuid4().hex[:8]}.", scratch / "ground")
     requests = [ground.ask(f"request {number}", ground.champion.name) for number in range(given.requests)]
+    began = time.monotonic()
     outcome = drill(ground, requests, given.kills, given.seed)
-    print(f"{outcome.kills} kills, {outcome.looked} releases looked at; {len(outcome.faults)} faults")
-    print("\n".join(outcome.faults))
-    return 1 if outcome.faults else 0
+    summary = {
+        "seed": given.seed,
+        "kills": outcome.kills,
+        "requests": len(requests),
+        "releases_looked_at": outcome.looked,
+        "seconds": round(time.monotonic() - began, 1),
+        "faults": outcome.faults,
+    }
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "summary.json").write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")
+    print(json.dumps(summary, indent=2, sort_keys=True))
+    return 4 if outcome.faults else 0
 
 
 if __name__ == "__main__":

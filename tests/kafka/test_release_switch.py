@@ -290,8 +290,8 @@ def test_a_shadow_scores_beside_reports_nothing_and_keeps_its_release(cluster: C
 @pytest.mark.timeout(600)
 def test_real_releases_are_switched_by_the_commands_while_a_backlog_is_scored(kafka: str, tmp_path: Path) -> None:
     write(tmp_path / "tiny", StaticEmbedder.load().space_id)
-    figures, faults = SwitchDrill(kafka, tmp_path / "tiny", tmp_path).run(8_000)
+    figures, faults = SwitchDrill(kafka, tmp_path / "tiny", tmp_path).run(16_000)
     print(figures)
     assert faults == []
-    assert figures["scores"] == 8_000
+    assert figures["scores"] == 16_000
     assert figures["rollback_s"] < 10

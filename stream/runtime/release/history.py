@@ -191,7 +191,10 @@ def read_entry(record: Record) -> Served | Refused | None:
     if "refused" in entry.value or entry.value.get("ignored"):
         why = str(entry.value.get("refused", "its scorer could make nothing of that control"))
         return Refused(entry.partition, str(said["release"]), entry.control_offset, why)
-    ids = tuple(str(said[name]) for name in _IDS) if all(name in said for name in _IDS) else None
+    ids = None
+    if all(name in said for name in _IDS):
+        space, features, state = (str(said[name]) for name in _IDS)
+        ids = space, features, state
     return Served(
         entry.partition,
         str(said["release"]),
@@ -199,7 +202,7 @@ def read_entry(record: Record) -> Served | Refused | None:
         record.timestamp_ms,
         entry.kind,
         entry.control_offset,
-        ids,  # type: ignore[arg-type]
+        ids,
         said.get("manifest_sha256"),
         said.get("uri"),
     )

@@ -12,10 +12,10 @@ import pytest
 from models.attack_classifier import CLASSES, NOT_LEARNT
 from models.text_models import TextModels
 from stream.steps.content import ASSISTANT, CALL, SYSTEM, TOOL, USER
-from stream.training.attacks import AttackTexts
+from stream.training.attacks import AttackTexts, joined
 from stream.training.events import TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
-from stream.training.texts import TrainingTexts, collect_texts, fitted_texts
+from stream.training.texts import TooFewAttacks, TrainingTexts, collect_texts, fitted_texts, require_enough
 from tests.doubles import WordEmbedder
 from tests.stream.training.captures import SETTINGS, corpus, session, write_lines
 
@@ -52,6 +52,19 @@ def attacks(number: int) -> AttackTexts:
     labels = np.zeros((number, len(CLASSES)), np.bool_)
     labels[:, INJECTION] = True
     return AttackTexts(EMBEDDER.encode(texts), labels, ["made up"] * number, [f"a{i}" for i in range(number)])
+
+
+@pytest.mark.parametrize(("number", "enough"), [(50, True), (49, False)])
+def test_fewer_attacks_than_a_fit_can_learn_from_are_refused_before_it(number: int, enough: bool) -> None:
+    # Fifty of one class, `models.training.attack_classifier.Fit.positives_min`.
+    # What is said twice counts once.
+    given = joined(attacks(number), attacks(1))
+    assert given is not None
+    if enough:
+        require_enough(given)
+    else:
+        with pytest.raises(TooFewAttacks, match="needs 50 segments of one class; got 49"):
+            require_enough(given)
 
 
 @pytest.fixture(scope="module")
