@@ -88,7 +88,7 @@ def test_a_call_through_the_gateway_is_a_finding_and_every_panel_of_the_dashboar
     assert ended.returncode == 0, ended.stdout + ended.stderr
     summary = json.loads((tmp_path / "summary.json").read_bytes())
     assert 0 < summary["seconds_to_finding"] < 5
-    assert summary["prometheus_targets_up"] == summary["prometheus_targets"] == 4
+    assert summary["prometheus_targets_up"] == summary["prometheus_targets"] == 6
     assert summary["dashboard_queries_with_data"] == summary["dashboard_queries"] == len(queries())
     assert summary["canary_found"] > 0
     assert summary["captured_calls"] == len(captured())

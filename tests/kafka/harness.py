@@ -48,7 +48,7 @@ class Cluster:
         wanted = names or (EVENTS, SCORES, FINDINGS, STATE, JOURNAL, CONTROLS)
         settings = {"max.message.bytes": "8454144", **{key.replace("_", "."): value for key, value in config.items()}}
         topics = [
-            NewTopic(self.prefix + name, partitions or (1 if name == CONTROLS else PARTITIONS), 1, config=settings)
+            NewTopic(self.prefix + name, 1 if name == CONTROLS else partitions or PARTITIONS, 1, config=settings)
             for name in wanted
         ]
         for created in self.admin.create_topics(topics).values():

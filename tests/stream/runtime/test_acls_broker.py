@@ -30,7 +30,7 @@ from models.embedder import StaticEmbedder
 from stream.config import KafkaSettings, Settings, TopicsSettings
 from stream.errors import EnvironmentFault
 from stream.runtime import explain_command, replay_command, state_command, topics
-from stream.runtime.acls import COMMANDS, acls
+from stream.runtime.acls import COMMANDS, GROUPS, acls
 from stream.sinks.file import SCORES
 from tests.stream.releases import write
 from tests.stream.streams import START_MS
@@ -88,7 +88,7 @@ class Guarded:
                 ResourcePatternType.PREFIXED if acl.pattern == "prefixed" else ResourcePatternType.LITERAL,
                 acl.principal, "*", _OPERATIONS[operation], AclPermissionType.ALLOW,
             )
-            for acl in acls(TOPICS, [SOURCE], PRINCIPALS, {"ingest": "tidegate.ingest", "score": "tidegate.score"})
+            for acl in acls(TOPICS, [SOURCE], PRINCIPALS, GROUPS)
             if not acl.when
             for operation in acl.operations
         ]  # fmt: skip
