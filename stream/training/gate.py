@@ -149,7 +149,7 @@ def decide(
     Chance is given its due where a rule says so: differences within a slice are paired, as both releases judged the
     same sessions (Newcombe's hybrid score interval), ratios of a slice to all go by the exact binomial distribution,
     and both at a level shared out to all slices (Bonferroni), or one slice in twenty would fail for nothing. A slice is
-    worth its tasks: thirty sessions of five tasks are five, in its size and in the ratio. All false positives together
+    worth its tasks: thirty sessions of nine tasks are nine, in its size and in the ratio. All false positives together
     go by the exact binomial distribution at the operating point. Recall has no such allowance: an attack that was found
     is to be found. On those that the challenger learned nothing from, as of the others it may know the very words, it
     is asked for again, beyond chance (McNemar's exact test, one side): they are few, and were labelled because the

@@ -74,7 +74,7 @@ def test_green_is_warmed_as_a_shadow_and_then_reports_from_where_it_stands(
 
     fill(kafka, topic_prefix + EVENTS, 0, BEFORE)
     run(serve_blue, settings, tmp_path / "blue.log")
-    with pytest.raises(CommandError):
+    with pytest.raises(CommandError, match="ended with 5"):
         # Where blue's state lies a scorer of another space has no place.
         run([*serve_green[:-2], "--release", str(tmp_path / "green")], theirs, tmp_path / "wrong.log")
     run([*serve_green, "--shadow"], theirs, tmp_path / "shadow.log")
