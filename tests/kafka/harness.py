@@ -44,11 +44,15 @@ class Cluster:
         self.admin = AdminClient({"bootstrap.servers": servers})
 
     def create(self, *names: str, partitions: int | None = None, **config: str) -> None:
-        """Topics, by name without prefix; all that a scorer needs when none is named."""
+        """Topics, by name without prefix; all that a scorer needs when none is named.
+
+        That of the controls has one partition, as it must, unless it is named beside another number.
+        """
         wanted = names or (EVENTS, SCORES, FINDINGS, STATE, JOURNAL, CONTROLS)
         settings = {"max.message.bytes": "8454144", **{key.replace("_", "."): value for key, value in config.items()}}
+        counts = {CONTROLS: 1} if partitions is None or not names else {}
         topics = [
-            NewTopic(self.prefix + name, 1 if name == CONTROLS else partitions or PARTITIONS, 1, config=settings)
+            NewTopic(self.prefix + name, counts.get(name, partitions or PARTITIONS), 1, config=settings)
             for name in wanted
         ]
         for created in self.admin.create_topics(topics).values():
