@@ -74,7 +74,7 @@ def fetch(home: Path = HOME, say: Callable[[str], None] | None = None) -> Path:
         command = ["mvn", "-q", "-B", "-C", "-f", str(HERE / "pom.xml"), COPY_JARS, f"-DoutputDirectory={part}"]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode or not any(part.glob("kafka_*.jar")):
-            raise KafkaUnavailable(f"mvn could not get Kafka's jars (exit {done.returncode}): {_tail(done.stdout)}")
+            raise KafkaUnavailable(f"mvn could not get Kafka's jars (exit {done.returncode}): {tail(done.stdout)}")
         (part / stamp.name).write_text(wanted)
         shutil.rmtree(libs, ignore_errors=True)
         part.rename(libs)
@@ -152,7 +152,7 @@ class LocalKafka:
         """
         libs = fetch(self._home)
         check_java()
-        _sweep(self._data_dir)
+        sweep(self._data_dir)
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
                 self._start_once(libs, timeout_s)
@@ -178,17 +178,13 @@ class LocalKafka:
             shutil.rmtree(data, ignore_errors=True)
 
     def _start_once(self, libs: Path, timeout_s: float) -> None:
-        self._data = data = _data_folder(self._data_dir)
+        self._data = data = data_folder(self._data_dir)
         port, controller_port = free_ports(2)
         config = data / "server.properties"
-        properties = _server_properties(port, controller_port, data / "log") | self._properties
+        properties = server_properties(port, controller_port, data / "log") | self._properties
         config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
-        java = ["java", *self._jvm_options, f"-Dlog4j2.configurationFile={(HERE / 'log4j2.xml').as_uri()}"]
-        java += ["-cp", f"{libs}/*"]
-        storage = [*java, "kafka.tools.StorageTool", "format", "--standalone", "-t", _cluster_id(), "-c", str(config)]
-        formatted = subprocess.run(storage, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if formatted.returncode:
-            raise KafkaUnavailable(f"Kafka could not format {data}: {_tail(formatted.stdout + formatted.stderr)}")
+        java = java_command(libs, self._jvm_options)
+        format_storage(java, config, "--standalone", "-t", cluster_id())
         with self.log.open("wb") as log:
             self._process = spawn([*java, "kafka.Kafka", str(config)], log.fileno())
         self._await_listening(port, timeout_s)
@@ -198,7 +194,7 @@ class LocalKafka:
         assert self._process is not None
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            if "Kafka Server started" in self._log_text() and _accepts(port):
+            if "Kafka Server started" in self._log_text() and accepts(port):
                 return
             try:
                 code = self._process.wait(timeout=0.05)
@@ -206,8 +202,8 @@ class LocalKafka:
                 continue
             text = self._log_text()
             kind = _PortTaken if "Address already in use" in text else KafkaUnavailable
-            raise kind(f"the local Kafka ended while starting (exit {code}): {_tail(text)}")
-        raise KafkaUnavailable(f"the local Kafka was not up within {timeout_s:g} s: {_tail(self._log_text())}")
+            raise kind(f"the local Kafka ended while starting (exit {code}): {tail(text)}")
+        raise KafkaUnavailable(f"the local Kafka was not up within {timeout_s:g} s: {tail(self._log_text())}")
 
     def _log_text(self) -> str:
         return self.log.read_text(errors="replace")
@@ -230,7 +226,28 @@ def check_java() -> None:
         raise KafkaUnavailable(f"Kafka needs Java 17 or later; {java} is version {major or 'unknown'}: {INSTALL}.")
 
 
-def _server_properties(port: int, controller_port: int, log_dir: Path) -> dict[str, str]:
+def java_command(libs: Path, jvm_options: Sequence[str] = FAST_START) -> list[str]:
+    """Java with Kafka's jars, for a class and its arguments to follow."""
+    logging = f"-Dlog4j2.configurationFile={(HERE / 'log4j2.xml').as_uri()}"
+    return ["java", *jvm_options, logging, "-cp", f"{libs}/*"]
+
+
+def format_storage(java: Sequence[str], config: Path, *flags: str) -> None:
+    """Make the data folder that `config` names ready for a first start.
+
+    Raises
+    ------
+    KafkaUnavailable
+        When Kafka refuses.
+    """
+    command = [*java, "kafka.tools.StorageTool", "format", *flags, "-c", str(config)]
+    formatted = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if formatted.returncode:
+        raise KafkaUnavailable(f"Kafka could not format by {config}: {tail(formatted.stdout + formatted.stderr)}")
+
+
+def server_properties(port: int, controller_port: int, log_dir: Path) -> dict[str, str]:
+    """A broker and controller in one, on loopback, with one replica of everything."""
     return {
         "process.roles": "broker,controller",
         "node.id": "1",
@@ -259,7 +276,7 @@ def _server_properties(port: int, controller_port: int, log_dir: Path) -> dict[s
     }
 
 
-def _cluster_id() -> str:
+def cluster_id() -> str:
     """A random cluster id as Kafka writes them; none starts with '-', which the tool would read as a flag."""
     while True:
         name = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
@@ -267,19 +284,20 @@ def _cluster_id() -> str:
             return name
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
+    """Whether somebody listens on a loopback port."""
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _data_folder(parent: Path) -> Path:
-    """A new folder that names its owner, so that `_sweep` knows when nobody needs it."""
+def data_folder(parent: Path) -> Path:
+    """A new folder that names its owner, so that `sweep` knows when nobody needs it."""
     parent.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=f"kafka-{os.getpid()}-", dir=parent))
 
 
-def _sweep(parent: Path) -> None:
+def sweep(parent: Path) -> None:
     """Remove data folders whose owner was killed before it could."""
     for folder in parent.glob("kafka-*-*"):
         owner = folder.name.split("-")[1]
@@ -287,7 +305,8 @@ def _sweep(parent: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tail(text: str) -> str:
+def tail(text: str) -> str:
+    """The last lines of what a process said."""
     return "\n".join(text.strip().splitlines()[-LOG_TAIL_LINES:]) or "it said nothing"
 
 

@@ -138,7 +138,7 @@ def test_the_broker_is_the_one_of_the_tests_and_takes_records_as_large() -> None
     assert version is not None
     assert SERVICES["kafka"]["image"] == f"apache/kafka:{version[1]}"
     environ = SERVICES["kafka"]["environment"]
-    ours = local._server_properties(1, 2, Path("/data"))
+    ours = local.server_properties(1, 2, Path("/data"))
     for key in ("message.max.bytes", "replica.fetch.max.bytes", "auto.create.topics.enable"):
         assert environ["KAFKA_" + key.upper().replace(".", "_")] == ours[key]
 

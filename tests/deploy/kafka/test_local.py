@@ -88,7 +88,7 @@ def test_it_ends_with_a_failing_block_and_with_a_killed_parent(jars: Path) -> No
             os.close(descriptor)
     assert not alive(pid)
     (left,) = (jars / "data").iterdir()
-    local._sweep(jars / "data")
+    local.sweep(jars / "data")
     assert not left.exists()
 
 
@@ -183,6 +183,6 @@ def test_without_java_or_maven_the_message_says_what_to_install(
 
 
 def test_a_cluster_id_never_looks_like_a_flag() -> None:
-    ids = {local._cluster_id() for _ in range(500)}
+    ids = {local.cluster_id() for _ in range(500)}
     assert len(ids) == 500
     assert all(len(name) == 22 and not name.startswith("-") for name in ids)
