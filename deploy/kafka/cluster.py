@@ -203,7 +203,7 @@ class LocalCluster:
             )
 
     def _server_properties(self, node: _Node, controller_port: int, voters: str) -> dict[str, str]:
-        given = server_properties(node.port, controller_port, node.folder / "log") | REPLICATED
+        given = server_properties(node.port, controller_port, node.folder / "log") | dict(REPLICATED)
         del given["controller.quorum.bootstrap.servers"]
         given |= {"node.id": str(node.number), "controller.quorum.voters": voters}
         if self._far_ports:

@@ -10,7 +10,7 @@ from typing import Protocol
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from stream.errors import StateError
+from stream.errors import RetriableError, StateError
 from stream.runtime.faults import retriable_or_exit
 from stream.runtime.metrics import Metrics
 from stream.sources.kafka import Place, RangeReader
@@ -60,9 +60,14 @@ def ends_of(admin: AdminClient, places: Sequence[Place], seconds: float = _ASK_S
         request_timeout=seconds,
     )
     try:
-        return {(part.topic, part.partition): int(future.result().offset) for part, future in asked.items()}
+        ends = {(part.topic, part.partition): int(future.result().offset) for part, future in asked.items()}
     except KafkaException as error:
         raise retriable_or_exit(error.args[0], f"the ends of {places[0][0]} cannot be read") from error
+    for (topic, partition), end in ends.items():
+        if end < 0:
+            # What librdkafka 2.16 answers, without any error, for a partition whose leader has just gone.
+            raise RetriableError(f"the end of {topic}[{partition}] is not known: no leader has told it")
+    return ends
 
 
 class Restorer:

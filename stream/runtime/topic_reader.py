@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from stream.config import Settings
@@ -160,6 +160,10 @@ class TopicReader:
             answers = self._admin.list_offsets(
                 asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=CONNECT_SECONDS
             )
-            return {part.partition: int(future.result().offset) for part, future in answers.items()}
+            offsets = {part.partition: int(future.result().offset) for part, future in answers.items()}
         except KafkaException as error:
             raise explain_kafka_error(error, self._settings) from error
+        if OFFSET_INVALID in offsets.values():
+            # What librdkafka 2.16 answers, without any error, for a partition whose leader has just gone.
+            raise EnvironmentFault(f"the offsets of {topic} are not known: a partition has no leader. Try again.")
+        return offsets

@@ -11,6 +11,8 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+Place = tuple[str, int, int]
+"""Topic, partition and offset."""
 _POLL_S = 30.0
 
 
@@ -27,21 +29,41 @@ class Verdict:
             self.faults.append(fault)
 
 
+POISON_HEADER = "drill-poison"
+"""On raw records that must become dead letters."""
+
+
 def check_ingest(bootstrap_servers: str, raw_topic: str, events_topic: str) -> Verdict:
-    """Every raw record is one event, once, and each events partition keeps the order of each raw partition."""
+    """Every raw record is one event, once, or one dead letter, once; order is kept.
+
+    An event's id is that of its record's call, and each events partition keeps the order of each raw partition.
+    """
     verdict = Verdict()
-    expected = Counter(_event_id(message) for message in read(bootstrap_servers, raw_topic))
-    events = list(read(bootstrap_servers, events_topic))
-    found = Counter(json.loads(_value(message))["event_id"] for message in events)
+    expected, poison, ids = Counter[Place](), Counter[Place](), dict[Place, str]()
+    for message in read(bootstrap_servers, raw_topic):
+        place = (raw_topic, _partition(message), int(message.offset() or 0))
+        if POISON_HEADER in dict(message.headers() or []):
+            poison[place] += 1
+        else:
+            expected[place] += 1
+            ids[place] = _event_id(message)
+    found, letters, misnamed = Counter[Place](), Counter[Place](), 0
+    last: dict[tuple[int, str, int], int] = {}
+    for message in read(bootstrap_servers, events_topic):
+        place = topic, partition, offset = _source(message)
+        found[place] += 1
+        misnamed += json.loads(_value(message))["event_id"] != ids.get(place)
+        stretch = (_partition(message), topic, partition)
+        verdict.require(last.get(stretch, -1) < offset, f"order is lost at raw offset {offset} of {topic}[{partition}]")
+        last[stretch] = offset
+    if poison:
+        letters = Counter(_source(message) for message in read(bootstrap_servers, f"{raw_topic}.dlq"))
     verdict.figures |= {"raw": expected.total(), "events": found.total()}
+    verdict.figures |= {"poison": poison.total(), "dead_letters": letters.total()}
     verdict.require(not expected - found, f"{(expected - found).total()} events are lost")
     verdict.require(not found - expected, f"{(found - expected).total()} events are there twice or came from nowhere")
-    last: dict[tuple[int, str, int], int] = {}
-    for message in events:
-        topic, partition, offset = _source(message)
-        place = (_partition(message), topic, partition)
-        verdict.require(last.get(place, -1) < offset, f"order is lost at raw offset {offset} of {topic}[{partition}]")
-        last[place] = offset
+    verdict.require(not misnamed, f"{misnamed} events have another id than their record's call")
+    verdict.require(letters == poison, f"{_distance(letters, poison)} dead letters are missing, or there for nothing")
     return verdict
 
 
@@ -59,7 +81,7 @@ def check_scores(
     verdict.require(not scored - places, f"{(scored - places).total()} scores are there twice or came from nowhere")
     for name, live in (("scores", scores), ("findings", findings)):
         replayed = [line for line in (replay / f"{name}.jsonl").read_bytes().split(b"\n") if line]
-        differing = (Counter(live) - Counter(replayed)).total() + (Counter(replayed) - Counter(live)).total()
+        differing = _distance(Counter(live), Counter(replayed))
         verdict.figures[f"replayed_{name}"] = len(replayed)
         verdict.require(not differing, f"{differing} {name} differ between the live run and its replay")
     revisions: dict[str, list[int]] = {}
@@ -99,6 +121,10 @@ def read(bootstrap_servers: str, topic: str) -> Iterator[Message]:
                     raise RuntimeError(f"{topic}[{number}]: {error.str()}")
     finally:
         consumer.close()
+
+
+def _distance(one: Counter[Any], other: Counter[Any]) -> int:
+    return (one - other).total() + (other - one).total()
 
 
 def _event_id(message: Message) -> str:

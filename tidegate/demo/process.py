@@ -69,10 +69,28 @@ class Service:
         if code is not None:
             raise CommandError(f"`tidegate {self._arguments[0]}` ended with {code}: {_tail(self._log)}")
 
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code once it has ended."""
+        return self._process.poll()
+
     def kill(self) -> None:
         """End it as a crash would: SIGKILL."""
         self._process.kill()
         self._process.wait()
+
+    def freeze(self) -> None:
+        """Stop its clockwork, as a paused machine does: SIGSTOP."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
 
     def wait(self, timeout_s: float) -> None:
         """Wait until it ends by itself, as it should with `--until-end`."""
