@@ -1,5 +1,5 @@
 # setup makes .venv and gets Kafka; every other target starts with it and takes seconds for it the second time.
-.PHONY: setup demo demo-loop stack test chaos bench lint
+.PHONY: setup demo demo-loop stack test chaos fuzz bench lint
 .DEFAULT_GOAL := setup
 
 setup:
@@ -23,6 +23,10 @@ test: setup
 # CHAOS_SEED, CHAOS_KILLS and CHAOS_EVENTS set its size.
 chaos: setup
 	@.venv/bin/python -m tests.drills.kill_drill
+
+# FUZZ_INPUTS and FUZZ_SEED set its size and its draw.
+fuzz: setup
+	@.venv/bin/python -m tests.fuzz --inputs $(or $(FUZZ_INPUTS),1000000) --seed $(or $(FUZZ_SEED),7)
 
 bench: setup
 	@.venv/bin/python -m benchmarks

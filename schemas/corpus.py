@@ -13,6 +13,9 @@ from typing import Any, Literal
 import msgspec
 import orjson
 
+from schemas.undecodable import UNDECODABLE
+
+_MS_MAX = 2**53
 TurnRole = Literal["system", "user", "assistant", "tool"]
 
 _ROLES: dict[str, TurnRole] = {
@@ -99,16 +102,15 @@ def decode_session(line: bytes) -> CorpusSession:
     """
     try:
         raw = _LINE.decode(line)
-        turns = msgspec.convert(raw.get("turns"), list[Any])
-    except (msgspec.DecodeError, RecursionError) as error:
+        turns = tuple(_turn(turn) for turn in msgspec.convert(raw.get("turns"), list[Any]) if isinstance(turn, dict))
+    except UNDECODABLE as error:
         raise ValueError(
             f"a corpus line must be a JSON object with a list of turns; got {line[:60]!r}: {error}"
         ) from error
-    start_ms = raw.get("start_ms")
     calls_ms = raw.get("calls_ms")
     return CorpusSession(
         session=_text(raw.get("session")) or blake2b(line, digest_size=8).hexdigest(),
-        turns=tuple(_turn(turn) for turn in turns if isinstance(turn, dict)),
+        turns=turns,
         source=_text(raw.get("source")),
         tenant=_text(raw.get("tenant")),
         label=_text(raw.get("label")),
@@ -119,8 +121,8 @@ def decode_session(line: bytes) -> CorpusSession:
         license=_text(raw.get("license")),
         key=_text(raw.get("key")),
         tools=_tools(raw.get("tools")),
-        start_ms=start_ms if isinstance(start_ms, int) else None,
-        calls_ms=tuple(t for t in calls_ms if isinstance(t, int)) if isinstance(calls_ms, list) else (),
+        start_ms=raw.get("start_ms") if _is_time(raw.get("start_ms")) else None,
+        calls_ms=tuple(filter(_is_time, calls_ms)) if isinstance(calls_ms, list) else (),
     )
 
 
@@ -132,7 +134,7 @@ def is_session(line: bytes) -> bool:
     """
     try:
         return isinstance(_TURNS.decode(line).turns, list)
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         return False
 
 
@@ -191,7 +193,16 @@ def _text(raw: object) -> str | None:
     return raw if isinstance(raw, str) and raw else None
 
 
+def _is_time(raw: object) -> bool:
+    return isinstance(raw, int) and 0 <= raw < _MS_MAX
+
+
 def _content(raw: object) -> str:
     if raw is None:
         return ""
-    return raw if isinstance(raw, str) else orjson.dumps(raw).decode()
+    if isinstance(raw, str):
+        return raw
+    try:
+        return orjson.dumps(raw).decode()
+    except orjson.JSONEncodeError:
+        return msgspec.json.encode(raw).decode()  # an integer beyond 64 bits

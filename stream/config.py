@@ -553,6 +553,8 @@ class Settings:
             When `values` holds a section or key of another version, or a value against its rule.
         """
         known = {*DETERMINISTIC_SECTIONS, *DETERMINISTIC_KEYS}
+        if odd := sorted(name for name, keys in values.items() if not isinstance(keys, Mapping)):
+            raise StateError(_foreign(f"section {odd[0]!r} that is no table", "tables of keys"))
         if strange := sorted(values.keys() - known):
             raise StateError(_foreign(f"section {strange[0]!r}", "of this version's sections"))
         sections: dict[str, Any] = {

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from schemas.journal import Journal
+from schemas.undecodable import UNDECODABLE
 from stream.config import Settings
 from stream.errors import StateError
 from stream.inputs import Applied, release_named
@@ -40,7 +41,7 @@ def read_entries(values: Iterable[tuple[str, bytes]]) -> list[Journal]:
     for where, value in values:
         try:
             entry = _DECODER.decode(value)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise StateError(f"{where} must be a journal entry: {error}. {_WRITTEN_BY}") from error
         place = entry.partition, entry.before_offset, entry.seq
         if entries.setdefault(place, entry) != entry:

@@ -15,6 +15,7 @@ import orjson
 
 from schemas.gateways.call import Unreadable
 from schemas.gateways.nesting import depth_beyond
+from schemas.undecodable import UNDECODABLE
 
 _INT64 = 1 << 63
 _DEPTH_MAX = 200
@@ -69,7 +70,7 @@ def decode(decoder: msgspec.json.Decoder[_T], value: bytes, what: str) -> _T:
             return decoder.decode(value)
         except msgspec.ValidationError:
             raise
-        except (msgspec.DecodeError, RecursionError):
+        except UNDECODABLE:
             return decoder.decode(repair(value))
     except msgspec.ValidationError as error:
         raise Unreadable("schema", f"{error}: not a {what}") from error

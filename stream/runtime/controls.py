@@ -13,6 +13,7 @@ import orjson
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from schemas.control import Control, ReleaseSwitch
+from schemas.undecodable import UNDECODABLE
 from stream.errors import RetriableError, StateError
 from stream.inputs import IGNORED
 from stream.record import Record
@@ -62,7 +63,7 @@ def read_control(record: Record) -> Known:
         value = msgspec.to_builtins(control)
         # As deep as in a journal's entry.
         orjson.dumps({"value": value}, option=orjson.OPT_SORT_KEYS)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, orjson.JSONEncodeError) as error:
+    except (*UNDECODABLE, orjson.JSONEncodeError) as error:
         return Known(record.offset, _refused({"kind": "unreadable"}, f"no control: {error}"), 100)
     if control.kind != "release":
         return Known(record.offset, value, len(raw))

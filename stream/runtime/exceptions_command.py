@@ -14,6 +14,7 @@ import orjson
 
 from schemas.control import Control, Rule, RuleChange, VerdictEffect
 from schemas.safe_text import safe_text
+from schemas.undecodable import UNDECODABLE
 from stream.config import Settings
 from stream.errors import UsageError
 from stream.record import Record
@@ -252,7 +253,7 @@ def _decoded(value: bytes) -> tuple[Control | None, RuleChange | VerdictEffect |
             return control, msgspec.convert(control.value, RuleChange)
         if control.kind == "verdict":
             return control, msgspec.convert(control.value, VerdictEffect)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         # The scorer passes it over too, and says so.
         return None, None
     return None, None

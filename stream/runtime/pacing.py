@@ -8,6 +8,7 @@ from heapq import merge
 
 import msgspec
 
+from schemas.undecodable import UNDECODABLE
 from stream.record import Record
 from stream.sources.source import Source
 
@@ -101,7 +102,7 @@ def _timed(source: Source) -> Iterator[tuple[int, Record]]:
 def _time_ms(record: Record) -> int:
     try:
         told = _EVENT_TIME.decode(record.value or b"").event_time_ms
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         told = None
     # A time far ahead of the ingest time is no time to wait for; the core clamps it too.
     return record.timestamp_ms if told is None or told < 0 else min(told, record.timestamp_ms + _AHEAD_MS_MAX)

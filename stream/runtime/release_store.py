@@ -22,6 +22,7 @@ from models.novelty import Novelty
 from models.text_models import TextModels
 from models.volume import Volume
 from schemas.manifest import CalibrationMeta, Manifest, StoredFile, TrainingInput
+from schemas.undecodable import UNDECODABLE
 from stream.config import Settings
 from stream.errors import StateError, UsageError
 from stream.release import Release
@@ -266,7 +267,7 @@ def _tenants(body: bytes) -> dict[str, float]:
     """Sessions a day by tenant, in the order of their rows."""
     try:
         pairs = msgspec.json.decode(body, type=list[tuple[str, Annotated[float, msgspec.Meta(ge=0)]]])
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise _Refused(f"{TENANTS} must be a JSON array of [name, sessions a day]: {error}") from error
     tenants = dict(pairs)
     if len(tenants) != len(pairs):

@@ -154,7 +154,7 @@ def _from_file(file: Path | None) -> Iterator[_Given]:
         raise UsageError(
             f"--config {path}: the file cannot be read: {error.strerror}. Name one that exists."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is no TOMLDecodeError
         raise UsageError(f"{path}: not TOML: {error}. See the README for an example.") from error
     for section, keys in content.items():
         if not isinstance(keys, dict):
@@ -216,7 +216,7 @@ def _from_text(key: str, text: str) -> Any:
         if kind == tuple[str, ...]:
             return tuple(part.strip() for part in text.split(",") if part.strip())
         return _strings(key, json.loads(text), "environment")
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -14,6 +14,7 @@ from typing import Generic, Self, TypeVar
 import msgspec
 import orjson
 
+from schemas.undecodable import UNDECODABLE
 from stream.errors import StateError, UsageError
 from stream.record import Record
 from stream.state.partition import CURSOR_KEY, Cursor
@@ -240,7 +241,7 @@ def read_cursor(value: bytes, partition: int) -> Cursor:
     """
     try:
         return msgspec.json.decode(value, type=Cursor)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise StateError(
             f"cursor of partition {partition} cannot be read: {error}. "
             "Rebuild the partition's state, see docs/runbook.md."
@@ -266,7 +267,7 @@ def _read_manifest(folder: Path) -> StateManifest:
         manifest = msgspec.json.decode(path.read_bytes(), type=StateManifest)
     except OSError as error:
         raise StateError(f"state {path} cannot be read: {error.strerror}. {_ANEW}") from error
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise StateError(f"state {path} is not one that 'tidegate state export' wrote: {error}. {_ANEW}") from error
     if manifest.v != _VERSION:
         raise StateError(f"state {path} must have version {_VERSION}; got {manifest.v}. {_ANEW}")

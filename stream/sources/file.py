@@ -15,6 +15,7 @@ import orjson
 from schemas.corpus import CorpusSession, decode_session, is_session
 from schemas.corpus_records import to_native
 from schemas.corpus_timeline import timeline
+from schemas.undecodable import UNDECODABLE
 from stream.errors import UsageError
 from stream.record import Record
 from stream.sources.lines import read_lines
@@ -127,7 +128,7 @@ def _event_time_ms(line: bytes) -> int | None:
         return max(map(int, starts)) // 1_000_000
     try:
         read = _TIMES.decode(line)
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         return None
     found = [
         time_ms for times in (read if isinstance(read, list) else [read]) if (time_ms := _start_ms(times)) is not None

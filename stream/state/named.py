@@ -6,6 +6,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 import orjson
 
+from schemas.undecodable import UNDECODABLE
 from stream.errors import StateError
 from stream.record import StateChange
 
@@ -113,7 +114,7 @@ class NamedRows(Generic[S]):
         """
         try:
             row = msgspec.json.decode(value, type=self._type)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise StateError(
                 f"{self._kind} row {list(ids)!r} in partition {partition} cannot be read: {error}. "
                 "Rebuild the partition's state, see docs/runbook.md."

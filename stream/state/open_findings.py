@@ -10,6 +10,7 @@ import msgspec
 import orjson
 
 from schemas.finding import Excerpt, SignalView, finding_uid
+from schemas.undecodable import UNDECODABLE
 from stream.errors import StateError
 from stream.record import StateChange
 
@@ -235,7 +236,7 @@ class OpenFindings:
         """
         try:
             finding = msgspec.json.decode(value, type=OpenFinding)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise StateError(
                 f"open finding {list(ids)!r} in partition {partition} cannot be read: {error}. "
                 "Rebuild the partition's state, see docs/runbook.md."

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.novelty import Novelty
+from schemas.undecodable import UNDECODABLE
 from stream.config import Settings
 from stream.errors import StateError
 from stream.record import StateChange
@@ -218,7 +219,7 @@ class State:
 def _cursor(value: bytes, partition: int) -> Cursor:
     try:
         return msgspec.json.decode(value, type=Cursor)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise StateError(f"cursor of partition {partition} cannot be read: {error}. {_REBUILD}") from error
 
 
@@ -226,7 +227,7 @@ def _named(key: bytes, partition: int) -> tuple[str, list[str]]:
     """Kind and ids of a row."""
     try:
         kind, *ids = _KEYS.decode(key)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (*UNDECODABLE, ValueError) as error:
         raise StateError(
             f"state key {key[:80]!r} in partition {partition} must be a JSON array of strings, [kind, …]. {_REBUILD}"
         ) from error

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from schemas.event_head import EventHead, MessageHead
 from schemas.label import Label, LabelledSegment, Teaches, label_key
 from schemas.manifest import InputRange, LabelsUsed
+from schemas.undecodable import UNDECODABLE
 from stream.config import Settings
 from stream.record import Record
 from stream.steps.content import JUDGED, TOOL, USER, Embeds, segmented
@@ -291,7 +292,7 @@ def latest_labels(records: Iterable[Record]) -> tuple[list[Label], int]:
             continue
         try:
             label = msgspec.json.decode(record.value, type=Label)
-        except (msgspec.DecodeError, RecursionError):
+        except UNDECODABLE:
             unreadable += 1
             continue
         latest[label_key(label.finding_uid, label.analyst)] = label

@@ -71,7 +71,20 @@ def test_payload_counts_only_when_it_is_true() -> None:
     assert [turn.payload for turn in session.turns] == [True, False]
 
 
-@pytest.mark.parametrize("bad", [b"", b"[]", b"{", b'{"turns": 3}', b'{"messages": []}', b"[" * 5000])
+def test_numbers_that_no_64_bits_hold_are_kept_in_arguments_and_are_no_times() -> None:
+    large = 2**64
+    session = decode_session(
+        b'{"turns": [{"role": "assistant", "tool_calls": [{"name": "f", "args": {"n": %d}}]}], "start_ms": %d, '
+        b'"calls_ms": [%d, 5]}' % (large, large, large)
+    )
+    assert session.turns[0].tool_calls == (ToolCall("f", f'{{"n":{large}}}'),)
+    assert (session.start_ms, session.calls_ms) == (None, (5,))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [b"", b"[]", b"{", b'{"turns": 3}', b'{"messages": []}', b"[" * 5000, b'{"turns": [{"text": "\xff"}]}'],
+)
 def test_what_is_no_session_is_refused_with_what_was_required(bad: bytes) -> None:
     with pytest.raises(ValueError, match="a corpus line must be a JSON object with a list of turns; got"):
         decode_session(bad)

@@ -120,6 +120,7 @@ def test_a_journal_brings_its_values_back_through_json() -> None:
     [
         ({"moon": {}}, "section 'moon'"),
         ({"core": {"gravity": 1}}, "key core.gravity"),
+        ({"core": "heavy"}, "section 'core' that is no table"),
         ({"core": {"lateness_ms": "soon"}}, "core.lateness_ms must be a whole number"),
     ],
 )

@@ -328,7 +328,7 @@ def test_two_entries_in_one_place_are_two_scorers() -> None:
         entries(map(written, [tick_at(9, 1, seq=2), tick_at(9, 5, seq=2)]))
 
 
-@pytest.mark.parametrize("value", [b"", b"{", b"[]", b'{"partition":0}', b'{"kind":"nap"}'])
+@pytest.mark.parametrize("value", [b"", b"{", b"[]", b'{"partition":0}', b'{"kind":"nap"}', b'{"kind":"\xff"}'])
 def test_what_is_no_entry_is_told_with_its_place(value: bytes) -> None:
     with pytest.raises(StateError, match="entry 0 must be a journal entry"):
         entries([value])

@@ -14,6 +14,7 @@ import orjson
 from schemas.manifest import Manifest
 from schemas.release import EARLIER_MAX, Announced, Release
 from schemas.retrain import POPULATION
+from schemas.undecodable import UNDECODABLE
 from stream.config import Settings
 from stream.errors import EnvironmentFault, StateError
 from stream.runtime.release.registry import manifest_sha256, uri_of, without_trust
@@ -162,7 +163,7 @@ def announced(
     for offset, value in _values(reader, topic, start, end):
         try:
             found.append(_DECODER.decode(value))
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             # Whoever wrote that: it must not keep others from announcing.
             _LOG.warning("%s[0]@%d is no release, and is passed over: %s", topic, offset, error)
     return found, end

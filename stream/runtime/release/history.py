@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from schemas.journal import Journal
+from schemas.undecodable import UNDECODABLE
 from stream.record import Record
 from stream.runtime.topic_reader import Bounds, TopicReader
 
@@ -182,7 +183,7 @@ def read_entry(record: Record) -> Served | Refused | None:
         return None
     try:
         entry = _DECODER.decode(record.value)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         _LOG.warning("%s[%d]@%d is no journal entry: %s", record.topic, record.partition, record.offset, error)
         return None
     said = _switch(entry)

@@ -16,6 +16,7 @@ import orjson
 from schemas.label import Label
 from schemas.manifest import Manifest
 from schemas.safe_text import safe_text
+from schemas.undecodable import UNDECODABLE
 from schemas.verdict import VERDICTS, Verdict
 from stream.config import Settings
 from stream.errors import StateError, UsageError
@@ -148,7 +149,7 @@ def _of_finding(reader: TopicReader, topic: str, uid: str) -> Iterator[tuple[byt
 def _decoded(decoder: msgspec.json.Decoder[Any], value: bytes) -> Any:
     try:
         return decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         # A verdict may come from anybody; `feedback` makes a dead letter of it.
         return None
 

@@ -17,6 +17,7 @@ from schemas.control import Control, ReleaseSwitch
 from schemas.manifest import Manifest
 from schemas.release import Release
 from schemas.safe_text import safe_text
+from schemas.undecodable import UNDECODABLE
 from stream.config import Settings
 from stream.errors import CheckFailed, StateError, TidegateError, UsageError
 from stream.runtime.release.announce import announce, announced, passed, require_signed
@@ -186,7 +187,7 @@ def _switch(value: bytes) -> ReleaseSwitch | None:
     try:
         control = _CONTROL.decode(value)
         return msgspec.convert(control.value, ReleaseSwitch) if control.kind == "release" else None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         # The scorer refuses it by itself, and says so.
         return None
 

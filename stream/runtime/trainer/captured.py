@@ -12,6 +12,7 @@ import msgspec
 
 from schemas.label import Label
 from schemas.manifest import InputRange
+from schemas.undecodable import UNDECODABLE
 from stream.errors import StateError
 from stream.record import Record
 from stream.runtime.topic_reader import TopicReader
@@ -80,7 +81,7 @@ def kept(folder: Path, topic: str) -> Kept:
             msgspec.msgpack.decode((folder / FOUND).read_bytes(), type=list[tuple[int, int]]),
             msgspec.json.decode((folder / LABELS).read_bytes(), type=list[Label]),
         )
-    except (OSError, struct.error, msgspec.DecodeError) as error:
+    except (OSError, struct.error, *UNDECODABLE) as error:
         raise StateError(
             f"{folder} must hold what the job read; {error}. Remove the job's directory and ask again."
         ) from error
@@ -109,7 +110,7 @@ def _found(reader: TopicReader, ranges: Sequence[InputRange]) -> Iterator[Place]
     for record in _records(reader, ranges):
         try:
             score = decoder.decode(record.value or b"")
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             _LOG.warning("%s is no score, and is passed over: %s", record.position, error)
             continue
         if score.decision in ("finding", "over_budget") or score.learned == "quarantined":

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 import orjson
 
+from schemas.undecodable import UNDECODABLE
 from stream.errors import StateError, UsageError
 
 T = TypeVar("T")
@@ -67,7 +68,7 @@ class JobFolder:
         path = self.path / name
         try:
             return msgspec.json.decode(path.read_bytes(), type=kind)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, *UNDECODABLE) as error:
             raise StateError(
                 f"{path} must be what a job of this version kept there; {error}. Remove {self.path} and ask again: "
                 "the job begins anew."

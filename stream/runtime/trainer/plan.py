@@ -13,6 +13,7 @@ import msgspec
 from schemas.control import Control, ReleaseSwitch
 from schemas.manifest import InputRange
 from schemas.retrain import RetrainRequest
+from schemas.undecodable import UNDECODABLE
 from stream.config import Settings
 from stream.errors import StateError, UsageError
 from stream.runtime.release.history import History, histories, mostly_served
@@ -146,7 +147,7 @@ def switches(reader: TopicReader, settings: Settings, start: int, end: int) -> I
                 if control.kind == "release":
                     switch = msgspec.convert(control.value, ReleaseSwitch)
                     yield Asked(record.offset, record.timestamp_ms, control, switch)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            except UNDECODABLE as error:
                 _LOG.warning("%s is no control, and is passed over: %s", record.position, error)
 
 

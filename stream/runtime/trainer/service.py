@@ -25,6 +25,7 @@ from confluent_kafka import KafkaException
 
 from schemas.manifest import Manifest
 from schemas.retrain import RetrainRequest
+from schemas.undecodable import UNDECODABLE
 from stream.config import Settings
 from stream.errors import RetriableError, StateError
 from stream.record import Record
@@ -249,7 +250,7 @@ class TrainerService:
         place = (record.topic, record.partition)
         try:
             request = msgspec.json.decode(record.value or b"", type=RetrainRequest)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             _LOG.warning("%s is no retrain request, and is passed over: %s", record.position, error)
             self._metrics.jobs.labels("undecodable").inc()
             self._commit(place, record.offset + 1)

@@ -70,6 +70,12 @@ def test_record_without_an_event_s_time_comes_at_its_ingest_time() -> None:
     assert [seconds for seconds, *_ in out] == [0.0, 2.0, 3.0]
 
 
+def test_record_of_broken_text_comes_at_its_ingest_time() -> None:
+    broken = [Record("t", 0, 1, 7_000, None, b'{"event_time_ms":"\xff"}'), Record("t", 0, 2, 8_000, None, b"[" * 5_000)]
+    out, _ = paced([at(0, 5_000, 5_000), *broken])
+    assert [seconds for seconds, *_ in out] == [0.0, 2.0, 3.0]
+
+
 def test_time_far_past_the_ingest_time_is_not_waited_for() -> None:
     out, _ = paced([at(0, 5_000, 5_000), at(1, 10**15, 6_000)])
     assert [seconds for seconds, *_ in out] == [0.0, 301.0]

@@ -120,6 +120,8 @@ def test_a_wrong_variable_is_named_with_its_remedy(environment: dict[str, str], 
         ("[batch]\nrecord_max = 1\n", "there is no key [batch] record_max; did you mean [batch] records_max?"),
         ("records_max = 1\n", "there is no key records_max"),
         ("[batch\n", "not TOML"),
+        (f"[batch]\nrecords_max = {'1' * 5_000}\n", "not TOML"),
+        (f"[batch]\nrecords_max = {'[' * 5_000}\n", "not TOML"),
         ("[batch]\nrecords_max = '1'\n", "batch.records_max must be a whole number"),
         ("[kafka.properties]\n'ssl.ca.location' = [1]\n", "kafka.properties.ssl.ca.location must be text, a number"),
         (

@@ -249,6 +249,10 @@ def test_labels_are_hashed_and_named_whatever_their_order(traffic: Captured) -> 
     assert used == divided(traffic, latest_labels(records[::-1])[0]).labels
 
 
+def test_a_label_that_no_utf_8_is_is_passed_over() -> None:
+    assert latest_labels([Record("labels", 0, 0, 0, b"k", b'{"adopt": false, "analyst": "\xff"}')]) == ([], 1)
+
+
 def test_a_label_that_was_taken_back_is_gone() -> None:
     key = label_key("0" * 32, "ada")
     assert latest_labels([Record("labels", 0, 0, 0, key, None)]) == ([], 0)

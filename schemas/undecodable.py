@@ -1,0 +1,8 @@
+"""What is raised for bytes that are no JSON, or not that of the structure that is asked for."""
+
+from __future__ import annotations
+
+import msgspec
+
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""msgspec's own, and two that it lets through: bytes in a string that are no UTF-8, and nesting beyond Python's stack."""
