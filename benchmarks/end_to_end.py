@@ -37,21 +37,22 @@ def main() -> None:
     runs = []
     with LocalKafka() as kafka:
         for number in range(given.repetitions):
-            runs.append(_run(kafka.bootstrap_servers, f"bench{number}.", given))
+            runs.append(run_once(kafka.bootstrap_servers, f"bench{number}.", given.release, given.out))
             print(json.dumps(runs[-1]))
     median = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
     (given.out / "summary.json").write_text(json.dumps(median, indent=2, sort_keys=True) + "\n")
     print(json.dumps(median, indent=2, sort_keys=True))
 
 
-def _run(bootstrap_servers: str, prefix: str, given: argparse.Namespace) -> dict[str, float]:
+def run_once(bootstrap_servers: str, prefix: str, release: Path, out: Path) -> dict[str, float]:
+    """Figures of one run, on topics of its own; logs in `out`."""
     settings = environment(
         KAFKA_BOOTSTRAP_SERVERS=bootstrap_servers,
         TIDEGATE_TOPICS__PREFIX=prefix,
         TIDEGATE_TOPICS__PARTITIONS=str(PARTITIONS),
     )
     raw = f"{prefix}{RAW_TOPIC}"
-    run(["topics", "create", "--source-topic", raw], settings, given.out / "topics.log")
+    run(["topics", "create", "--source-topic", raw], settings, out / "topics.log")
     producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 20})
     traffic = litellm()
     for record in traffic:
@@ -59,12 +60,11 @@ def _run(bootstrap_servers: str, prefix: str, given: argparse.Namespace) -> dict
         if record.offset % 500 == 0:
             producer.flush()
     producer.flush()
-    log = given.out
     ingest = ["ingest", "--source-topic", raw, "--format", "litellm", "--group-id", f"{prefix}ingest"]
-    score = ["score", "--release", str(given.release), "--group-id", f"{prefix}score"]
-    with Service(score, settings, log / "score.log") as scoring:
+    score = ["score", "--release", str(release), "--group-id", f"{prefix}score"]
+    with Service(score, settings, out / "score.log") as scoring:
         scoring.ready(_READY_S)
-        with Service(ingest, settings, log / "ingest.log") as ingesting:
+        with Service(ingest, settings, out / "ingest.log") as ingesting:
             ingesting.ready(_READY_S)
             begun = time.monotonic()
             tally = Tally()

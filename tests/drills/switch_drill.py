@@ -77,7 +77,8 @@ class SwitchDrill:
             rollback.
         """
         self.out.mkdir(parents=True, exist_ok=True)
-        settings = self._environment(self._make_releases())
+        public, self.names = make_twins(self.release, self.out)
+        settings = self._environment(public)
         run(["topics", "create"], settings, self.out / "topics.log")
         self._fill(events)
         first, second = self.names
@@ -130,25 +131,6 @@ class SwitchDrill:
             ).faults
         return figures, faults
 
-    def _make_releases(self) -> str:
-        """Two signed ones in a directory; the public key."""
-        key = Ed25519PrivateKey.generate()
-        pem = self.out / "key.pem"
-        pem.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        public = b64encode(key.public_key().public_bytes_raw()).decode()
-        signing = Settings(
-            release=ReleaseSettings(str(self.out / "releases"), trusted_keys=(public,), signing_key_file=str(pem))
-        )
-        models, manifest = load_release(self.release, Settings()), read_manifest(self.release, Settings())
-        for seed in (1, 2):
-            made = write_release(
-                self.out / "made", models, data=manifest.data, metrics={}, parent=None, seed=seed, git_revision=None,
-                settings=signing,
-            )  # fmt: skip
-            self.names.append(Registry(signing).add(self.out / "made").name)
-            assert self.names[-1] == made.name
-        return public
-
     def _environment(self, public: str) -> dict[str, str]:
         return environment(
             KAFKA_BOOTSTRAP_SERVERS=self.bootstrap_servers,
@@ -186,6 +168,27 @@ class SwitchDrill:
         while self._scored() < count:
             assert time.monotonic() < until, "the scorer makes no progress"
             time.sleep(0.1)
+
+
+def make_twins(release: Path, out: Path) -> tuple[str, list[str]]:
+    """Two signed releases made of one in `out/releases` that differ in their names only; the public key, the names."""
+    key = Ed25519PrivateKey.generate()
+    pem = out / "key.pem"
+    pem.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public = b64encode(key.public_key().public_bytes_raw()).decode()
+    signing = Settings(
+        release=ReleaseSettings(str(out / "releases"), trusted_keys=(public,), signing_key_file=str(pem))
+    )
+    models, manifest = load_release(release, Settings()), read_manifest(release, Settings())
+    names = []
+    for seed in (1, 2):
+        made = write_release(
+            out / "made", models, data=manifest.data, metrics={}, parent=None, seed=seed, git_revision=None,
+            settings=signing,
+        )  # fmt: skip
+        names.append(Registry(signing).add(out / "made").name)
+        assert names[-1] == made.name
+    return public, names
 
 
 def _time_s(message: Message) -> float:
