@@ -5,8 +5,9 @@
 setup:
 	@sh scripts/setup.sh
 
+# SECURE=1: on a broker with TLS, SCRAM and ACLs, each service with its own principal.
 demo: setup
-	@.venv/bin/python -m tidegate.demo
+	@.venv/bin/python -m tidegate.demo $(if $(SECURE),--secure)
 
 # Verdicts, labels, a retrained release, its gate and what it changes.
 demo-loop: setup

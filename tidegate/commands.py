@@ -378,6 +378,7 @@ def _topics(add: _Add) -> None:
         "the least that each command's principal needs, as calls of kafka-acls.sh",
         "tidegate topics acls --source-topic litellm.logs --principal User:tidegate --principal score=User:scorer",
         "tidegate topics acls --source-topic litellm.logs --only ingest,score --json",
+        "tidegate topics acls --source-topic litellm.logs --command-config admin.properties --out acls.sh",
     )
     acls.add_argument("--source-topic", metavar="T[,T]", help="what gateways write to")
     acls.add_argument(
@@ -390,6 +391,7 @@ def _topics(add: _Add) -> None:
     acls.add_argument("--only", metavar="COMMAND[,…]", help="for these commands only")
     acls.add_argument("--command-config", type=Path, metavar="FILE", help="of kafka-acls.sh: an administrator's")
     acls.add_argument("--json", action="store_true", help="as JSON instead of commands")
+    acls.add_argument("--out", type=Path, metavar="FILE", help="write them there: an sh script, or JSON, to be applied")
     acls.add_argument("--output-prefix", metavar="P", help="of scores, findings, state and journal")
     _common(acls)
 

@@ -181,14 +181,23 @@ class LocalKafka:
         self._data = data = data_folder(self._data_dir)
         port, controller_port = free_ports(2)
         config = data / "server.properties"
-        properties = server_properties(port, controller_port, data / "log") | self._properties
+        properties = self._configuration(port, controller_port, data) | self._properties
+        config.touch(mode=0o600)  # it may hold passwords
         config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
         java = java_command(libs, self._jvm_options)
-        format_storage(java, config, "--standalone", "-t", cluster_id())
+        format_storage(java, config, *self._format_flags())
         with self.log.open("wb") as log:
             self._process = spawn([*java, "kafka.Kafka", str(config)], log.fileno())
         self._await_listening(port, timeout_s)
         self.bootstrap_servers = f"127.0.0.1:{port}"
+
+    def _configuration(self, port: int, controller_port: int, data: Path) -> dict[str, str]:
+        """Server properties, before those that were given."""
+        return server_properties(port, controller_port, data / "log")
+
+    def _format_flags(self) -> list[str]:
+        """Flags of Kafka's storage tool."""
+        return ["--standalone", "-t", cluster_id()]
 
     def _await_listening(self, port: int, timeout_s: float) -> None:
         assert self._process is not None

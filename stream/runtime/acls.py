@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import orjson
@@ -31,6 +32,9 @@ GROUPS = {
 READER_GROUP = "tidegate.range-reader"
 """A consumer cannot be made without a group; nothing is ever committed to this one."""
 SOURCE, EVERY = "{source}", "{every}"
+_SHELL = (
+    "#!/bin/sh\n# Grants what Tidegate needs, by kafka-acls.sh on the PATH. To run it again changes nothing.\nset -eu\n"
+)
 _PRINCIPAL = re.compile(r"[A-Za-z][A-Za-z0-9]*:\S.*")
 
 
@@ -153,12 +157,13 @@ class Acl:
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Print the permissions as calls of kafka-acls.sh, or as JSON.
+    """Print the permissions as calls of kafka-acls.sh, or as JSON; with `--out` write them to a file.
 
     Raises
     ------
     UsageError
-        When a source is one of Tidegate's own topics, or a principal, a group or a command is none.
+        When a source is one of Tidegate's own topics, a principal, a group or a command is none, or the file cannot be
+        written.
     """
     sources = [name for name in (part.strip() for part in (arguments.source_topic or "").split(",")) if name]
     check_sources(settings.topics, sources)
@@ -166,13 +171,25 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     principals, groups = _principals(arguments.principal), _groups(arguments.group_id)
     found = [acl for acl in acls(settings.topics, sources, principals, groups) if acl.command in only]
     if arguments.json:
-        print(orjson.dumps([asdict(acl) for acl in found], option=orjson.OPT_INDENT_2).decode())
+        _tell(orjson.dumps([asdict(acl) for acl in found], option=orjson.OPT_INDENT_2).decode(), arguments.out)
         return 0
     administrator = ["--bootstrap-server", settings.kafka.bootstrap_servers]
     if arguments.command_config is not None:
         administrator += ["--command-config", str(arguments.command_config)]
-    print("\n".join(script(found, administrator, sourceless=not sources)))
+    lines = "\n".join(script(found, administrator, sourceless=not sources))
+    _tell(lines if arguments.out is None else f"{_SHELL}{lines}", arguments.out, mode=0o755)
     return 0
+
+
+def _tell(text: str, out: Path | None, mode: int = 0o644) -> None:
+    if out is None:
+        print(text)
+        return
+    try:
+        out.write_text(f"{text}\n", encoding="utf-8")
+        out.chmod(mode)
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written: {error.strerror}. Name another file.") from error
 
 
 def acls(

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from tidegate.demo.cluster import Cluster, cluster
 from tidegate.demo.feeder import Fed, capture, feed
+from tidegate.demo.permissions import grant_permissions
 from tidegate.demo.process import CommandError, Service, environment, run
 from tidegate.demo.release import sample_release
 from tidegate.demo.tally import Row, Tally, rows
@@ -40,6 +41,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=25.0, help="how long to stream the four days (default: 25)")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "demo", help="where everything goes")
     parser.add_argument("--release", type=Path, help="score with this release (default: train one)")
+    parser.add_argument("--secure", action="store_true", help="on a broker with TLS, SCRAM and ACLs")
     given = parser.parse_args()
     out: Path = given.out
     console = Console(highlight=False, soft_wrap=True)
@@ -48,7 +50,7 @@ def main() -> int:
     for stale in out.glob("*.json*"):
         stale.unlink()
     try:
-        return _demo(console, out, given.release, given.seconds)
+        return _demo(console, out, given.release, given.seconds, secure=given.secure)
     except KeyboardInterrupt:
         console.print("\nStopped; Kafka and the services are down.")
         return 130
@@ -57,13 +59,14 @@ def main() -> int:
         return 1
 
 
-def _demo(console: Console, out: Path, given: Path | None, seconds: float) -> int:
+def _demo(console: Console, out: Path, given: Path | None, seconds: float, *, secure: bool) -> int:
     started = time.monotonic()
     traffic = capture()
     release = given or sample_release(console, out)
     console.print("Starting Kafka …")
-    with cluster(out / "kafka") as kafka:
-        where = f"on {kafka.bootstrap_servers}"
+    with cluster(out / "kafka", secure=secure) as kafka:
+        how = ", TLS, SCRAM and ACLs on" if secure else ""
+        where = f"on {kafka.bootstrap_servers}{how}"
         console.print(f"Kafka {where}{'' if kafka.ours else f', topics under {kafka.prefix}'}")
         setting = environment(
             KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap_servers,
@@ -72,12 +75,16 @@ def _demo(console: Console, out: Path, given: Path | None, seconds: float) -> in
             TIDEGATE_DECISION__SESSION_FPR=SESSION_FPR,
         )
         raw = f"{kafka.prefix}{RAW}"
-        run(["topics", "create", "--source-topic", raw], setting, out / "topics.log")
+        administrator = setting | kafka.variables("admin")
+        run(["topics", "create", "--source-topic", raw], administrator, out / "topics.log")
+        if secure:
+            granted = grant_permissions(kafka, raw, administrator, out)
+            console.print(f"{granted} permissions granted, to each service what it needs: {out / 'acls.json'}")
         ingest = ["ingest", "--source-topic", raw, "--format", "auto", "--group-id", kafka.group("ingest")]
         score = ["score", "--release", str(release), "--group-id", kafka.group("score")]
         with (
-            Service(ingest, setting, out / "ingest.log") as ingesting,
-            Service(score, setting, out / "score.log") as scoring,
+            Service(ingest, setting | kafka.variables("ingest"), out / "ingest.log") as ingesting,
+            Service(score, setting | kafka.variables("score"), out / "score.log") as scoring,
         ):
             ready = [service.ready(_READY_S) for service in (ingesting, scoring)]
             for name, said in zip(("ingest", "score"), ready, strict=True):
@@ -102,8 +109,8 @@ def _stream(
             progress.console.print(_line(record))
 
     watches = [
-        Watch(kafka.bootstrap_servers, f"{topic}scores.v1", PARTITIONS, tally.score),
-        Watch(kafka.bootstrap_servers, f"{topic}findings.v1", PARTITIONS, show),
+        Watch(kafka.bootstrap_servers, f"{topic}{name}.v1", PARTITIONS, seen, kafka.properties("explain"))
+        for name, seen in (("scores", tally.score), ("findings", show))
     ]
     for watch in watches:
         watch.start()
@@ -112,7 +119,8 @@ def _stream(
         with progress:
             sent = progress.add_task("sent", total=len(traffic))
             scored = progress.add_task("scored", total=len(traffic))
-            for fed in feed(traffic, kafka.bootstrap_servers, f"{kafka.prefix}{RAW}", seconds, stop):
+            gateway = kafka.properties("gateway")
+            for fed in feed(traffic, kafka.bootstrap_servers, f"{kafka.prefix}{RAW}", seconds, stop, gateway):
                 for service in services:
                     service.check()
                 day = time.strftime("%a %H:%M", time.gmtime(fed.time_ms / 1000))

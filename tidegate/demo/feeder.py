@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from confluent_kafka import Producer
 
@@ -29,10 +30,16 @@ def capture() -> list[tuple[int, bytes, Truth]]:
 
 
 def feed(
-    traffic: list[tuple[int, bytes, Truth]], bootstrap_servers: str, topic: str, seconds: float, stop: threading.Event
+    traffic: list[tuple[int, bytes, Truth]],
+    bootstrap_servers: str,
+    topic: str,
+    seconds: float,
+    stop: threading.Event,
+    properties: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Fed]:
     """Send `traffic` evenly over `seconds`, and say after every few records how far it is."""
-    producer = Producer({"bootstrap.servers": bootstrap_servers, "enable.idempotence": True, "linger.ms": 5})
+    ours = {"bootstrap.servers": bootstrap_servers, "enable.idempotence": True, "linger.ms": 5}
+    producer = Producer({**properties, **ours})
     fed, start = Fed(), time.monotonic()
     for time_ms, value, truth in traffic:
         if stop.is_set():

@@ -1,11 +1,14 @@
 """Findings and scores as they are committed."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import orjson
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+
+from stream.runtime.acls import READER_GROUP
 
 _CONSUME_MAX = 500
 
@@ -19,16 +22,25 @@ class Watch(threading.Thread):
         What to read.
     seen
         Called with every value.
+    properties
+        librdkafka's, of who reads.
     """
 
     def __init__(
-        self, bootstrap_servers: str, topic: str, partitions: int, seen: Callable[[dict[str, Any]], None]
+        self,
+        bootstrap_servers: str,
+        topic: str,
+        partitions: int,
+        seen: Callable[[dict[str, Any]], None],
+        properties: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(name=f"watch {topic}", daemon=True)
         self._consumer = Consumer(
             {
+                **properties,
                 "bootstrap.servers": bootstrap_servers,
-                "group.id": "unused",
+                # No member of it, but a client without one cannot be made; readers are allowed to ask about this one.
+                "group.id": READER_GROUP,
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
             }

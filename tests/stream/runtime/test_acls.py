@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,25 @@ def test_commands_are_what_a_shell_takes(capsys: pytest.CaptureFixture[str]) -> 
         "--transactional-id", "tidegate.ingest.", "--resource-pattern-type", "prefixed", "--operation", "Write",
     ]  # fmt: skip
     assert [line for line in lines if line.startswith("# where `topics create` has not made it: kafka-acls.sh ")]
+
+
+def test_a_file_is_a_script_that_may_be_run_or_json_and_nothing_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script, listed = tmp_path / "acls.sh", tmp_path / "acls.json"
+    assert printed(capsys, "--source-topic", "raw", "--out", str(script)) == ""
+    text = script.read_text()
+    assert text.startswith("#!/bin/sh\n")
+    assert text.endswith(printed(capsys, "--source-topic", "raw"))
+    assert script.stat().st_mode & 0o777 == 0o755
+    assert subprocess.run(["sh", "-n", script], check=False).returncode == 0
+    assert printed(capsys, "--source-topic", "raw", "--json", "--out", str(listed)) == ""
+    assert orjson.loads(listed.read_bytes()) == told(capsys, "--source-topic", "raw")
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--out .*acls\.sh cannot be written: No such file or directory\. Name"):
+        run(Settings(), parse(["topics", "acls", "--out", str(tmp_path / "no" / "acls.sh")]))
 
 
 def test_without_a_source_the_rest_is_printed_and_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
