@@ -21,6 +21,8 @@ POISON: Sequence[bytes] = (
 """Values that no gateway sends; each must become a dead letter."""
 _DUPLICATED, _POISONED, _SHUFFLED = 0.01, 0.005, 0.05
 _WINDOW = 20
+_SHORTEST = 50
+"""Of the sample's calls, so many give the calls of `many_tenants`."""
 
 
 def raw_records(events: int) -> Iterator[bytes]:
@@ -33,6 +35,15 @@ def raw_records(events: int) -> Iterator[bytes]:
     for number in range(events):
         turn, at = divmod(number, len(base))
         yield orjson.dumps(_renamed(base[at], turn, (turn - last) * _ROUND_S))
+
+
+def many_tenants(tenants: int, calls: int) -> Iterator[bytes]:
+    """Short calls of many tenants, `calls` of each, one tenant after the other and then all of them again."""
+    base = sorted((record for _, record, _ in records(LIVE, "litellm")), key=lambda record: len(orjson.dumps(record)))
+    for number in range(tenants * calls):
+        record = _renamed(base[number // tenants % _SHORTEST], number + 1, 0)
+        record["metadata"] = {**record["metadata"], "user_api_key_team_id": f"team-{number % tenants}"}
+        yield orjson.dumps(record)
 
 
 def rough(values: Iterator[bytes], seed: int) -> Iterator[tuple[bytes, bool]]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from tests.drills.checker import Verdict, check_ingest, check_scores
@@ -51,6 +52,7 @@ class Pipeline:
     services: dict[str, Service] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     """Exit codes that nothing explains."""
+    _asking: dict[str, Consumer] = field(default_factory=dict)
     fenced: int = 0
     """Services that ended with exit code 6 and were started again."""
 
@@ -103,6 +105,24 @@ class Pipeline:
         if wait:
             self.services[name].ready(_READY_S)
 
+    def committed(self, name: str) -> int:
+        """Sum of the offsets that the group of a service has committed, whatever transaction is open."""
+        topic = self.raw if name.startswith("ingest") else self.topic("gateway.events")
+        count = RAW_PARTITIONS if name.startswith("ingest") else PARTITIONS
+        group = self.group(name)
+        if group not in self._asking:
+            # One that reads committed records would wait for a transaction that is open.
+            self._asking[group] = Consumer(
+                {
+                    "bootstrap.servers": self.bootstrap_servers,
+                    "group.id": group,
+                    "isolation.level": "read_uncommitted",
+                    "log_level": 0,
+                }
+            )
+        wanted = [TopicPartition(topic, number) for number in range(count)]
+        return sum(max(part.offset, 0) for part in self._asking[group].committed(wanted, timeout=10.0))
+
     def kill(self, name: str) -> None:
         """SIGKILL."""
         service = self.services.pop(name)
@@ -133,7 +153,7 @@ class Pipeline:
         """Let both services work to the end of what there is, replay it, and ask the checker of ingest and of score."""
         self.stop_all()
         for name in ("ingest-1", "score-1"):
-            self._to_end(name)
+            self.to_end(name)
         arguments = ["replay", "--topic", self.topic("gateway.events"), "--journal", "topic"]
         arguments += ["--release", str(self.release), "--out", str(self.out / "replay")]
         run(arguments, self._environment(), self.out / "replay.log")
@@ -148,7 +168,8 @@ class Pipeline:
             ),
         )
 
-    def _to_end(self, name: str) -> None:
+    def to_end(self, name: str) -> None:
+        """Run a service until it has done all that there is."""
         for _ in range(_ENDINGS):
             self.start(name, "--until-end")
             with self.services.pop(name) as service:

@@ -1,0 +1,81 @@
+"""Two small drills on one broker, each made to catch one way of being wrong."""
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from itertools import islice
+
+from tests.drills.chaos.feeder import Feeder
+from tests.drills.chaos.pipeline import Pipeline
+from tests.drills.checker import Verdict
+from tests.drills.traffic import raw_records, rough
+
+WITHIN_S = 60.0
+
+
+def kills_under_load(pipeline: Pipeline, victim: str, events: int, kills: int, seed: int) -> tuple[Verdict, Verdict]:
+    """`victim` is killed at random moments while `events` records flow; the verdicts on ingest and on score."""
+    moments = random.Random(seed)
+    pipeline.prepare()
+    feeder = Feeder(pipeline.bootstrap_servers, pipeline.raw, rough(raw_records(events), seed), events / (4.0 * kills))
+    try:
+        for name in ("ingest-1", "score-1"):
+            pipeline.start(name, wait=True)
+        feeder.start()
+        for _ in range(kills):
+            time.sleep(moments.uniform(0.5, 1.5))
+            pipeline.kill(victim)
+            pipeline.start(victim, wait=True)
+        feeder.join(WITHIN_S)
+        return pipeline.finish()
+    finally:
+        pipeline.stop_all()
+
+
+def open_transaction(pipeline: Pipeline, events: int, seed: int) -> tuple[Verdict, Verdict]:
+    """A scorer freezes within a transaction; another one takes over, commits, is killed, and restores.
+
+    What the second one has committed lies behind the transaction that the first one left open. `score-2` of
+    `pipeline.modules` is the one that is judged; the first one is `tests.drills.stops_within`.
+    """
+    pipeline.prepare()
+    values = rough(raw_records(2 * events), seed)
+    pipeline.modules["score-1"] = "tests.drills.stops_within"
+    try:
+        feed(pipeline, islice(values, events))
+        pipeline.start("score-1", wait=True, DRILL_STOP_AT="offsets", DRILL_STOP_WORK="2")
+        pipeline.start("score-2", wait=True)
+        done = settled(lambda: pipeline.committed("score"))
+        pipeline.kill("score-2")
+        pipeline.start("score-2", wait=True)
+        feed(pipeline, islice(values, events))
+        deadline = time.monotonic() + WITHIN_S
+        while pipeline.committed("score") <= done and time.monotonic() < deadline:
+            pipeline.services["score-2"].check()
+            time.sleep(0.1)
+        pipeline.kill("score-1")
+        del pipeline.modules["score-1"]
+        return pipeline.finish()
+    finally:
+        pipeline.stop_all()
+
+
+def feed(pipeline: Pipeline, values: Iterable[tuple[bytes, bool]]) -> None:
+    """Send records, and let ingest work them off."""
+    feeder = Feeder(pipeline.bootstrap_servers, pipeline.raw, values, 1e9)
+    feeder.start()
+    feeder.join(WITHIN_S)
+    pipeline.to_end("ingest-1")
+
+
+def settled(read: Callable[[], int]) -> int:
+    """A figure once it is above 0 and has not moved for a second."""
+    deadline, last, since = time.monotonic() + WITHIN_S, 0, time.monotonic()
+    while time.monotonic() < deadline:
+        now = read()
+        if now != last or now <= 0:
+            last, since = now, time.monotonic()
+        elif time.monotonic() - since > 1.0:
+            return now
+        time.sleep(0.1)
+    raise TimeoutError(f"nothing settled within {WITHIN_S:.0f} s; the last figure was {last}")
