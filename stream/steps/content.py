@@ -27,6 +27,8 @@ EMBEDDED = (USER, TOOL, SYSTEM)
 the model writes is neither judged nor remembered: it is not whom an attack comes from."""
 JUDGED = (USER, TOOL)
 """Roles whose segments the text models judge."""
+_ENTRY_OVERHEAD = 2_500
+"""Bytes of Python objects around a message's arrays and characters (measured with tracemalloc)."""
 _WORDS_MAX = 32
 """Words looked at of a segment, which holds few more."""
 
@@ -108,15 +110,16 @@ class ContentReader:
         Of the release's space.
     judges
         The release's text models.
-    cache_max
-        Messages kept, least recently used first out.
+    cache_bytes
+        Memory that the messages kept may take, least recently used first out: 25,000 of common length by default.
     """
 
-    def __init__(self, embedder: Embeds, judges: Judges, cache_max: int = 20_000) -> None:
+    def __init__(self, embedder: Embeds, judges: Judges, cache_bytes: int = 128 << 20) -> None:
         self._embedder = embedder
         self._judges = judges
         self._cache: OrderedDict[str, Content] = OrderedDict()
-        self._cache_max = cache_max
+        self._cache_bytes = cache_bytes
+        self._held_bytes = 0
         self.hits = 0
         self.misses = 0
 
@@ -134,11 +137,12 @@ class ContentReader:
         for digest, content in found.items():
             if content is None:
                 cache[digest] = fresh[digest]
+                self._held_bytes += _size(fresh[digest])
             else:
                 cache.move_to_end(digest)
         out = [cache[message.digest] for message in messages]
-        while len(cache) > self._cache_max:
-            cache.popitem(last=False)
+        while self._held_bytes > self._cache_bytes:
+            self._held_bytes -= _size(cache.popitem(last=False)[1])
         return out
 
     def _understand(self, contents: list[Content]) -> None:
@@ -162,10 +166,19 @@ class ContentReader:
         for content in contents:
             mine_too = slice(at, at + len(content.texts))
             theirs = slice(value_at, value_at + len(content.values))
-            content.vectors, content.judged = vectors[mine_too], judged[mine_too]
-            content.words = Words(told.hash[mine_too], told.weight[mine_too])
-            content.asked = Words(asked.hash[theirs], asked.weight[theirs])
+            # Copies: a view would keep the arrays of all that was read with it for as long as this message is cached.
+            content.vectors, content.judged = vectors[mine_too].copy(), judged[mine_too].copy()
+            content.words = Words(told.hash[mine_too].copy(), told.weight[mine_too].copy())
+            content.asked = Words(asked.hash[theirs].copy(), asked.weight[theirs].copy())
             at, value_at = mine_too.stop, theirs.stop
+
+
+def _size(content: Content) -> int:
+    """Bytes that a message takes while it is kept."""
+    words, asked = content.words, content.asked
+    arrays = (content.vectors, content.judged, words.hash, words.weight, asked.hash, asked.weight, content.lengths)
+    characters = sum(map(len, content.texts)) + sum(map(len, content.values))
+    return _ENTRY_OVERHEAD + sum(array.nbytes for array in arrays) + characters
 
 
 def segmented(message: MessageHead) -> Content:

@@ -1,0 +1,62 @@
+"""Messages are read once, and remembered within bounds."""
+
+from hashlib import sha256
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.wordpiece import TokenBags
+from schemas.event_head import MessageHead, PartHead
+from stream.steps.content import Content, ContentReader
+from tests.doubles import WordEmbedder
+
+
+class Calm:
+    """Text models that find nothing strange."""
+
+    columns = 1
+
+    def score(self, bags: TokenBags, again: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Nothing."""
+        return np.zeros((len(bags.offsets) - 1, 1), np.float32)
+
+
+def user(said: str) -> MessageHead:
+    return MessageHead("user", sha256(said.encode()).hexdigest(), [PartHead("text", text=said)])
+
+
+@pytest.fixture
+def reader() -> ContentReader:
+    return ContentReader(WordEmbedder(), Calm(), cache_bytes=40_000)
+
+
+def test_a_message_that_is_remembered_keeps_nothing_of_those_it_was_read_with(reader: ContentReader) -> None:
+    first: Content = reader.read([user(f"question {n} about the weather") for n in range(10)])[0]
+    kept = (first.vectors, first.judged, first.words.hash, first.words.weight, first.asked.hash, first.asked.weight)
+    assert all(array.base is None for array in kept)
+
+
+def test_a_message_that_was_seen_lately_is_not_read_again(reader: ContentReader) -> None:
+    [once] = reader.read([user("what now")])
+    again, also = reader.read([user("what now"), user("what then")])
+    assert again is once is not also
+    assert (reader.hits, reader.misses) == (1, 2)
+
+
+def test_what_was_asked_for_least_lately_is_forgotten_when_the_bytes_are_used_up(reader: ContentReader) -> None:
+    reader.read([user("the first")])
+    reader.read([user("a long one " * 400)])
+    for number in range(10):
+        reader.read([user("the first"), user(f"another one {number}")])
+    assert reader.misses == 12
+    reader.read([user("the first")])
+    assert reader.misses == 12
+    reader.read([user("a long one " * 400)])
+    assert reader.misses == 13
+
+
+def test_a_batch_larger_than_what_may_be_remembered_is_read_whole(reader: ContentReader) -> None:
+    asked = [user(f"{n} " + "word " * 2_000) for n in range(20)]
+    contents = reader.read(asked)
+    assert [content.texts[0].split()[0] for content in contents] == [str(n) for n in range(20)]
