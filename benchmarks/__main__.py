@@ -17,6 +17,7 @@ BENCHMARKS = {
     "score": ["--release", str(RELEASE), "--out", str(OUT / "score.json")],
     "signal_sets": ["--out", str(OUT / "signal_sets.json")],
     "end_to_end": ["--release", str(RELEASE), "--out", str(OUT / "end_to_end")],
+    "latency": ["--release", str(RELEASE), "--out", str(OUT / "latency")],
 }
 
 
@@ -32,6 +33,7 @@ def main() -> int:
         "score": orjson.loads((OUT / "score.json").read_bytes()),
         "signal_sets": orjson.loads((OUT / "signal_sets.json").read_bytes()),
         "end_to_end": orjson.loads((OUT / "end_to_end" / "summary.json").read_bytes()),
+        "latency": orjson.loads((OUT / "latency" / "summary.json").read_bytes()),
     }
     (OUT / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
     return max(codes)

@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from tests.drills.soak.plan import DAYS, Plan
 from tests.drills.soak.report import PAGE, write_report
 from tests.drills.soak.sessions import patterns
 from tests.drills.soak.soak import Broker, Soak
+from tidegate.demo.__main__ import interrupt
 from tidegate.demo.process import CommandError
 from tidegate.demo.release import sample_release
 
@@ -47,9 +49,19 @@ def main() -> int:
     parser.add_argument("--release", type=Path, help="a release directory (default: train one)")
     parser.add_argument("--out", type=Path, default=Path("out/soak"))
     given = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # In a shell's background SIGINT is ignored, and services would outlive whoever started them.
+        signal.signal(number, interrupt)
     console = Console(highlight=False, soft_wrap=True)
     given.out.mkdir(parents=True, exist_ok=True)
-    release = given.release or sample_release(console, given.out)
+    try:
+        return _soak(console, given.release or sample_release(console, given.out), given)
+    except KeyboardInterrupt:
+        console.print("\nStopped; Kafka and the services are down.")
+        return 130
+
+
+def _soak(console: Console, release: Path, given: argparse.Namespace) -> int:
     known = patterns([TRAIN, LIVE])
     with LocalKafka() as kafka:
         broker = Broker(kafka.bootstrap_servers, kafka.pid, kafka.log.parent / "log")

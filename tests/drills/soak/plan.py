@@ -25,9 +25,12 @@ class Plan:
     ----------
     minutes
         Of the traffic, by the clock.
+    disturbed
+        Day, counted from 0, and what is done.
     """
 
     minutes: float
+    disturbed: tuple[tuple[float, str], ...] = DISTURBANCES
 
     @property
     def seconds(self) -> float:
@@ -55,4 +58,4 @@ class Plan:
 
     def disturbances(self) -> list[tuple[float, str]]:
         """Seconds after the first record, and what is done then."""
-        return [(day * self.day_s, what) for day, what in DISTURBANCES]
+        return [(day * self.day_s, what) for day, what in self.disturbed]
