@@ -1,5 +1,5 @@
 # setup makes .venv and gets Kafka; every other target starts with it and takes seconds for it the second time.
-.PHONY: setup demo demo-loop stack test chaos fuzz bench lint
+.PHONY: setup demo demo-loop stack test chaos soak fuzz bench lint
 .DEFAULT_GOAL := setup
 
 setup:
@@ -17,13 +17,18 @@ demo-loop: setup
 stack: setup
 	@.venv/bin/python -m tidegate.stack
 
+# Most tests wait for a broker most of the time: two at once, a file's on one of them.
 test: setup
 	@mkdir -p out/test
-	@.venv/bin/python -m pytest --cov --cov-report=term --cov-report=xml:out/test/coverage.xml --summary=out/test/summary.json
+	@.venv/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-report=xml:out/test/coverage.xml --summary=out/test/summary.json
 
-# CHAOS_SEED, CHAOS_KILLS and CHAOS_EVENTS set its size.
+# CHAOS_SEED, CHAOS_KILLS, CHAOS_EVENTS and CHAOS_PROTOCOL (classic, consumer, both) set its size.
 chaos: setup
-	@.venv/bin/python -m tests.drills.kill_drill
+	@.venv/bin/python -m tests.drills.chaos
+
+# SOAK_MINUTES sets its length.
+soak: setup
+	@.venv/bin/python -m tests.drills.soak
 
 # FUZZ_INPUTS and FUZZ_SEED set its size and its draw.
 fuzz: setup

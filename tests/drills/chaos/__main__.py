@@ -1,4 +1,4 @@
-"""`make chaos`: three brokers, two to four scorers, and everything dies; then the checker.
+"""`make chaos`: three brokers, two to four scorers, and everything dies; then the checker. Before it, recovery times.
 
 CHAOS_SEED, CHAOS_KILLS, CHAOS_EVENTS and CHAOS_PROTOCOL (classic, consumer, or both) set its size.
 """
@@ -10,107 +10,24 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from deploy.kafka.cluster import LocalCluster
-from deploy.processes import free_ports
+from deploy.kafka.local import LocalKafka
 from sample.records import TRAIN
-from tests.drills.chaos.detour import Detour
-from tests.drills.chaos.feeder import Feeder
-from tests.drills.chaos.lag import LagWatch
-from tests.drills.chaos.pipeline import PARTITIONS, RAW_PARTITIONS, Pipeline
+from tests.drills.chaos.drill import Outcome, drill
 from tests.drills.chaos.report import write_report
-from tests.drills.chaos.storm import EXPECTED_S, SESSION_TIMEOUT_S, Done, Storm, planned
-from tests.drills.checker import Verdict
-from tests.drills.traffic import raw_records, rough
+from tests.drills.chaos.storm import Done, planned
+from tests.drills.recovery import measure
 from tidegate.demo.process import environment, run
 
-_BROKERS = 3
 _SIZE = {"seed": "1", "kills": "30", "events": "200000"}
+_TENANTS = 10_000
+"""Whose state the third of the recoveries restores."""
 _CONSUMER_SHARE = 4
 """Under `consumer` the drill is so many times smaller: a killed static member waits out its session every time."""
-_FEED_S = 3600.0
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a drill under one group protocol left."""
-
-    ingest: Verdict
-    score: Verdict
-    storm: Storm
-    lag: list[tuple[float, list[int]]]
-    fenced: int
-    seconds: float
-    faults: list[str] = field(default_factory=list)
-
-    def figures(self) -> dict[str, Any]:
-        """Flat and named."""
-        return {
-            "seconds": round(self.seconds, 1),
-            "exits_6": self.fenced,
-            **{f"acts_{name.replace('-', '_')}": count for name, count in sorted(self.storm.counts.items())},
-            **{f"ingest_{name}": value for name, value in self.ingest.figures.items()},
-            **{f"score_{name}": value for name, value in self.score.figures.items()},
-        }
-
-
-def drill(
-    release: Path, out: Path, protocol: str, acts: Sequence[str], events: int, seed: int, view: "View"
-) -> Outcome:
-    """One pipeline under one storm; what the checker says of it."""
-    begun = time.monotonic()
-    far_ports = dict(enumerate(free_ports(_BROKERS), 1))
-    # A client of KIP-848 takes its session's length from the broker.
-    session = {
-        "group.consumer.session.timeout.ms": str(int(1000 * SESSION_TIMEOUT_S)),
-        "group.consumer.min.session.timeout.ms": "5000",
-        "group.consumer.heartbeat.interval.ms": "2000",
-        "group.consumer.min.heartbeat.interval.ms": "1000",
-    }
-    with Detour(far_ports) as detour, LocalCluster(_BROKERS, list(far_ports.values()), session) as cluster:
-        detour.lead_to(cluster.far_targets)
-        pipeline = Pipeline(
-            cluster.bootstrap_servers,
-            release,
-            out,
-            protocol,
-            far_servers=",".join(f"127.0.0.1:{port}" for port in far_ports.values()),
-            far=frozenset({"score-2"}),
-            settings={"TIDEGATE_KAFKA__SESSION_TIMEOUT_MS": str(int(1000 * SESSION_TIMEOUT_S))},
-        )
-        pipeline.prepare()
-        per_second = events / sum(EXPECTED_S[act] for act in acts)
-        feeder = Feeder(cluster.bootstrap_servers, pipeline.raw, rough(raw_records(events), seed), per_second)
-        lag = LagWatch(
-            cluster.bootstrap_servers,
-            [
-                (pipeline.raw, RAW_PARTITIONS, pipeline.group("ingest")),
-                (pipeline.topic("gateway.events"), PARTITIONS, pipeline.group("score")),
-            ],
-        )
-        storm = Storm(pipeline, cluster, detour, seed, lambda done: view.act(done, feeder.sent, lag))
-        try:
-            for name in ("ingest-1", "score-1", "score-2"):
-                pipeline.start(name, wait=True)
-            storm.begun = time.monotonic()
-            feeder.start()
-            lag.start()
-            storm.run(acts)
-            view.say("the storm is over; letting both services finish")
-            feeder.join(_FEED_S)
-        finally:
-            lag.end()
-            pipeline.stop_all()
-        ingest, score = pipeline.finish()
-    faults = [*pipeline.faults, *ingest.faults, *score.faults]
-    faults += [f"{feeder.failed} records were not taken by any broker: the drill is void"] if feeder.failed else []
-    return Outcome(ingest, score, storm, lag.samples, pipeline.fenced, time.monotonic() - begun, faults)
 
 
 class View:
@@ -126,11 +43,12 @@ class View:
         self._task = self._progress.add_task("", total=acts)
         self._progress.start()
 
-    def act(self, done: Done, sent: int, lag: LagWatch) -> None:
+    def act(self, done: Done, sent: int, waiting: Sequence[int]) -> None:
         """One more."""
-        waiting = lag.samples[-1][1] if lag.samples else [0, 0]
         self.say(f"{done.at_s:6.0f} s  {done.act:<24}{done.what:<44}{done.seconds:5.1f} s  waiting {waiting}")
         self._progress.update(self._task, advance=1, description=f"{sent:,} records sent")
+        if self._progress.finished:
+            self.say("the storm is over; both services finish, then a replay and the checker")
 
     def say(self, line: str) -> None:
         """A line above the bar."""
@@ -158,8 +76,12 @@ def main() -> int:
         print("training a release from the sample")
         train = ["train", "--input", str(TRAIN), "--format", "corpus", "--seed", "7", "--out", str(release)]
         run(train, environment(), given.out / "train.log")
-    outcomes: dict[str, Outcome] = {}
     begun = time.monotonic()
+    print("a kill inside a transaction: seconds to the next commit")
+    with LocalKafka() as kafka:
+        recoveries = measure(kafka.bootstrap_servers, release, given.out / "recovery", _TENANTS, times=3)
+    print(json.dumps(recoveries, indent=2, sort_keys=True))
+    outcomes: dict[str, Outcome] = {}
     for protocol in ("classic", "consumer") if wanted == "both" else (wanted,):
         share = _CONSUMER_SHARE if protocol == "consumer" and wanted == "both" else 1
         acts = planned(max(1, kills // share), max(1, kills // share * 4 // 5), seed)
@@ -168,10 +90,11 @@ def main() -> int:
             f"{protocol}: {events // share:,} events, {len(acts)} acts, seed {seed}; logs in {given.out / protocol}"
         )
         try:
-            outcomes[protocol] = drill(release, given.out / protocol, protocol, acts, events // share, seed, view)
+            outcomes[protocol] = drill(release, given.out / protocol, protocol, acts, events // share, seed, view.act)
         finally:
             view.close()
     summary = {
+        **recoveries,
         "seed": seed,
         "seconds": round(time.monotonic() - begun, 1),
         **{

@@ -52,6 +52,11 @@ class LagWatch(threading.Thread):
         for consumer in self._asking.values():
             consumer.close()
 
+    @property
+    def latest(self) -> list[int]:
+        """The last sample's lags."""
+        return self.samples[-1][1] if self.samples else [0] * len(self._watched)
+
     def end(self) -> None:
         """No more samples."""
         self._ended.set()
