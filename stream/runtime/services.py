@@ -16,6 +16,7 @@ from stream.runtime.ingest import IngestPipeline, Normaliser
 from stream.runtime.kafka_client import client_config
 from stream.runtime.metrics import Metrics
 from stream.runtime.own_topics import check_sources
+from stream.runtime.permissions import check_permissions
 from stream.runtime.release.loader import Reason
 from stream.runtime.restore import Restorer
 from stream.runtime.scorer import InService, ScorePipeline, ScoreTopics, ScoringCore
@@ -52,6 +53,8 @@ def score_service(
     """
     broker = Broker(settings, "score")
     topics, common = settings.topics, client_config(settings, "score")
+    unused = (topics.findings, f"{topics.events}.dlq") if shadow else ()
+    check_permissions(broker.admin, settings, "score", member.group_id, but=unused)
     written = [topics.scores, topics.state, topics.journal, *(() if shadow else (topics.findings,))]
     broker.require([topics.events, *written], topics.partitions, single=[topics.controls])
     dead_letters = None
@@ -123,6 +126,7 @@ def ingest_service(
         raise UsageError("--source-topic must name at least one topic. Set --source-topic TOPIC[,TOPIC].")
     check_sources(settings.topics, sources)
     broker = Broker(settings, "ingest")
+    check_permissions(broker.admin, settings, "ingest", member.group_id, sources=sources)
     topics, common = settings.topics, client_config(settings, "ingest")
     inputs = {source: broker.partitions(source) for source in sources}
     broker.require([topics.events], topics.partitions)

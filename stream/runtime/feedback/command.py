@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import astuple
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -33,6 +34,7 @@ from stream.runtime.feedback.transport import Transport
 from stream.runtime.feedback.web import Web
 from stream.runtime.feedback.worker import TrackedTable, Worker
 from stream.runtime.metrics import FeedbackMetrics
+from stream.runtime.permissions import check_permissions
 
 _LOG = logging.getLogger(__name__)
 _TURN_SECONDS = 0.1
@@ -62,12 +64,13 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     access = credentials(settings.kafka.properties)
     broker = Broker(settings, "feedback")
     named = settings.topics
+    own = topics.OwnTopics.of(settings, arguments.group_id)
+    check_permissions(broker.admin, settings, "feedback", arguments.group_id, own=astuple(own))
     broker.require([named.findings, named.scores, named.verdicts, named.labels], named.partitions)
     broker.require([named.controls, named.retrain], 1)
     dead_letters = f"{named.verdicts}.dlq"
     broker.ensure_dead_letters(dead_letters, named.verdicts)
     limits = broker.partitions(dead_letters), broker.message_bytes_max(dead_letters)
-    own = topics.OwnTopics.of(settings, arguments.group_id)
     topics.check_retention(broker, settings)
     topics.ensure(broker, settings, own)
     _quieten()

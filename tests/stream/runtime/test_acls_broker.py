@@ -1,133 +1,117 @@
-"""What `tidegate topics acls` prints is enough: every command runs with it, each as a principal of its own."""
+"""What `tidegate topics acls` prints is enough, and nothing less is: on a broker with TLS, SASL and an authorizer.
+
+Every command runs as a principal of its own, by SCRAM; readers by PLAIN.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from confluent_kafka import Producer
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AclBinding,
-    AclBindingFilter,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AclBinding, AclBindingFilter, AdminClient  # type: ignore[attr-defined]
 
-from deploy.kafka.local import HOME, LocalKafka
-from deploy.processes import free_ports
+from deploy.kafka.apply_acls import bindings, grant
+from deploy.kafka.apply_acls import main as apply_acls
+from deploy.kafka.local import HOME
+from deploy.kafka.secured import ADMIN, PLAIN, SCRAM, SecuredKafka, java_properties, write_passwords
 from models.embedder import StaticEmbedder
-from stream.config import KafkaSettings, Settings, TopicsSettings
+from stream.config import KafkaSettings, ReleaseSettings, Settings, TopicsSettings
 from stream.errors import EnvironmentFault
-from stream.runtime import explain_command, replay_command, state_command, topics
+from stream.runtime import explain_command, ingest_command, replay_command, score_command, state_command, topics
 from stream.runtime.acls import COMMANDS, GROUPS, acls
+from stream.runtime.feedback import command as feedback_command
+from stream.runtime.trainer import command as trainer_command
 from stream.sinks.file import SCORES
 from tests.stream.releases import write
 from tests.stream.streams import START_MS
 from tidegate.commands import parse
+from tidegate.demo.process import Service as Process
+from tidegate.keys import signing_key
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[3]
 SOURCE = "raw"
 TOPICS = TopicsSettings(prefix="eu.", partitions=2)
 PRINCIPALS = {command: f"User:tidegate-{command}" for command in COMMANDS}
-_OPERATIONS = {
-    "Read": AclOperation.READ, "Write": AclOperation.WRITE, "Create": AclOperation.CREATE,
-    "Describe": AclOperation.DESCRIBE, "DescribeConfigs": AclOperation.DESCRIBE_CONFIGS,
-    "IdempotentWrite": AclOperation.IDEMPOTENT_WRITE,
-}  # fmt: skip
-_RESOURCES = {
-    "topic": ResourceType.TOPIC, "group": ResourceType.GROUP, "cluster": ResourceType.BROKER,
-    "transactional-id": ResourceType.TRANSACTIONAL_ID,
-}  # fmt: skip
 
 
 class Guarded:
-    """A broker with an authorizer: its plain listener is an administrator's, the other one asks who is there."""
+    """The broker, as its administrator sees it, and as each command does."""
 
-    def __init__(self, plain: str, sasl: str) -> None:
-        self.plain, self.sasl = plain, sasl
-        self.admin = AdminClient({"bootstrap.servers": plain})
+    def __init__(self, broker: SecuredKafka, passwords: dict[str, Path]) -> None:
+        self.broker, self.passwords = broker, passwords
+        self.servers = broker.bootstrap_servers
+        self.admin = AdminClient({"bootstrap.servers": self.servers, **broker.client(ADMIN)})
 
-    def properties(self, command: str) -> dict[str, str]:
-        return {
-            "security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN",
-            "sasl.username": f"tidegate-{command}", "sasl.password": "secret",
-        }  # fmt: skip
-
-    def settings(self, command: str) -> Settings:
-        kafka = KafkaSettings(bootstrap_servers=self.sasl, properties=self.properties(command))
+    def settings(self, command: str, mechanism: str = SCRAM) -> Settings:
+        user = ADMIN if command == ADMIN else f"tidegate-{command}"
+        kafka = KafkaSettings(bootstrap_servers=self.servers, properties=self.broker.client(user, mechanism))
         return Settings(kafka=kafka, topics=TOPICS)
 
-    def grant(self, bindings: Sequence[AclBinding]) -> None:
-        for future in self.admin.create_acls(list(bindings)).values():
-            future.result(10)
+    def grant(self, wanted: Sequence[AclBinding]) -> None:
+        grant(self.admin, wanted)
+        self._await(wanted, there=True)
 
     def revoke(self, binding: AclBinding) -> None:
-        given = (binding.restype, binding.name, binding.resource_pattern_type, binding.principal, binding.host)
-        wanted = AclBindingFilter(*given, binding.operation, binding.permission_type)
-        for future in self.admin.delete_acls([wanted]).values():
+        for future in self.admin.delete_acls([_filter(binding)]).values():
             assert len(future.result(10)) == 1
+        self._await([binding], there=False)
 
-    def needed(self) -> list[AclBinding]:
-        """Everything that is needed always."""
-        return [
-            AclBinding(
-                _RESOURCES[acl.resource_type], acl.name,
-                ResourcePatternType.PREFIXED if acl.pattern == "prefixed" else ResourcePatternType.LITERAL,
-                acl.principal, "*", _OPERATIONS[operation], AclPermissionType.ALLOW,
-            )
-            for acl in acls(TOPICS, [SOURCE], PRINCIPALS, GROUPS)
-            if not acl.when
-            for operation in acl.operations
-        ]  # fmt: skip
+    def _await(self, wanted: Sequence[AclBinding], *, there: bool) -> None:
+        """Until the broker's own authorizer has it: the controller answers first."""
+        deadline = time.monotonic() + 20
+        while any(bool(self.admin.describe_acls(_filter(each)).result(10)) != there for each in wanted):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def needed(self, *commands: str) -> list[AclBinding]:
+        """Everything that is needed always, of all commands or some."""
+        found = acls(TOPICS, [SOURCE], PRINCIPALS, GROUPS)
+        return bindings(asdict(acl) for acl in found if not commands or acl.command in commands)
 
     def service(self, command: str, *flags: str) -> subprocess.CompletedProcess[str]:
         """Run a service to the end of its input, as its principal."""
-        environment = {
-            **os.environ, "KAFKA_BOOTSTRAP_SERVERS": self.sasl, "TIDEGATE_TOPICS__PREFIX": TOPICS.prefix,
+        line = [sys.executable, "-m", "tidegate.cli", command, *flags, "--instance-id", "one", "--until-end"]
+        environment = self.environment(command)
+        return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90, check=False)
+
+    def environment(self, command: str) -> dict[str, str]:
+        """As the command's principal, the password from a file."""
+        given = self.broker.open_client(f"tidegate-{command}")
+        given["sasl.password.file"] = str(self.passwords[f"tidegate-{command}"])
+        return {
+            **os.environ, "KAFKA_BOOTSTRAP_SERVERS": self.servers, "TIDEGATE_TOPICS__PREFIX": TOPICS.prefix,
             "TIDEGATE_TOPICS__PARTITIONS": str(TOPICS.partitions),
             **{
-                f"TIDEGATE_KAFKA__PROPERTIES__{name.upper().replace('.', '_')}": value
-                for name, value in self.properties(command).items()
+                f"TIDEGATE_KAFKA__PROPERTIES__{name.upper().replace('.', '_')}": value for name, value in given.items()
             },
         }  # fmt: skip
-        line = [sys.executable, "-m", "tidegate.cli", command, *flags, "--instance-id", "one", "--until-end"]
-        return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90, check=False)
+
+
+def _filter(binding: AclBinding) -> AclBindingFilter:
+    given = (binding.restype, binding.name, binding.resource_pattern_type, binding.principal, binding.host)
+    return AclBindingFilter(*given, binding.operation, binding.permission_type)
 
 
 @pytest.fixture(scope="module")
-def guarded() -> Iterator[Guarded]:
-    plain, controller, sasl = free_ports(3)
-    users = " ".join(f'user_tidegate-{command}="secret"' for command in COMMANDS)
-    properties = {
-        "listeners": f"PLAINTEXT://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{plain},SASL://127.0.0.1:{sasl}",
-        "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT",
-        "sasl.enabled.mechanisms": "PLAIN",
-        "listener.name.sasl.plain.sasl.jaas.config": (
-            f"org.apache.kafka.common.security.plain.PlainLoginModule required {users};"
-        ),
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users": "User:ANONYMOUS",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        # The listeners above are on these ports.
-        patch.setattr("deploy.kafka.local.free_ports", lambda count: [plain, controller])
-        with LocalKafka(properties) as kafka:
-            yield Guarded(kafka.bootstrap_servers, f"127.0.0.1:{sasl}")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    with SecuredKafka([f"tidegate-{command}" for command in COMMANDS]) as broker:
+        found = Guarded(broker, write_passwords(broker, tmp_path_factory.mktemp("passwords")))
+        made = topics.run(found.settings(ADMIN), parse(["topics", "create", "--source-topic", SOURCE]))
+        assert made == 0
+        yield found
 
 
 def call(number: int) -> dict[str, Any]:
@@ -140,15 +124,14 @@ def call(number: int) -> dict[str, Any]:
 def test_every_command_runs_with_what_is_printed_and_not_without(
     guarded: Guarded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    administrator = replace(guarded.settings("topics"), kafka=KafkaSettings(bootstrap_servers=guarded.plain))
-    assert topics.run(administrator, parse(["topics", "create", "--source-topic", SOURCE])) == 0
     refused = guarded.service("ingest", "--source-topic", SOURCE, "--format", "native")
     assert refused.returncode == 3, refused.stderr
+    assert f"must be allowed Read on topic {SOURCE}; Write on topic eu.genai.gateway.events.v1;" in refused.stderr
     with pytest.raises(EnvironmentFault):
         state_command.run(guarded.settings("state"), parse(["state", "inspect"]))
 
     guarded.grant(guarded.needed())
-    gateway = Producer({"bootstrap.servers": guarded.sasl, **guarded.properties("gateway")})
+    gateway = Producer({"bootstrap.servers": guarded.servers, **guarded.broker.client("tidegate-gateway")})
     for number in range(40):
         gateway.produce(SOURCE, orjson.dumps(call(number)))
     assert gateway.flush(20) == 0
@@ -162,46 +145,201 @@ def test_every_command_runs_with_what_is_printed_and_not_without(
 
     out = tmp_path / "out"
     flags = ["--topic", TOPICS.events, "--release", str(release)]
-    assert replay_command.run(guarded.settings("replay"), parse(["replay", *flags, "--out", str(out)])) == 0
+    replay = guarded.settings("replay", PLAIN)
+    assert replay_command.run(replay, parse(["replay", *flags, "--out", str(out)])) == 0
     scores = [orjson.loads(line) for line in (out / SCORES).read_bytes().splitlines()]
     assert len(scores) == 40
     capsys.readouterr()
     event_id = scores[7]["event_id"]
-    assert explain_command.run(guarded.settings("explain"), parse(["explain", event_id, *flags, "--json"])) == 0
+    explain = guarded.settings("explain", PLAIN)
+    assert explain_command.run(explain, parse(["explain", event_id, *flags, "--json"])) == 0
     assert orjson.loads(capsys.readouterr().out)["told_by"] == "replay"
     assert state_command.run(guarded.settings("state"), parse(["state", "inspect", "--json"])) == 0
     assert sum(each["tenants"] for each in orjson.loads(capsys.readouterr().out)["partitions"]) == 1
     assert topics.run(guarded.settings("topics"), parse(["topics", "check", "--source-topic", SOURCE])) == 0
 
     # And with nothing less.
-    replay = parse(["replay", *flags, "--out", str(tmp_path / "again")])
+    again = parse(["replay", *flags, "--out", str(tmp_path / "again")])
     reading = {
         PRINCIPALS["state"]: lambda: state_command.run(guarded.settings("state"), parse(["state", "inspect"])),
-        PRINCIPALS["replay"]: lambda: replay_command.run(guarded.settings("replay"), replay),
+        PRINCIPALS["replay"]: lambda: replay_command.run(replay, again),
     }
-    for binding in guarded.needed():
-        if binding.principal in reading:
-            guarded.revoke(binding)
-            with pytest.raises(EnvironmentFault):
-                reading[binding.principal]()
-            guarded.grant([binding])
+    for binding in guarded.needed("state", "replay"):
+        guarded.revoke(binding)
+        with pytest.raises(EnvironmentFault):
+            reading[binding.principal]()
+        guarded.grant([binding])
 
 
-def test_kafkas_own_command_takes_the_lines(guarded: Guarded, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = replace(guarded.settings("topics"), kafka=KafkaSettings(bootstrap_servers=guarded.plain))
-    assert topics.run(settings, parse(["topics", "acls", "--only", "ingest", "--source-topic", SOURCE])) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("kafka-acls.sh ")]
-    # One that is by prefix, and has more to it than the others.
-    (line,) = [line for line in lines if "--transactional-id" in line]
+# -- each missing permission has its sentence --------------------------------------------------------------------------
+
+Run = Callable[[Settings, argparse.Namespace], int]
+SERVICES: dict[str, tuple[Run, list[str]]] = {
+    "ingest": (ingest_command.run, ["--source-topic", SOURCE]),
+    "score": (score_command.run, ["--release", "r"]),
+    "feedback": (feedback_command.run, []),
+    "trainer": (trainer_command.run, []),
+}
+
+
+def _word(named: Any) -> str:
+    """As Kafka writes it."""
+    return str(named.name).title().replace("_", "")
+
+
+@pytest.mark.parametrize("command", SERVICES)
+def test_a_service_without_one_permission_says_which_before_it_starts(
+    guarded: Guarded, tmp_path: Path, command: str
+) -> None:
+    run, flags = SERVICES[command]
+    key = tmp_path / "signing.pem"
+    signing_key(key)
+    settings = replace(guarded.settings(command), release=ReleaseSettings(signing_key_file=str(key)))
+    needed = guarded.needed(command)
+    guarded.grant(needed)
+    told = []
+    for binding in needed:
+        kind = _word(binding.restype).lower()
+        if kind == "transactionalid" or (_word(binding.resource_pattern_type) == "Prefixed" and command == "feedback"):
+            continue  # found out when it is tried: the tests below
+        guarded.revoke(binding)
+        with pytest.raises(EnvironmentFault) as raised:
+            run(settings, parse([command, *flags]))
+        guarded.grant([binding])
+        operation = _word(binding.operation)
+        said = str(raised.value)
+        assert raised.value.exit_code == 3
+        assert f"{operation} on {kind} {binding.name}" in said.replace("Read, DescribeConfigs", "Read") or (
+            # Whoever may only DescribeConfigs, which implies no Describe, is told of both.
+            f"{operation}, DescribeConfigs on {kind} {binding.name}" in said
+        ), said
+        assert f"(sasl.username tidegate-{command})" in said
+        assert f"'tidegate topics acls --only {command}" in said
+        told.append(said)
+    assert len(told) >= 5
+
+
+@pytest.mark.parametrize(("command", "flags"), [("ingest", ["--source-topic", SOURCE])])
+def test_a_service_that_may_not_write_in_transactions_says_so(guarded: Guarded, command: str, flags: list[str]) -> None:
+    needed = guarded.needed(command)
+    (transactions,) = [each for each in needed if _word(each.restype) == "TransactionalId"]
+    guarded.grant([each for each in needed if each != transactions])
+    if guarded.admin.describe_acls(_filter(transactions)).result(10):
+        guarded.revoke(transactions)
+    done = guarded.service("ingest", "--source-topic", SOURCE)
+    guarded.grant([transactions])
+    assert done.returncode == 3, done.stderr
+    assert "Transactional Id authorization failed" in done.stderr
+    assert "see the table of permissions in docs/runbook.md" in done.stderr
+
+
+def test_feedback_that_may_not_create_its_own_topics_says_so(guarded: Guarded) -> None:
+    groups = {**GROUPS, "feedback": "fresh"}
+    needed = bindings(asdict(acl) for acl in acls(TOPICS, [], PRINCIPALS, groups) if acl.command == "feedback")
+    guarded.grant([each for each in needed if _word(each.operation) != "Create"])
+    with pytest.raises(EnvironmentFault) as raised:
+        feedback_command.run(guarded.settings("feedback"), parse(["feedback", "--group-id", "fresh"]))
+    said = str(raised.value)
+    assert "topic eu.fresh-by-finding cannot be created" in said
+    assert "Grant feedback what 'tidegate topics acls --only feedback' prints" in said
+    assert raised.value.exit_code == 3
+
+
+@pytest.fixture(scope="module")
+def fed_back(guarded: Guarded, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Headers of the dead letter that `feedback`, which Faust runs, made of a record that is no verdict."""
+    guarded.grant(guarded.needed("feedback", "verdict"))
+    producer = Producer({"bootstrap.servers": guarded.servers, **guarded.broker.client("tidegate-verdict")})
+    producer.produce(TOPICS.verdicts, b"no verdict", partition=0)
+    assert producer.flush(20) == 0
+    folder = tmp_path_factory.mktemp("feedback")
+    environment = {**guarded.environment("feedback"), "TIDEGATE_FEEDBACK__DIRECTORY": str(folder)}
+    reader = Consumer({"bootstrap.servers": guarded.servers, **guarded.broker.client(ADMIN), "group.id": "any"})
+    with Process(["feedback"], environment, folder / "log") as feedback:
+        feedback.ready(60)
+        reader.assign([TopicPartition(f"{TOPICS.verdicts}.dlq", part, OFFSET_BEGINNING) for part in range(2)])
+        message = reader.poll(30)
+        assert message is not None, (folder / "log").read_text()
+        assert message.error() is None
+        headers = dict(message.headers() or [])
+    reader.close()
+    return headers
+
+
+def test_faust_and_aiokafka_speak_tls_and_scram_from_the_same_properties(fed_back: dict[str, Any]) -> None:
+    assert fed_back["tg-reason"] == b"undecodable"
+
+
+def test_the_trainer_waits_for_requests_over_tls_and_scram(guarded: Guarded, tmp_path: Path) -> None:
+    signing_key(tmp_path / "signing.pem")
+    guarded.grant(guarded.needed("trainer"))
+    environment = {
+        **guarded.environment("trainer"), "TIDEGATE_TRAINER__DIRECTORY": str(tmp_path / "trainer"),
+        "TIDEGATE_RELEASE__SIGNING_KEY_FILE": str(tmp_path / "signing.pem"),
+    }  # fmt: skip
+    with Process(["trainer"], environment, tmp_path / "log") as trainer:
+        assert trainer.ready(60)["partitions"] == [0]
+
+
+@pytest.mark.parametrize("operation", ["DescribeConfigs", "Read", "Write"])
+def test_feedback_without_a_permission_on_its_own_topics_says_which(
+    guarded: Guarded, fed_back: dict[str, Any], operation: str
+) -> None:
+    (withdrawn,) = [
+        each
+        for each in guarded.needed("feedback")
+        if _word(each.resource_pattern_type) == "Prefixed" and _word(each.operation) == operation
+    ]
+    guarded.revoke(withdrawn)
+    with pytest.raises(EnvironmentFault) as raised:
+        feedback_command.run(guarded.settings("feedback"), parse(["feedback"]))
+    guarded.grant([withdrawn])
+    for name in ("by-finding", "rows-changelog", "tally", "counts-changelog"):
+        assert f"{operation} on topic eu.tidegate.feedback-{name}" in str(raised.value)
+    assert "'tidegate topics acls --only feedback" in str(raised.value)
+
+
+# -- the file ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_written_file_is_applied_by_kafkas_own_command_and_by_ours(
+    guarded: Guarded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    administrator, script = tmp_path / "admin.properties", tmp_path / "acls.sh"
+    administrator.write_text(java_properties(guarded.broker, ADMIN))
+    admin = guarded.settings(ADMIN)
+    given = ["--principal", "User:somebody", "--source-topic", SOURCE]
+    flags = [*given, "--only", "ingest", "--command-config", str(administrator), "--out", str(script)]
+    assert topics.run(admin, parse(["topics", "acls", *flags])) == 0
+    # All but two lines are left out: each starts a Java. One of them is by prefix, and has more to it than the others.
+    lines = script.read_text().splitlines()
+    kept = [line for line in lines if "--transactional-id" in line or not line.startswith("kafka-acls.sh")]
+    script.write_text("\n".join([*kept, next(line for line in lines if f"--topic {SOURCE} " in line)]) + "\n")
+    tool = tmp_path / "bin" / "kafka-acls.sh"
+    tool.parent.mkdir()
     java = ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{HOME / 'libs'}/*", "org.apache.kafka.tools.AclCommand"]
-    done = subprocess.run(
-        [*java, *shlex.split(line)[1:]],
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    tool.write_text(f'#!/bin/sh\nexec {shlex.join(java)} "$@"\n')
+    tool.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tool.parent}:{os.environ['PATH']}"}
+    done = subprocess.run([script], env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resourceType=TRANSACTIONAL_ID, name=tidegate.ingest., patternType=PREFIXED" in done.stdout
-    assert "principal=User:tidegate-ingest, host=*, operation=WRITE, permissionType=ALLOW" in done.stdout
+    assert "principal=User:somebody, host=*, operation=WRITE, permissionType=ALLOW" in done.stdout
+
+    listed, properties = tmp_path / "acls.json", tmp_path / "client.properties"
+    assert topics.run(admin, parse(["topics", "acls", *given, "--json", "--out", str(listed)])) == 0
+    properties.write_text("".join(f"{key}={value}\n" for key, value in guarded.broker.client(ADMIN).items()))
+    where = ["--bootstrap-servers", guarded.servers, "--config", str(properties)]
+    assert apply_acls([str(listed), *where]) == 0
+    wanted = bindings(orjson.loads(listed.read_bytes()))
+    assert f"{len(wanted)} permissions granted" in capsys.readouterr().out
+    for each in wanted:
+        assert guarded.admin.describe_acls(_filter(each)).result(10) == [each]
+
+
+def test_who_may_not_grant_is_told_so(guarded: Guarded, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed, properties = tmp_path / "acls.json", tmp_path / "client.properties"
+    topics.run(Settings(), parse(["topics", "acls", "--only", "state", "--json", "--out", str(listed)]))
+    properties.write_text("".join(f"{k}={v}\n" for k, v in guarded.broker.client("tidegate-state").items()))
+    assert apply_acls([str(listed), "--bootstrap-servers", guarded.servers, "--config", str(properties)]) == 3
+    assert "nothing more was granted" in capsys.readouterr().err
