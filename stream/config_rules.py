@@ -76,8 +76,20 @@ def topic_characters(key: str, value: object) -> None:
         raise refused(key, "letters, digits, '.', '_' and '-' only, as Kafka allows in names", value)
 
 
+class _Unsaid(str):
+    """Of a value its kind only."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def mapping(key: str, value: object, kind: type[object]) -> None:
     """`value` must map names to values of `kind`, `str` or `int`."""
+    if kind is str and not isinstance(value, Mapping):
+        # A table of passwords with one quote too few is a text, and must not be read aloud.
+        value = _Unsaid("a text that is none" if isinstance(value, str) else f"a {type(value).__name__}")
     if not isinstance(value, Mapping) or not all(
         isinstance(k, str) and isinstance(v, kind) and not isinstance(v, bool) for k, v in value.items()
     ):

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(given)
     except TidegateError as error:
-        print(f"tidegate: error: {error}", file=sys.stderr)
+        print(f"tidegate: error: {_masked(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -81,6 +81,9 @@ def _run(given: Namespace) -> int:
         for variable in _THREADS:
             os.environ.setdefault(variable, "1")
     values = settings.from_arguments(given)
+    logs.hide(settings.secrets_of(values))
+    if "debug" in values.kafka.properties:
+        logs.listen_to_clients()
     try:
         run: Callable[..., int] = import_module(MODULES[given.command]).run
     except ModuleNotFoundError as error:
@@ -92,6 +95,13 @@ def _run(given: Namespace) -> int:
             "Install it with: pip install 'tidegate[stream]'"
         ) from error
     return run(values, given)
+
+
+def _masked(text: str) -> str:
+    """What libraries and brokers said, without secrets."""
+    from stream.runtime.logs import masked
+
+    return masked(text)
 
 
 def _stop_before_start(number: int, frame: FrameType | None) -> None:

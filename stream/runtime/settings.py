@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 
 from stream.config import Settings
 from stream.errors import UsageError
+from stream.runtime.logs import MASK
 
 DEFAULT_FILE = Path("tidegate.toml")
 FLAG_KEYS = {
@@ -32,7 +33,8 @@ _LOGGER = "TIDEGATE_LITELLM__"
 """Settings of `tidegate.litellm`, which may share its environment with the services."""
 _ALIASES = {"KAFKA_BOOTSTRAP_SERVERS": "kafka.bootstrap_servers"}
 _PROPERTIES = "kafka.properties"
-_SECRET = re.compile(r"password|passphrase|secret|(^|\.)key\.pem$|private\.key\.pem$|sasl\.oauthbearer\.config$")
+_SECRET = re.compile(r"pas|pwd|secret|(^|\.)key\.pem$|private\.key\.pem$|sasl\.oauthbearer\.config$")
+_URL_PASSWORD = re.compile(r"(://[^/?#@\s:]*:)([^/?#@\s]+)@")
 _FILE_SUFFIX = re.compile(r"[._]file$")
 
 
@@ -57,12 +59,19 @@ class _Given:
 
 
 def is_secret(name: str) -> bool:
-    """Whether the librdkafka key `name` holds something that nobody may read over a shoulder.
+    """Whether the librdkafka key `name`, or one that it was meant to be, holds what nobody may read over a shoulder.
 
-    >>> is_secret("sasl.password"), is_secret("ssl.key.pem"), is_secret("ssl.certificate.pem")
-    (True, True, False)
+    >>> [is_secret(name) for name in ("sasl.password", "sasl.pasword", "ssl.key.pem", "ssl.certificate.pem")]
+    [True, True, True, False]
     """
     return _SECRET.search(name) is not None
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """What of the settings nobody may see: secret properties, and passwords within addresses."""
+    found = [value for name, value in settings.kafka.properties.items() if is_secret(name)]
+    addresses = [*settings.kafka.properties.values(), settings.mlflow.tracking_uri]
+    return found + [match[2] for address in addresses for match in _URL_PASSWORD.finditer(address)]
 
 
 def from_arguments(arguments: argparse.Namespace) -> Settings:
@@ -259,7 +268,16 @@ def rows(settings: Settings) -> list[tuple[str, Any, str]]:
             if key == _PROPERTIES and value:
                 for name, text in sorted(value.items()):
                     origin = settings.origins.get(f"{key}.{name}", "default")
-                    table.append((f"{key}.{name}", "********" if is_secret(name) else text, origin))
+                    table.append((f"{key}.{name}", MASK if is_secret(name) else _shown(text), origin))
             else:
-                table.append((key, value, settings.origins.get(key, "default")))
+                table.append((key, _shown(value), settings.origins.get(key, "default")))
     return table
+
+
+def _shown(value: Any) -> Any:
+    """A value, without the password of an address.
+
+    >>> _shown("postgresql://mlflow:s3cret@db/runs"), _shown("http://mlflow:5000"), _shown(7)
+    ('postgresql://mlflow:********@db/runs', 'http://mlflow:5000', 7)
+    """
+    return _URL_PASSWORD.sub(rf"\1{MASK}@", value) if isinstance(value, str) else value

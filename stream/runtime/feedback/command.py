@@ -33,6 +33,7 @@ from stream.runtime.feedback.credentials import credentials
 from stream.runtime.feedback.transport import Transport
 from stream.runtime.feedback.web import Web
 from stream.runtime.feedback.worker import TrackedTable, Worker
+from stream.runtime.logs import masked
 from stream.runtime.metrics import FeedbackMetrics
 from stream.runtime.permissions import check_permissions
 
@@ -235,7 +236,7 @@ class Feedback:
         """End at once: stopping Faust after a failure may hang or fail again, and would commit nothing that helps."""
         error = _as_exit(failure)
         if isinstance(error, TidegateError):
-            print(f"tidegate: error: {error}", file=sys.stderr)
+            print(f"tidegate: error: {masked(str(error))}", file=sys.stderr)
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -23,7 +23,7 @@ from schemas.retrain import RetrainRequest
 from stream.config import Settings
 from stream.errors import TidegateError
 from stream.runtime import logs
-from stream.runtime.settings import SECTIONS
+from stream.runtime.settings import SECTIONS, secrets_of
 from stream.runtime.topic_reader import TopicReader
 from stream.runtime.trainer.folder import JobFolder
 from stream.runtime.trainer.job import FAILED, Failed, Job
@@ -75,6 +75,7 @@ def main() -> int:
         return 1
     logs.configure(given.log_format)
     settings = settings_of(given.settings)
+    logs.hide(secrets_of(settings))
     code = 0
     if given.request is not None:
         code = _work(given.request, settings)
@@ -90,7 +91,7 @@ def _work(request: RetrainRequest, settings: Settings) -> int:
     except TidegateError as error:
         _LOG.error("job %s: %s", request.request_id, error)
         if job is not None and error.exit_code in _PERMANENT:
-            job.folder.write(FAILED, Failed(request_id=request.request_id, reason=str(error)))
+            job.folder.write(FAILED, Failed(request_id=request.request_id, reason=logs.masked(str(error))))
         return error.exit_code
     _LOG.info("job %s: release %s: %s", done.request_id, done.release, done.decision)
     tell("done", "promoted" if done.promoted else "refused" if not done.passed else "waiting")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stream.runtime.logs import Repeats, configure
+from stream.runtime.logs import Repeats, configure, hide, masked
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,25 @@ def test_an_exception_stays_on_one_json_line() -> None:
         logging.getLogger().exception("failed")
     (line,) = out.getvalue().splitlines()
     assert "ValueError: two\nlines" in json.loads(line)["exception"]
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_what_is_hidden_is_in_no_message_and_no_traceback(log_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.runtime.logs._HIDDEN", set())
+    out = io.StringIO()
+    configure(log_format, out)
+    secret = 'p"ss\\word'
+    hide([secret, "abc"])
+    try:
+        raise ValueError(f"the broker says {secret}")
+    except ValueError:
+        logging.getLogger().exception("with %s", secret)
+    logging.getLogger().info("the alphabet begins with abc")
+    said = out.getvalue()
+    assert "ss\\" not in said
+    assert said.count("********") == 2
+    assert "begins with abc" in said, "what is so short is an ordinary word"
+    assert masked(secret) == "********"
 
 
 def test_text_is_for_people() -> None:

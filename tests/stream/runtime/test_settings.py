@@ -100,6 +100,10 @@ def test_a_whole_number_in_the_file_does_for_a_fraction(tmp_path: Path) -> None:
             {"TIDEGATE_BATCH__WAIT_MS": "soon"},
             "got 'soon'. Set it in tidegate.toml or TIDEGATE_BATCH__WAIT_MS. It came from environment TIDEGATE_B",
         ),
+        (
+            {"TIDEGATE_KAFKA__PROPERTIES": '{"sasl.password": "hunter2"'},
+            "kafka.properties must be a table of text by name; got a text that is none.",
+        ),
         ({"TIDEGATE_ROUTING__SHARDS": "big=4"}, "routing.shards must be a table of whole numbers by name; got 'big=4'"),
         ({"TIDEGATE_KAFKA__PROPERTIES__ACKS": "1"}, "kafka.properties must leave acks to Tidegate"),
         (
@@ -112,6 +116,7 @@ def test_a_wrong_variable_is_named_with_its_remedy(environment: dict[str, str], 
     with pytest.raises(UsageError) as caught:
         read_settings({}, environment)
     assert said in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
