@@ -39,6 +39,8 @@ class KafkaSettings:
     """How long the broker waits before it aborts the transaction of a producer that is gone."""
     group_protocol: str = "classic"
     """`classic` (cooperative-sticky), or `consumer` (KIP-848): a killed static member has to wait out its session."""
+    lost_records_max: int = 0
+    """Records of a partition that retention may remove unread; beyond it the service stops, with their number."""
     properties: Mapping[str, str] = field(default_factory=dict)
     """librdkafka's own keys, passed through: TLS, SASL. Secrets come from the environment or a `*_FILE` only."""
 
@@ -47,6 +49,7 @@ class KafkaSettings:
         rules.integer("kafka.session_timeout_ms", self.session_timeout_ms, at_least=1_000)
         rules.integer("kafka.transaction_timeout_ms", self.transaction_timeout_ms, at_least=1_000)
         rules.one_of("kafka.group_protocol", self.group_protocol, ("classic", "consumer"))
+        rules.integer("kafka.lost_records_max", self.lost_records_max, at_least=0)
         rules.mapping("kafka.properties", self.properties, str)
         rules.left_to_tidegate("kafka.properties", self.properties)
 

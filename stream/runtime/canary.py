@@ -27,6 +27,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from schemas.corpus import CorpusSession
 from stream.config import Settings
 from stream.errors import CheckFailed, EnvironmentFault, RetriableError, UsageError
+from stream.kafka_faults import check_consumer_error
 from stream.runtime.broker import Broker
 from stream.runtime.canary_traffic import CanaryTraffic, attack_event, litellm_records, session_name
 from stream.runtime.clients import now_ms
@@ -34,7 +35,7 @@ from stream.runtime.http import StatusServer
 from stream.runtime.kafka_client import CONNECT_SECONDS, client_config, explain_kafka_error
 from stream.runtime.metrics import CanaryMetrics
 from stream.sinks.kafka import KafkaWriter
-from stream.sources.kafka import CONSUMER_DEFAULTS, CONSUMER_PROPERTIES, Place, check_consumer_error
+from stream.sources.kafka import CONSUMER_DEFAULTS, CONSUMER_PROPERTIES, Place
 from stream.steps.route import partition_of_key
 
 _LOG = logging.getLogger(__name__)

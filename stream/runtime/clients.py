@@ -11,6 +11,7 @@ from threading import Event
 from confluent_kafka import KafkaException
 
 from stream.config import Settings
+from stream.runtime.broker_watch import BrokerWatch
 from stream.runtime.committer import Committer
 from stream.runtime.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from stream.runtime.group import GroupSource
@@ -86,20 +87,25 @@ def service(
     stopping = stopping if stopping is not None else Event()
     seconds = settings.kafka.transaction_timeout_ms / 1000
     connected: list[GroupSource] = []
+    watch = BrokerWatch(common, list(inputs), metrics)
+    heard = watch.heard("producer")
 
     def connect(listener: Service) -> GroupSource:
+        properties = group_properties(settings, common, member)
         try:
-            connected.append(GroupSource(group_properties(settings, common, member), list(inputs), listener))
+            connected.append(
+                GroupSource(properties, list(inputs), listener, heard=watch.heard("consumer"), ids=watch.ids)
+            )
         except KafkaException as error:
             raise explain_kafka_error(error, settings) from error
         return connected[0]
 
     delivery: Delivery
     if exactly_once:
-        producer = transactional_properties(settings, common, member)
-        delivery = ExactlyOnce(producer, lambda: connected[0], seconds, metrics, stopping)
+        producer = {**transactional_properties(settings, common, member), "error_cb": heard}
+        delivery = ExactlyOnce(producer, lambda: connected[0], seconds, metrics, stopping, heard, watch.check)
     else:
-        delivery = AtLeastOnce(common, lambda: connected[0], seconds, metrics)
+        delivery = AtLeastOnce({**common, "error_cb": heard}, lambda: connected[0], seconds, metrics)
     places: Sequence[Place] = [(topic, p) for topic, count in inputs.items() for p in range(count)]
     options = ServiceOptions(
         wait_ms=settings.batch.wait_ms,
@@ -107,6 +113,7 @@ def service(
         deadline_ms=settings.shutdown.deadline_ms,
         http_listen=settings.http.listen,
         until_end=until_end,
+        lost_records_max=settings.kafka.lost_records_max,
     )
     return Service(
         options,
@@ -114,6 +121,7 @@ def service(
         connect,
         Committer(delivery, metrics),
         lambda: ends(places),
+        watch,
         metrics,
         stopping,
     )

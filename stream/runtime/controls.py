@@ -16,6 +16,7 @@ from schemas.control import Control, ReleaseSwitch
 from schemas.undecodable import UNDECODABLE
 from stream.errors import RetriableError, StateError
 from stream.inputs import IGNORED
+from stream.kafka_faults import check_consumer_error
 from stream.record import Record
 from stream.runtime.release.loader import BackgroundLoader, Loaded, Reason, Refused
 from stream.sources.kafka import (
@@ -23,7 +24,6 @@ from stream.sources.kafka import (
     CONSUMER_PROPERTIES,
     Place,
     RangeReader,
-    check_consumer_error,
     record_of,
 )
 

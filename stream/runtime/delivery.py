@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Protocol
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 
-from stream.runtime.faults import Aborted, Fault, backoffs, exit_of, fault_of
+from stream.kafka_faults import Fault, exit_of, fault_of
+from stream.runtime.faults import Aborted, backoffs
 from stream.runtime.group import GroupSource
 from stream.runtime.metrics import Metrics
 from stream.sinks.kafka import KafkaWriter
@@ -20,6 +21,8 @@ from stream.sources.kafka import Place
 _LOG = logging.getLogger(__name__)
 _INIT_CALL_SECONDS = 5.0
 _ABORT_SECONDS = 5.0
+_FAILED = "the transaction failed"
+_BY_ANOTHER = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,10 @@ class ExactlyOnce:
         `transaction.timeout.ms`: calls that take longer are given up, since the broker aborts by then.
     stopping
         Ends waiting for a broker that is away.
+    heard
+        Told of faults that are met by trying again.
+    check
+        Raises what ends the service meanwhile, such as refused credentials.
     """
 
     def __init__(
@@ -79,8 +86,12 @@ class ExactlyOnce:
         transaction_seconds: float,
         metrics: Metrics,
         stopping: Event,
+        heard: Callable[[KafkaError], None] = lambda error: None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._properties = properties
+        self._heard = heard
+        self._check = check
         self._source = source
         self._seconds = transaction_seconds
         self._metrics = metrics
@@ -104,9 +115,12 @@ class ExactlyOnce:
                 writer.producer.init_transactions(_INIT_CALL_SECONDS)
             except KafkaException as error:
                 fault: KafkaError = error.args[0]
-                if fault_of(fault) in (Fault.FENCED, Fault.ENVIRONMENT):
+                if fault_of(fault).ends:
                     raise exit_of(fault, "the transactional producer cannot start") from error
+                self._heard(fault)
                 _LOG.warning("init_transactions: %s; trying again", fault.str())
+                writer.producer.poll(0)  # error_cb is called from here only
+                self._check()
                 if self._stopping.wait(wait_seconds):
                     raise Aborted("stopped while waiting for the transaction coordinator") from error
             else:
@@ -136,7 +150,7 @@ class ExactlyOnce:
             work.outputs(writer)
             work.state(writer)
             produced = time.perf_counter()
-            offsets = [TopicPartition(*place, offset) for place, offset in work.offsets.items()]
+            offsets = self._source().positions(work.offsets)
             self._call(
                 lambda left: writer.producer.send_offsets_to_transaction(offsets, self._source().metadata, left),
                 until,
@@ -161,22 +175,26 @@ class ExactlyOnce:
                 fault: KafkaError = error.args[0]
                 if fault_of(fault) is not Fault.RETRY or time.monotonic() + wait_seconds > until:
                     raise
+                self._heard(fault)
                 self._stopping.wait(wait_seconds)
             else:
                 return
 
     def _give_up(self, writer: KafkaWriter, error: KafkaError) -> None:
         """End a transaction that failed; always raises."""
-        what, cause = "the transaction failed", error
+        what, cause = _FAILED, error
+        self._heard(error)
         for topic, partition, failure in writer.failures:
             # A record's own failure says more than the transaction's, which follows from it.
             what, cause = f"{topic}[{partition}] did not take a record", failure
             if fault_of(failure) is Fault.ENVIRONMENT:
                 break
         faults = (self._fault_of(error), self._fault_of(cause))
-        if Fault.ENVIRONMENT in faults:
-            self._abort(writer)
-            raise exit_of(cause, what)
+        for fault, each in zip(faults, (error, cause), strict=True):
+            if fault in (Fault.ENVIRONMENT, Fault.BUG):
+                self._abort(writer)
+                # A record that was purged because the transaction failed says less than what it failed for.
+                raise exit_of(cause if faults[1] is fault else each, what if faults[1] is fault else _FAILED)
         if Fault.FENCED in faults:
             raise exit_of(error if faults[0] is Fault.FENCED else cause, what)
         result = "aborted"
@@ -200,7 +218,7 @@ class ExactlyOnce:
         return True
 
     def _fault_of(self, error: KafkaError) -> Fault:
-        if error.code() == KafkaError._FENCED and not self._source().static:
+        if fault_of(error) is Fault.FENCED and error.code() in _BY_ANOTHER and not self._source().static:
             # Nobody else has a transactional id that is random: the broker fenced it when it ended a transaction that
             # this process, frozen meanwhile, had left open for too long.
             return Fault.REPLACE
@@ -299,6 +317,6 @@ class AtLeastOnce:
 
 
 def _not_written(error: KafkaError) -> Exception:
-    if fault_of(error) in (Fault.FENCED, Fault.ENVIRONMENT):
+    if fault_of(error).ends:
         return exit_of(error, "the batch could not be written")
     return Aborted(f"the batch was not written: {error.str()} ({error.name()})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,12 +12,19 @@ from typing import Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from stream.errors import RetriableError
+from stream.kafka_faults import Fault, check_consumer_error, exit_of, fault_of
 from stream.record import Record
-from stream.runtime.faults import backoffs
-from stream.sources.kafka import CONSUMER_DEFAULTS, CONSUMER_PROPERTIES, Place, check_consumer_error, record_of
+from stream.runtime.broker_watch import created_again
+from stream.runtime.faults import backoffs, retriable_or_exit
+from stream.sources.kafka import CONSUMER_DEFAULTS, CONSUMER_PROPERTIES, Place, record_of
 
+_LOG = logging.getLogger(__name__)
 _CALL_SECONDS = 1.0
 """One blocking call. A signal's handler runs only between calls, so none may take longer than a shutdown can wait."""
+_REJOIN_SECONDS = 90.0
+"""A broker lets a session last for at most 60 s unless `group.consumer.max.session.timeout.ms` says otherwise."""
+_OF_TOPIC = "topic-id="
+"""Begins the metadata of a committed offset: of which topic it is, among all that had the name."""
 
 
 @dataclass(slots=True)
@@ -30,6 +38,8 @@ class Polled:
     records: list[Record] = field(default_factory=list)
     ends: dict[Place, int] = field(default_factory=dict)
     bytes: int = 0
+    gone: set[Place] = field(default_factory=set)
+    """Partitions that do not hold the offset after these records; they deliver nothing until they are started again."""
 
     def next_offsets(self) -> dict[Place, int]:
         """Place -> the offset to commit once these records are dealt with."""
@@ -62,6 +72,12 @@ class GroupSource:
         To subscribe to.
     listener
         Told of revoked and lost partitions.
+    heard
+        Told of the client's faults, those that it deals with itself included.
+    ids
+        Topic -> its id, as far as known: committed offsets carry it, and are of no use to another topic of that name.
+    reset
+        What to do where an offset is not there: `error` tells it in `Polled.gone`; `earliest` passes over what is lost.
 
     Notes
     -----
@@ -69,8 +85,20 @@ class GroupSource:
     read `metadata`.
     """
 
-    def __init__(self, properties: Mapping[str, object], topics: Sequence[str], listener: Rebalanced) -> None:
+    def __init__(
+        self,
+        properties: Mapping[str, object],
+        topics: Sequence[str],
+        listener: Rebalanced,
+        *,
+        heard: Callable[[KafkaError], None] = lambda error: None,
+        ids: Mapping[str, str] | None = None,
+        reset: str = "error",
+    ) -> None:
         self._listener = listener
+        self._heard = heard
+        self._ids = ids if ids is not None else {}
+        self._topics = list(topics)
         self._backlog: deque[Message] = deque()
         self._held: dict[Place, int] = {}
         self._turns = 0
@@ -83,10 +111,25 @@ class GroupSource:
         """True from the first assignment on, which may be empty."""
         self.metadata: object = None
         """The member's generation as of the last poll: whoever commits with an old one is refused."""
-        self._consumer = Consumer({**CONSUMER_DEFAULTS, **properties, **CONSUMER_PROPERTIES})
-        self._consumer.subscribe(
-            list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
+        self._properties = {**CONSUMER_DEFAULTS, **properties, **CONSUMER_PROPERTIES, "auto.offset.reset": reset}
+        self._refused_since: float | None = None
+        self._rejoin_at: float | None = None
+        """When to make the next consumer; None while there is one."""
+        self._rejoin_waits = backoffs(1.0, 5.0)
+        self._consumer = self._subscribed()
+
+    def _subscribed(self) -> Consumer:
+        consumer = Consumer({**self._properties, "error_cb": self._heard})
+        consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        return consumer
+
+    @property
+    def waiting(self) -> str | None:
+        """Why the group does not let this member in, as a sentence; None when it does, or has not answered."""
+        if self._refused_since is None:
+            return None
+        seconds = time.monotonic() - self._refused_since
+        return f"waiting for {seconds:.0f} s until the session of this --instance-id's former process is over"
 
     # -- partitions --------------------------------------------------------------------------------------------------
 
@@ -150,6 +193,7 @@ class GroupSource:
         # from the end, past all that lies between.
         consumer.incremental_assign([])
         self._park((p.topic, p.partition) for p in partitions)
+        self._refused_since = None
         self.joined = True
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -189,6 +233,8 @@ class GroupSource:
         EnvironmentFault
             When the broker refuses: no such topic, no permission.
         """
+        if self._between_consumers(wait_seconds):
+            return Polled()
         if len(self._backlog) < records_max:
             # Not in one expression: a rebalance within the call replaces the backlog.
             messages = self._consumer.consume(records_max - len(self._backlog), wait_seconds)
@@ -216,6 +262,8 @@ class GroupSource:
 
     def serve(self) -> None:
         """Let rebalances happen while something else takes long; records that come along wait for the next poll."""
+        if self._between_consumers(0.0):
+            return
         messages = self._consumer.consume(1, 0)
         self._backlog.extend(messages)
 
@@ -225,7 +273,49 @@ class GroupSource:
             if place in self._serving:
                 polled.ends[place] = int(message.offset() or 0)
             return
-        check_consumer_error(error)
+        self._heard(error)
+        fault = fault_of(error)
+        if fault is Fault.REWIND:
+            place = (str(message.topic()), int(message.partition() or 0))
+            if place in self._serving:
+                polled.gone.add(place)
+                self.hold([place])
+                # Where fetching ended in an error librdkafka takes no seek.
+                self._fetched.discard(place)
+                self._consumer.incremental_unassign([TopicPartition(*place)])
+        elif fault is Fault.REJOIN and not self.joined:
+            self._leave_unreleased(error)
+        else:
+            check_consumer_error(error)
+
+    def _leave_unreleased(self, error: KafkaError) -> None:
+        """Give up a consumer that is of no use any more, to make another one in a while."""
+        now = time.monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+            _LOG.warning(
+                "the group keeps the place of this --instance-id's former process until its session times out at the "
+                "broker (group.consumer.session.timeout.ms); trying again for %.0f s at most",
+                _REJOIN_SECONDS,
+            )
+        if now - self._refused_since > _REJOIN_SECONDS:
+            raise exit_of(error, f"the group did not let this member in for {_REJOIN_SECONDS:.0f} s")
+        self._consumer.close()
+        self._backlog.clear()
+        self._rejoin_at = now + next(self._rejoin_waits)
+
+    def _between_consumers(self, wait_seconds: float) -> bool:
+        """Whether there is no consumer now; makes one when it is time to."""
+        if self._rejoin_at is None:
+            return False
+        left = self._rejoin_at - time.monotonic()
+        if left > wait_seconds:
+            time.sleep(wait_seconds)
+            return True
+        time.sleep(max(0.0, left))
+        self._rejoin_at = None
+        self._consumer = self._subscribed()
+        return False
 
     def committed(
         self, places: Iterable[Place], pause: Callable[[float], bool], seconds: float = 30.0
@@ -243,6 +333,8 @@ class GroupSource:
             When there was no answer within `seconds`: another process has a transaction of this group open.
         EnvironmentFault, FencedError
             When there will be none.
+        StateError
+            When they are those of a topic that was deleted and created again.
         """
         wanted = [TopicPartition(*place) for place in sorted(places)]
         until = time.monotonic() + seconds
@@ -253,6 +345,7 @@ class GroupSource:
                 answer = self._consumer.committed(wanted, timeout=_CALL_SECONDS)
             except KafkaException as error:
                 fault: KafkaError = error.args[0]
+                self._heard(fault)
                 check_consumer_error(fault)
                 if time.monotonic() > until:
                     raise RetriableError(f"the group's committed offsets did not come: {fault.str()}") from error
@@ -262,14 +355,37 @@ class GroupSource:
             for part in answer:
                 if part.error is not None:
                     check_consumer_error(part.error)
+                told, known = part.metadata or "", self._ids.get(part.topic)
+                if known and told.startswith(_OF_TOPIC) and told != _OF_TOPIC + known:
+                    raise created_again(part.topic, told.removeprefix(_OF_TOPIC), known)
             return {(p.topic, p.partition): p.offset if p.offset >= 0 else None for p in answer}
         return {}
 
     def commit(self, offsets: Mapping[Place, int]) -> None:
         """Commit outside of any transaction: what `--delivery at-least-once` does."""
-        self._consumer.commit(
-            offsets=[TopicPartition(*place, offset) for place, offset in offsets.items()], asynchronous=False
-        )
+        self._consumer.commit(offsets=self.positions(offsets), asynchronous=False)
+
+    def positions(self, offsets: Mapping[Place, int]) -> list[TopicPartition]:
+        """Offsets as they are to be committed, by whatever client."""
+        return [
+            TopicPartition(topic, partition, offset, _OF_TOPIC + known if (known := self._ids.get(topic)) else "")
+            for (topic, partition), offset in offsets.items()
+        ]
+
+    def bounds(self, place: Place) -> tuple[int, int]:
+        """First offset that the partition still holds, and its end.
+
+        Raises
+        ------
+        RetriableError
+            When the broker does not say.
+        """
+        try:
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=_CALL_SECONDS)
+        except KafkaException as error:
+            self._heard(error.args[0])
+            raise retriable_or_exit(error.args[0], f"the bounds of {place[0]}[{place[1]}] cannot be read") from error
+        return int(low), int(high)
 
     def high(self, place: Place) -> int | None:
         """The partition's end as the last fetch saw it, without asking the broker."""
@@ -278,4 +394,5 @@ class GroupSource:
 
     def close(self) -> None:
         """Leave; a static member's partitions stay its own until the session times out."""
-        self._consumer.close()
+        if self._rejoin_at is None:
+            self._consumer.close()

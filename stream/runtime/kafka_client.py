@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 
 from stream.config import Settings
 from stream.errors import EnvironmentFault, TidegateError, UsageError
-from stream.runtime.faults import exit_of
+from stream.kafka_faults import exit_of
 from stream.runtime.logs import LIBRDKAFKA
 
 CONNECT_SECONDS = 10.0

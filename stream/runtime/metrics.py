@@ -71,6 +71,19 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.kafka_retries = Counter(
+            "tidegate_kafka_retries",
+            "Kafka's faults that were met by trying again; client is consumer, producer or admin, reason the group of "
+            "docs/kafka-errors.md. A lost connection is told by every client and every attempt.",
+            ("client", "reason"),
+            registry=self.registry,
+        )
+        self.lost_records = Counter(
+            "tidegate_lost_records",
+            "Offsets that retention removed before they were read and kafka.lost_records_max let pass.",
+            ("topic",),
+            registry=self.registry,
+        )
         self.restore_seconds = Histogram(
             "tidegate_restore_seconds",
             "Seconds to bring a partition's state back from the state topic.",
@@ -164,6 +177,8 @@ class Metrics:
         """A series that begins with its first event hides that event from `increase`, and so from alerts."""
         for result in ("committed", "aborted", "unknown"):
             self.transactions.labels(result)
+        for client in ("consumer", "producer", "admin"):
+            self.kafka_retries.labels(client, "unreachable")
         for decision in DECISIONS:
             self.decisions.labels(decision)
         for reason in REASONS:

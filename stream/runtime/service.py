@@ -16,7 +16,7 @@ from typing import Protocol
 
 import orjson
 
-from stream.errors import RetriableError, StateError, TidegateError
+from stream.errors import EnvironmentFault, RetriableError, StateError, TidegateError
 from stream.runtime.committer import Committer
 from stream.runtime.delivery import Work
 from stream.runtime.faults import Aborted, backoffs
@@ -67,6 +67,26 @@ class Pipeline(Protocol):
         """What is to be written because time has passed in an idle partition, None when nothing is due."""
 
 
+class Watch(Protocol):
+    """What `BrokerWatch` tells."""
+
+    @property
+    def known(self) -> bool:
+        """Whether the broker has told which topics it has."""
+
+    def start(self) -> None:
+        """Begin to ask."""
+
+    def check(self) -> None:
+        """Raise what ends the service."""
+
+    def away(self) -> str | None:
+        """Since when no broker answers, None while one does."""
+
+    def close(self) -> None:
+        """Ask no more."""
+
+
 class Stopped(Exception):
     """Whoever waits is told that the service ends."""
 
@@ -84,6 +104,7 @@ class ServiceOptions:
     deadline_ms: int
     http_listen: str
     until_end: bool = False
+    lost_records_max: int = 0
 
 
 class Service:
@@ -95,6 +116,8 @@ class Service:
         Makes the source, given this service as its listener.
     ends
         Ends of all partitions of the input as a `read_uncommitted` handle sees them now; asked once, for `until_end`.
+    watch
+        Knows whether the broker is there and the topics are those of the start.
 
     Raises
     ------
@@ -109,6 +132,7 @@ class Service:
         connect: Callable[[Service], GroupSource],
         committer: Committer,
         ends: Callable[[], Mapping[Place, int]],
+        watch: Watch,
         metrics: Metrics,
         stopping: Event,
     ) -> None:
@@ -117,6 +141,7 @@ class Service:
         self._connect = connect
         self._committer = committer
         self._list_ends = ends
+        self._watch = watch
         self._metrics = metrics
         self._stopping = stopping
         self._plan = BatchPlan(options.records_max)
@@ -125,6 +150,8 @@ class Service:
         self._at_end: dict[Place, int] = {}
         self._behind: dict[Place, int | None] = {}
         self._stepping: set[Place] = set()
+        self._gone: set[Place] = set()
+        """Partitions that do not hold the offset that comes next."""
         self._until: Mapping[Place, int] | None = None
         self._unready: str | None = "starting"
         self._announced = self._failed = self._done = False
@@ -139,10 +166,13 @@ class Service:
         with ExitStack() as closing:
             for number in (signal.SIGTERM, signal.SIGINT):
                 closing.callback(signal.signal, number, signal.signal(number, self._stop))
-            http = StatusServer(self._options.http_listen, self._metrics.registry, lambda: self._unready)
+            # Asked from here, since the loop may be waiting for a broker that is away.
+            http = StatusServer(self._options.http_listen, self._metrics.registry, self._unready_now)
             closing.callback(http.close)
-            self._metrics.ready.set_function(lambda: float(self._unready is None))
+            self._metrics.ready.set_function(lambda: float(self._unready_now() is None))
             self._url = http.url
+            closing.callback(self._watch.close)
+            self._watch.start()
             closing.callback(self._committer.close)
             self._source = self._connect(self)
             closing.callback(self._source.close)
@@ -202,8 +232,11 @@ class Service:
 
     def _turn(self) -> None:
         try:
+            self._watch.check()
             if self._committer.settle():
                 self._waits = backoffs()
+            if self._gone:
+                self._look_again()
             if self._options.until_end and self._until is None:
                 self._until = self._list_ends()
             if self._source.held:
@@ -213,6 +246,7 @@ class Service:
             self._announce()
             began = time.perf_counter()
             polled = self._source.poll(self._plan.records, INPUT_BYTES_MAX, self._options.wait_ms / 1000)
+            self._gone |= polled.gone
             if polled.records or polled.ends:
                 self._metrics.stage_seconds.labels("poll").observe(time.perf_counter() - began)
                 self._take(polled)
@@ -287,9 +321,12 @@ class Service:
         nearest = min(sys.maxsize if end is None else end, self._at_end.get(place, sys.maxsize))
         return self._known.get(place, -1) < nearest
 
+    def _unready_now(self) -> str | None:
+        return self._watch.away() or self._unready
+
     def _why_unready(self) -> str | None:
         if not self._source.joined:
-            return "waiting for partitions"
+            return self._source.waiting or "waiting for partitions"
         if self._source.held:
             return f"restoring {len(self._source.held)} partitions"
         if self._behind:
@@ -309,10 +346,12 @@ class Service:
             if not held.items() <= self._source.held.items():
                 raise GivenUp
 
+        if not self._watch.known:
+            raise RetriableError("the broker has not told which topics it has")
         committed = self._source.committed(held, self._stopping.wait)
         waiting()
         try:
-            starts = self._pipeline.restore(committed, waiting)
+            starts = self._kept(self._pipeline.restore(committed, waiting), committed)
         except StateError as error:
             # A member that the group has expelled does not know it yet: the next owner may have committed meanwhile.
             if self._source.committed(held, self._stopping.wait) == committed:
@@ -328,7 +367,36 @@ class Service:
                 self._known[place] = offset
         _LOG.info("restored %d partitions in %.2f s", len(started), time.perf_counter() - began)
 
+    def _kept(self, starts: Mapping[Place, int], committed: Mapping[Place, int | None]) -> dict[Place, int]:
+        """`starts`, moved up to the first offset that is still there, where that much may be lost."""
+        kept, lost = dict(starts), {}
+        for place, start in starts.items():
+            low, end = self._source.bounds(place)
+            if start > end:
+                raise StateError(
+                    f"{place[0]}[{place[1]}]: the group has committed offset {start}, but the partition ends at offset "
+                    f"{end}: records were lost on the broker, or the topic is another one. "
+                    "See docs/runbook.md, 'Input that is gone'."
+                )
+            kept[place] = max(start, low)
+            if start < low and committed[place] is not None:
+                lost[place] = low - start
+        if not lost:
+            return kept
+        said = ", ".join(f"{topic}[{p}] {count} from offset {starts[topic, p]}" for (topic, p), count in lost.items())
+        if (most := max(lost.values())) > self._options.lost_records_max:
+            raise EnvironmentFault(
+                f"retention removed records before they were read, {sum(lost.values())} offsets in all: {said}. "
+                "Lengthen retention.ms, or add scorers. To go on without them start once with "
+                f"TIDEGATE_KAFKA__LOST_RECORDS_MAX={most}: docs/runbook.md, 'Input that is gone'."
+            )
+        _LOG.error("going on without records that retention removed before they were read: %s", said)
+        for (topic, _), count in lost.items():
+            self._metrics.lost_records.labels(topic).inc(count)
+        return kept
+
     def _wait(self) -> None:
+        self._watch.check()
         if self._stopping.is_set():
             raise Stopped
         now = time.monotonic()
@@ -343,6 +411,16 @@ class Service:
         self._committer.reset()
         self._source.hold(ahead)
         self._forget(ahead)
+
+    def _look_again(self) -> None:
+        """Commit what was read before the offset that is not there; a restore then tells what to do about the rest."""
+        if not self._committer.drain(self._options.deadline_ms / 1000):
+            raise Aborted("what was under way did not commit in time")
+        gone, self._gone = self._gone & self._source.assigned, set()
+        if gone:
+            _LOG.warning("the next offset is not there: %s; looking what is", _named(gone))
+            self._source.hold(gone)
+            self._forget(gone)
 
     def _forget(self, places: Iterable[Place]) -> None:
         gone = set(places)

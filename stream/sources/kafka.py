@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from stream.errors import EnvironmentFault, FencedError, RetriableError
+from stream.errors import RetriableError
+from stream.kafka_faults import check_consumer_error
 from stream.record import Record
 
 Place = tuple[str, int]
 """Topic and partition."""
 
-_LOG = logging.getLogger(__name__)
 _TURN_SECONDS = 0.05
 
 CONSUMER_PROPERTIES: Mapping[str, object] = {
     "enable.auto.commit": False,
     "enable.partition.eof": True,
-    "auto.offset.reset": "earliest",
+    # An offset that is not there is for whoever asked for it to deal with: it may be records that nobody has read.
+    "auto.offset.reset": "error",
     "isolation.level": "read_committed",
 }
 """What delivery rests on; it wins over `[kafka.properties]`."""
@@ -51,42 +51,6 @@ def record_of(message: Any) -> Record:
         message.value(),
         tuple(headers) if headers else (),
     )
-
-
-_NO_PERMISSION = (
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-)
-
-
-def check_consumer_error(error: KafkaError) -> None:
-    """Raise for what no waiting mends; anything else is librdkafka's to retry, and is logged."""
-    if error.fatal() or error.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
-        raise FencedError(
-            f"the consumer cannot go on: {error.str()}. Start this process again. Where it happens again, another one "
-            "runs with the same --instance-id; otherwise the broker was away for longer than kafka.session_timeout_ms."
-        )
-    # The client's own `_UNKNOWN_PARTITION` says only that it has not heard of it yet, after a restart of the broker.
-    if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-        raise EnvironmentFault(f"a topic is missing: {error.str()}. Create it with `tidegate topics create`.")
-    if error.code() in _NO_PERMISSION:
-        raise EnvironmentFault(
-            f"the broker refuses: {error.str()}. Grant this client's principal what it needs: "
-            "see the table of permissions in docs/runbook.md."
-        )
-    if error.code() in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
-        raise EnvironmentFault(
-            f"the broker refuses the credentials: {error.str()}. Check the SASL settings under [kafka.properties]."
-        )
-    if error.code() in (KafkaError.INVALID_SESSION_TIMEOUT, KafkaError.INCONSISTENT_GROUP_PROTOCOL):
-        raise EnvironmentFault(
-            f"the consumer group does not take this member: {error.str()}. Set kafka.session_timeout_ms between the "
-            "broker's group.min.session.timeout.ms and group.max.session.timeout.ms, and kafka.group_protocol as the "
-            "group's other members have it, or name another --group-id."
-        )
-    if error.code() != KafkaError._TIMED_OUT:
-        _LOG.warning("consumer: %s", error.str())
 
 
 def _range_consumer(properties: Mapping[str, object]) -> Consumer:
@@ -170,7 +134,7 @@ class RangeReader:
                     elif error.code() == KafkaError._PARTITION_EOF:
                         done = done or offset >= end
                     else:
-                        check_consumer_error(error)
+                        check_consumer_error(error, f"{place[0]}[{place[1]}] cannot be read")
                 if records:
                     yield records
                 waiting()
@@ -212,7 +176,7 @@ class TopicSource:
     def _take(self, message: Message) -> None:
         error = message.error()
         if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            check_consumer_error(error)
+            check_consumer_error(error, f"{message.topic()}[{message.partition()}]@{message.offset()} cannot be read")
             return
         partition, offset = int(message.partition() or 0), int(message.offset() or 0)
         end = self._ends.get(partition)

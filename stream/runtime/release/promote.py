@@ -16,6 +16,7 @@ from schemas.control import WHY_MAX, Control, ReleaseSwitch
 from schemas.manifest import Manifest
 from stream.config import Settings
 from stream.errors import CheckFailed, StateError
+from stream.kafka_faults import check_consumer_error
 from stream.runtime.clients import now_ms
 from stream.runtime.kafka_client import client_config, explain_kafka_error
 from stream.runtime.release.history import Refused, Served, read_entry
@@ -24,7 +25,7 @@ from stream.runtime.release.words import ranges
 from stream.runtime.release_store import read_manifest
 from stream.runtime.single_record import deliver
 from stream.runtime.topic_reader import TopicReader, Window
-from stream.sources.kafka import CONSUMER_DEFAULTS, CONSUMER_PROPERTIES, check_consumer_error, record_of
+from stream.sources.kafka import CONSUMER_DEFAULTS, CONSUMER_PROPERTIES, record_of
 
 _TURN_SECONDS = 0.1
 _CLOCKS_APART_MS = 600_000

@@ -52,7 +52,7 @@ def delivering(
     """A delivery that is open, a work, what makes its writers, and what that work has committed."""
     writers = Writers(failing)
     monkeypatch.setattr(delivery, "KafkaWriter", writers)
-    source = cast(GroupSource, SimpleNamespace(static=static, metadata=b"generation"))
+    source = cast(GroupSource, SimpleNamespace(static=static, metadata=b"generation", positions=list))
     made = ExactlyOnce({}, lambda: source, 5.0, Metrics(), Event())
     made.open()
     committed: list[int] = []

@@ -11,6 +11,8 @@ tidegate_findings_total{activity,severity} tidegate_dead_letters_total{reason} t
 tidegate_budget_used_ratio"""
 """Names that outside tools rely on."""
 OURS = {
+    "tidegate_kafka_retries_total{client,reason}",
+    "tidegate_lost_records_total{topic}",
     "tidegate_skipped_total{what}",
     "tidegate_flagged_events_total{flag}",
     "tidegate_rare_events_total{signal}",

@@ -32,6 +32,8 @@ class Source:
         self.group: dict[Place, int | None] = {HERE: None}
         self.held = {HERE: 0}
         self.joined = True
+        self.waiting: str | None = None
+        self.low = 0
         self.starts: list[int] = []
         self.rebalances: deque[int | None] = deque()
         """For each `serve`, the offset with which the partition comes back, given up within it; None when it stays."""
@@ -73,8 +75,25 @@ class Source:
             self.group[HERE] = offset
             self.held = {HERE: self.held[HERE] + 1}
 
+    def bounds(self, place: Place) -> tuple[int, int]:
+        return self.low, self._end
+
     def close(self) -> None:
         self.closed = True
+
+
+class Calm:
+    """A broker that is there, with the topics of the start."""
+
+    known = True
+
+    def start(self) -> None:
+        pass
+
+    check = close = start
+
+    def away(self) -> str | None:
+        return None
 
 
 class Counting:
@@ -159,7 +178,7 @@ def served(source: Source, pipeline: Counting, deliveries: Deliveries, records_m
         source.listener = service
         return cast(GroupSource, source)
 
-    service = Service(options, pipeline, connect, committer, lambda: {HERE: source._end}, metrics, Event())
+    service = Service(options, pipeline, connect, committer, lambda: {HERE: source._end}, Calm(), metrics, Event())
     service.run()
     return service
 

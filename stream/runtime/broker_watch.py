@@ -1,0 +1,166 @@
+"""Whether the broker is there, lets this client in, and still has the topics that the service reads."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from threading import Event, Thread
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from stream.errors import EnvironmentFault, StateError, TidegateError
+from stream.kafka_faults import Fault, exit_of, fault_of, group_of
+from stream.runtime.metrics import Metrics
+
+_LOG = logging.getLogger(__name__)
+_TURN_SECONDS = 1.0
+_ANSWER_SECONDS = 5.0
+_MISSING_SECONDS = 3.0
+"""A broker that has just started may not have heard of a topic yet."""
+_REFUSED_SECONDS = 5.0
+_REFUSED_APART_SECONDS = 60.0
+"""Refusals further apart than this are two faults, not one that lasts."""
+_NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"
+_REFUSALS = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
+
+
+class BrokerWatch:
+    """Asks the broker once a second, in a thread of its own, and hears what the service's other clients complain of.
+
+    A consumer alone does not tell: of a topic that was deleted it hears nothing, from one that was created again it
+    goes on at the old offset, and where the password has changed it tries for ever.
+
+    Parameters
+    ----------
+    properties
+        librdkafka's, of every client.
+    topics
+        What the service reads.
+    """
+
+    def __init__(self, properties: Mapping[str, object], topics: Sequence[str], metrics: Metrics) -> None:
+        self._topics = list(topics)
+        self._retries = metrics.kafka_retries
+        # Any: the stubs know no callbacks.
+        admin: dict[str, Any] = {**properties, "error_cb": self.heard("admin")}
+        self._admin = AdminClient(admin)
+        self._ended = Event()
+        self._away_since: float | None = None
+        self._missing_since: dict[str, float] = {}
+        self._refused: tuple[float, float] | None = None
+        """When the credentials were first and last refused."""
+        self._fault: TidegateError | None = None
+        self.ids: dict[str, str] = {}
+        """Topic -> its id, which another topic of the same name does not have; empty until the broker has told."""
+        self._thread = Thread(target=self._run, name="broker-watch", daemon=True)
+
+    @property
+    def known(self) -> bool:
+        """Whether the broker has told the ids of all topics."""
+        return len(self.ids) == len(self._topics)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._ended.set()
+
+    def check(self) -> None:
+        """Raise what ends the service.
+
+        Raises
+        ------
+        EnvironmentFault
+            When a topic is gone, or this client may not go on: no permission, credentials refused.
+        StateError
+            When a topic is another one than at the start.
+        """
+        if self._fault is not None:
+            raise self._fault
+
+    def away(self) -> str | None:
+        """Since when no broker answers, as a sentence; None while one does."""
+        since = self._away_since
+        return None if since is None else f"no broker answers for {time.monotonic() - since:.0f} s; trying again"
+
+    def heard(self, client: str) -> Callable[[KafkaError], None]:
+        """What `client` is to tell its errors: its `error_cb`, and whoever tries again."""
+
+        def hear(error: KafkaError) -> None:
+            if fault_of(error) is not Fault.NOTHING:
+                self._retries.labels(client, group_of(error).name).inc()
+            if error.code() in _REFUSALS:
+                self._hear_refusal(error)
+
+        return hear
+
+    def _hear_refusal(self, error: KafkaError) -> None:
+        now = time.monotonic()
+        first, last = self._refused or (now, now)
+        if now - last > _REFUSED_APART_SECONDS:
+            first = now
+        self._refused = (first, now)
+        if now - first >= _REFUSED_SECONDS:
+            self._fault = exit_of(error, "the broker refuses to let this client in again")
+
+    # -- the thread ----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self._ask()
+            self._ended.wait(_TURN_SECONDS)
+
+    def _ask(self) -> None:
+        asked = self._admin.describe_topics(TopicCollection(self._topics), request_timeout=_ANSWER_SECONDS)
+        for topic, future in asked.items():
+            try:
+                told = str(future.result(2 * _ANSWER_SECONDS).topic_id)
+            except KafkaException as error:
+                self._failed(topic, error.args[0])
+            except TimeoutError:
+                self._failed(topic, KafkaError(KafkaError._TIMED_OUT, "no answer"))
+            else:
+                self._answered()
+                self._missing_since.pop(topic, None)
+                self._compare(topic, "" if told == _NO_ID else told)
+        self._admin.poll(0)  # error_cb is called from here only
+
+    def _answered(self) -> None:
+        if self._away_since is not None:
+            _LOG.warning("a broker answers again, after %.1f s", time.monotonic() - self._away_since)
+            self._away_since = None
+
+    def _failed(self, topic: str, error: KafkaError) -> None:
+        now = time.monotonic()
+        if group_of(error).name == "no_topic":
+            self._answered()
+            if now - self._missing_since.setdefault(topic, now) >= _MISSING_SECONDS:
+                self._fault = EnvironmentFault(
+                    f"topic {topic} was deleted while it was read; what was read of it is done. Create it again, "
+                    "and see docs/runbook.md, 'Input that is gone', for what becomes of offsets and state."
+                )
+        elif fault_of(error).ends:
+            self._fault = exit_of(error, f"topic {topic} cannot be looked at any more")
+        else:
+            self._retries.labels("admin", group_of(error).name).inc()
+            if self._away_since is None:
+                self._away_since = now
+                _LOG.warning("no broker answers: %s; trying again until one does", error.str())
+
+    def _compare(self, topic: str, told: str) -> None:
+        known = self.ids.setdefault(topic, told)
+        if told != known:
+            self._fault = created_again(topic, known, told)
+
+
+def created_again(topic: str, known: str, told: str) -> StateError:
+    """The error of a topic that was deleted and created again."""
+    return StateError(
+        f"topic {topic} was deleted and created again: its id must be {known}, of which offsets and state tell; it is "
+        f"{told}. Records of the new topic were not read from its beginning: see docs/runbook.md, 'Input that is gone'."
+    )
