@@ -44,7 +44,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
 
     def connect(listener: TrainerService) -> GroupSource:
         try:
-            return GroupSource(group_properties(settings, common, member), [topics.retrain], listener)
+            return GroupSource(group_properties(settings, common, member), [topics.retrain], listener, reset="earliest")
         except KafkaException as error:
             raise explain_kafka_error(error, settings) from error
 
