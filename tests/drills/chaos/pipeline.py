@@ -103,7 +103,18 @@ class Pipeline:
         module = self.modules.get(name, self.modules.get(kind, "tidegate.cli"))
         self.services[name] = Service(command, variables, self.out / f"{name}.log", module)
         if wait:
+            self._await_ready(name, more, settings)
+
+    def _await_ready(self, name: str, more: tuple[str, ...], settings: Mapping[str, str]) -> None:
+        try:
             self.services[name].ready(_READY_S)
+        except CommandError:
+            service = self.services.pop(name)
+            service.__exit__(None, None, None)
+            if service.code != RESTART_ME:
+                raise
+            self._judge(name, service.code)
+            self.start(name, *more, **settings)
 
     def committed(self, name: str) -> int:
         """Sum of the offsets that the group of a service has committed, whatever transaction is open."""
