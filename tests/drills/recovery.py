@@ -100,7 +100,7 @@ def measure(bootstrap_servers: str, release: Path, out: Path, tenants: int, time
 
 def _start_stopping(pipeline: Pipeline) -> None:
     pipeline.modules["score-1"] = "tests.drills.stops_within"
-    pipeline.start("score-1", wait=True, DRILL_STOP_AT="commit", DRILL_STOP_WORK="2")
+    pipeline.start("score-1", wait=True, settings={"DRILL_STOP_AT": "commit", "DRILL_STOP_WORK": "2"})
     del pipeline.modules["score-1"]
 
 

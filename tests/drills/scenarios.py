@@ -43,7 +43,7 @@ def open_transaction(pipeline: Pipeline, events: int, seed: int) -> tuple[Verdic
     pipeline.modules["score-1"] = "tests.drills.stops_within"
     try:
         feed(pipeline, islice(values, events))
-        pipeline.start("score-1", wait=True, DRILL_STOP_AT="offsets", DRILL_STOP_WORK="2")
+        pipeline.start("score-1", wait=True, settings={"DRILL_STOP_AT": "offsets", "DRILL_STOP_WORK": "2"})
         pipeline.start("score-2", wait=True)
         done = settled(lambda: pipeline.committed("score"))
         pipeline.kill("score-2")

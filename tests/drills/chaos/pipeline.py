@@ -82,13 +82,15 @@ class Pipeline:
         admin.create_topics([raw])[self.raw].result(30)
         run(["topics", "create", "--source-topic", self.raw], self._environment(), self.out / "topics.log")
 
-    def start(self, name: str, *more: str, wait: bool = False, **settings: str) -> None:
+    def start(self, name: str, *more: str, wait: bool = False, settings: Mapping[str, str] | None = None) -> None:
         """Start a service: `ingest-N` or `score-N` as a static member of that name, `score-any` as one without.
 
         Parameters
         ----------
         wait
             Until it says that it is ready.
+        settings
+            More environment for this one.
         """
         kind, _, number = name.partition("-")
         own = {
@@ -96,7 +98,7 @@ class Pipeline:
             "score": ["--release", str(self.release)],
         }[kind]
         member = ["--group-id", self.group(name), *(["--instance-id", number] if number != "any" else [])]
-        variables = self._environment() | settings
+        variables = self._environment() | dict(settings or {})
         if name in self.far:
             variables["KAFKA_BOOTSTRAP_SERVERS"] = self.far_servers
         command = [kind, *own, *member, *more]
@@ -105,7 +107,7 @@ class Pipeline:
         if wait:
             self._await_ready(name, more, settings)
 
-    def _await_ready(self, name: str, more: tuple[str, ...], settings: Mapping[str, str]) -> None:
+    def _await_ready(self, name: str, more: tuple[str, ...], settings: Mapping[str, str] | None) -> None:
         try:
             self.services[name].ready(_READY_S)
         except CommandError:
@@ -114,7 +116,7 @@ class Pipeline:
             if service.code != RESTART_ME:
                 raise
             self._judge(name, service.code)
-            self.start(name, *more, **settings)
+            self.start(name, *more, settings=settings)
 
     def committed(self, name: str) -> int:
         """Sum of the offsets that the group of a service has committed, whatever transaction is open."""
