@@ -22,12 +22,14 @@ from stream.runtime.delivery import Work
 from stream.runtime.faults import Aborted, backoffs
 from stream.runtime.group import GroupSource, Polled
 from stream.runtime.http import StatusServer
+from stream.runtime.memory import give_back
 from stream.runtime.metrics import Metrics
 from stream.runtime.plan import INPUT_BYTES_MAX, BatchPlan, TooLarge
 from stream.sources.kafka import Place
 
 _LOG = logging.getLogger(__name__)
 _HOUSEKEEPING_SECONDS = 1.0
+_MEMORY_SECONDS = 60.0
 _TICK_SECONDS = 0.2
 _SERVE_SECONDS = 0.5
 _LAST_RESORT_SECONDS = 0.5
@@ -155,7 +157,7 @@ class Service:
         self._until: Mapping[Place, int] | None = None
         self._unready: str | None = "starting"
         self._announced = self._failed = self._done = False
-        self._housekeeping_at = self._tick_at = self._others_at = self._serve_at = 0.0
+        self._housekeeping_at = self._memory_at = self._tick_at = self._others_at = self._serve_at = 0.0
         self._waits = backoffs()
         self._source: GroupSource
 
@@ -313,6 +315,9 @@ class Service:
             done = self._known.get(place)
             if high is not None and done is not None:
                 self._metrics.lag.labels(place[0], str(place[1])).set(max(0, high - done))
+        if now >= self._memory_at:
+            self._memory_at = now + _MEMORY_SECONDS
+            give_back()
 
     def _is_behind(self, place: Place, end: int | None) -> bool:
         """Whether a partition is not yet committed up to the end that it had when it was assigned."""

@@ -44,7 +44,7 @@ def main() -> int:
     """Run it; 0 when nothing grew and nothing was lost, 4 when something did, 1 when it could not be run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=float(os.environ.get("SOAK_MINUTES") or 20.0))
-    parser.add_argument("--rate", type=float, default=150.0, help="events a second, mean of a day (default: 150)")
+    parser.add_argument("--rate", type=float, default=200.0, help="events a second, mean of a day (default: 200)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--release", type=Path, help="a release directory (default: train one)")
     parser.add_argument("--out", type=Path, default=Path("out/soak"))
@@ -118,9 +118,10 @@ def _shown(console: Console) -> Iterator[tuple[Callable[[Soak], None], Callable[
 def _state(soak: Soak) -> str:
     day = min(DAYS, soak.plan.day_of(soak.after_s) + 1)
     last = soak.samples[-1] if soak.samples else None
-    memory = sum(p.rss_bytes for name, p in last.processes.items() if name != "broker") / 1e6 if last else 0.0
+    processes = last.processes if last else {}
+    memory = ", ".join(f"{name} {one.rss_bytes / 1e6:.0f} MB" for name, one in processes.items() if name != "broker")
     behind = soak.sent - soak.poison - soak.scored
-    return f"day {day} of {DAYS}, {soak.sent} sent, {behind} not scored yet, services {memory:.0f} MB"
+    return f"day {day} of {DAYS}, {soak.sent} sent, {behind} not scored yet; {memory}"
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from tests.drills.soak.soak import Soak
 PICTURE, PAGE = "soak.png", "report.html"
 _MB = 1_000_000
 _MARKED = {
+    "outage": "all down, and up again",
     "promote": "another release",
     "join": "a third scorer joins",
     "leave": "it leaves",

@@ -29,6 +29,7 @@ EVENTS, STATE = "genai.gateway.events.v1", "genai.anomaly.state.v1"
 SCORES, FINDINGS = "genai.anomaly.scores.v1", "genai.anomaly.findings.v1"
 _READY_S, _END_S = 90.0, 300.0
 _SAMPLES_A_DAY = 30
+_OUTAGE_S = 5.0
 _BROKER = "broker"
 _QUARANTINE_DAYS = "1"
 """Not seven: what is held back has to be let go within the warm-up."""
@@ -276,6 +277,16 @@ class Soak:
             self.marks.append((self.after_s, what))
             self.say(what)
             getattr(self, f"_{what}")()
+
+    def _outage(self) -> None:
+        names = list(self._services)
+        for name in names:
+            self._end(name)
+        self._stopping.wait(_OUTAGE_S)
+        for name in names:
+            self._start(name)
+        for name in names:
+            self._await_ready(name)
 
     def _promote(self) -> None:
         command = ["release", "promote", self._names[1], "--override-gate", "--why", "soak"]
