@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from deploy.kafka.local import LocalKafka
+from deploy.kafka.secured import SecuredKafka
 from sample.records import TRAIN
+from stream.runtime.acls import COMMANDS
 from tidegate.demo.process import environment, run
 
 STARTED = time.monotonic()
@@ -45,6 +47,13 @@ def kafka() -> Iterator[str]:
         return
     with LocalKafka() as local:
         yield local.bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def secured_kafka() -> Iterator[SecuredKafka]:
+    """A broker with TLS, SASL and an authorizer, and a user of each command, none of whom may do anything yet."""
+    with SecuredKafka([f"tidegate-{command}" for command in (*COMMANDS, "nobody")]) as secured:
+        yield secured
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from stream.runtime.broker import Broker
 from stream.runtime.clients import Membership, group_properties
 from stream.runtime.group import GroupSource
 from stream.runtime.kafka_client import client_config, explain_kafka_error
+from stream.runtime.permissions import check_permissions
 from stream.runtime.signing import sign
 from stream.runtime.trainer.service import TrainerService
 from stream.sources.kafka import Place
@@ -37,6 +38,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
             )
     topics = settings.topics
     broker = Broker(settings, "trainer")
+    check_permissions(broker.admin, settings, "trainer", arguments.group_id)
     broker.require([topics.events, topics.scores, topics.labels], topics.partitions)
     broker.require([topics.retrain, topics.releases, topics.controls], 1)
     member = Membership(arguments.group_id, arguments.instance_id)

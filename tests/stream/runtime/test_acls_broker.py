@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -106,12 +106,10 @@ def _filter(binding: AclBinding) -> AclBindingFilter:
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    with SecuredKafka([f"tidegate-{command}" for command in COMMANDS]) as broker:
-        found = Guarded(broker, write_passwords(broker, tmp_path_factory.mktemp("passwords")))
-        made = topics.run(found.settings(ADMIN), parse(["topics", "create", "--source-topic", SOURCE]))
-        assert made == 0
-        yield found
+def guarded(secured_kafka: SecuredKafka, tmp_path_factory: pytest.TempPathFactory) -> Guarded:
+    found = Guarded(secured_kafka, write_passwords(secured_kafka, tmp_path_factory.mktemp("passwords")))
+    assert topics.run(found.settings(ADMIN), parse(["topics", "create", "--source-topic", SOURCE])) == 0
+    return found
 
 
 def call(number: int) -> dict[str, Any]:
