@@ -120,11 +120,11 @@ def measure(bootstrap_servers: str, release: Path, out: Path, rate: float, secon
     scores, findings = _ways(bootstrap_servers, prefix, raw, seen, begun + _WARM_S)
     figures = {"rate": count / took, "scores": float(len(scores)), "findings": float(len(findings))}
     for what, ways in (("score", scores), ("finding", findings)):
-        figures |= _quantiles(what, [way.seen - way.arrived for way in ways])
-    figures |= _quantiles("stretch_arrival_to_normalised", [way.normalised - way.arrived for way in scores])
-    figures |= _quantiles("stretch_normalised_to_written", [way.written - way.normalised for way in scores])
-    figures |= _quantiles("stretch_written_to_seen", [way.seen - way.written for way in scores])
-    return figures | _stages(told, scores)
+        figures |= quantiles(what, [way.seen - way.arrived for way in ways])
+    figures |= quantiles("stretch_arrival_to_normalised", [way.normalised - way.arrived for way in scores])
+    figures |= quantiles("stretch_normalised_to_written", [way.written - way.normalised for way in scores])
+    figures |= quantiles("stretch_written_to_seen", [way.seen - way.written for way in scores])
+    return figures | stages(told, scores)
 
 
 def cost(bootstrap_servers: str, release: Path, out: Path, repetitions: int) -> dict[str, float]:
@@ -201,7 +201,7 @@ def _ways(bootstrap_servers: str, prefix: str, raw: str, seen: Seen, since_s: fl
     return ways(seen.scores), ways(told)
 
 
-def _stages(told: Mapping[str, Scraped], scores: Sequence[Way]) -> dict[str, float]:
+def stages(told: Mapping[str, Scraped], scores: Sequence[Way]) -> dict[str, float]:
     """Where an event's time goes on average, ms; what is left of a stretch is waiting for a fetch or a batch."""
     out: dict[str, float] = {}
     for name, scraped in told.items():
@@ -251,7 +251,8 @@ def _throughput(
     return count / took
 
 
-def _quantiles(name: str, seconds: Sequence[float]) -> dict[str, float]:
+def quantiles(name: str, seconds: Sequence[float]) -> dict[str, float]:
+    """p50, p95 and p99 in ms, by names that begin with `name`; nothing of nothing."""
     ordered = sorted(seconds)
     if not ordered:
         return {}
