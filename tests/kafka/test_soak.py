@@ -45,7 +45,7 @@ def test_a_soak_sees_every_event_through_a_switch_and_a_kill_and_notices_one_tha
     assert not re.search(r"(src|href)=['\"]?https?:", page)
 
     producer = Producer({"bootstrap.servers": kafka})
-    headers = [("tg-source", f"{soak.raw}/0/{soak.sent + 9}".encode())]
+    headers: dict[str, str | bytes | None] = {"tg-source": f"{soak.raw}/0/{soak.sent + 9}"}
     producer.produce(soak.prefix + EVENTS, b'{"event_id": "nobody scores this"}', partition=0, headers=headers)
     assert producer.flush(10) == 0
     assert "1 events have no score" in judge(soak)[1]
