@@ -39,7 +39,7 @@ from tidegate.demo.process import Service, environment, run
 
 SCORES, FINDINGS = "genai.anomaly.scores.v1", "genai.anomaly.findings.v1"
 _READY_S, _END_S, _LEFT_S = 60.0, 600.0, 60.0
-_WARM_S = 10.0
+_WARM_S = 20.0
 """Not counted: caches fill, and river is imported for the first drift detector."""
 _ROUND_S = 15 * 86_400
 _CLOSE = 3
