@@ -132,7 +132,7 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         "fenced", Fault.FENCED, "somebody newer has this identity, or the client cannot go on",
-        "Another process may run with the same --instance-id; stop one of them and start again.",
+        "Start this process again. Where it happens again, another process runs with the same --instance-id; stop one.",
         ("_FENCED", "_FATAL", "FENCED_INSTANCE_ID", "TRANSACTION_COORDINATOR_FENCED", "PRODUCER_FENCED"),
     ),
     Group(
@@ -225,14 +225,16 @@ _UNPLANNED = next(group for group in GROUPS if group.name == "producer")
 
 def group_of(error: KafkaError) -> Group:
     """The group of `error`, or of what a fatal one was caused by."""
-    group = _PLANNED.get(error.code(), _UNPLANNED)
-    if error.code() == KafkaError._FATAL and _UNRELEASED in error.str():
-        # Which one was fatal is told in words only.
-        return _PLANNED[KafkaError.UNRELEASED_INSTANCE_ID]
-    return group
+    return _PLANNED.get(cause_of(error), _UNPLANNED)
 
 
-_UNRELEASED = KafkaError(KafkaError.UNRELEASED_INSTANCE_ID).str()
+def cause_of(error: KafkaError) -> int:
+    """Code of `error`; of a consumer's fatal one that of its cause, which is told in words only."""
+    if error.code() == KafkaError._FATAL:
+        for code in (KafkaError.UNRELEASED_INSTANCE_ID, KafkaError.FENCED_INSTANCE_ID):
+            if KafkaError(code).str() in error.str():
+                return code
+    return error.code()
 
 
 def fault_of(error: KafkaError) -> Fault:

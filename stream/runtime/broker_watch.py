@@ -23,6 +23,9 @@ _MISSING_SECONDS = 3.0
 _REFUSED_SECONDS = 5.0
 _REFUSED_APART_SECONDS = 60.0
 """Refusals further apart than this are two faults, not one that lasts."""
+_SILENT_TURNS = 2
+"""Questions in a row without an answer after which a broker is away; one may be slow under load."""
+_LATELY_SECONDS = 30.0
 _NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 _REFUSALS = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
 
@@ -49,6 +52,8 @@ class BrokerWatch:
         self._admin = AdminClient(admin)
         self._ended = Event()
         self._away_since: float | None = None
+        self._back_at = -_LATELY_SECONDS
+        self._silent = 0
         self._missing_since: dict[str, float] = {}
         self._refused: tuple[float, float] | None = None
         """When the credentials were first and last refused."""
@@ -88,6 +93,10 @@ class BrokerWatch:
         since = self._away_since
         return None if since is None else f"no broker answers for {time.monotonic() - since:.0f} s; trying again"
 
+    def lately(self) -> bool:
+        """Whether no broker answers, or none did until a moment ago: sessions may have timed out."""
+        return self._away_since is not None or time.monotonic() - self._back_at < _LATELY_SECONDS
+
     def heard(self, client: str) -> Callable[[KafkaError], None]:
         """What `client` is to tell its errors: its `error_cb`, and whoever tries again."""
 
@@ -96,6 +105,8 @@ class BrokerWatch:
                 self._retries.labels(client, group_of(error).name).inc()
             if error.code() in _REFUSALS:
                 self._hear_refusal(error)
+            elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+                self._lose(error)
 
         return hear
 
@@ -131,9 +142,16 @@ class BrokerWatch:
         self._admin.poll(0)  # error_cb is called from here only
 
     def _answered(self) -> None:
-        if self._away_since is not None:
-            _LOG.warning("a broker answers again, after %.1f s", time.monotonic() - self._away_since)
-            self._away_since = None
+        self._silent = 0
+        if (since := self._away_since) is not None:
+            self._away_since, self._back_at = None, time.monotonic()
+            _LOG.warning("a broker answers again, after %.1f s", self._back_at - since)
+
+    def _lose(self, error: KafkaError) -> None:
+        # What clients say of an outage they may say when it is over.
+        if self._away_since is None and time.monotonic() - self._back_at > 2 * _TURN_SECONDS:
+            self._away_since = time.monotonic()
+            _LOG.warning("no broker answers: %s; trying again until one does", error.str())
 
     def _failed(self, topic: str, error: KafkaError) -> None:
         now = time.monotonic()
@@ -148,9 +166,9 @@ class BrokerWatch:
             self._fault = exit_of(error, f"topic {topic} cannot be looked at any more")
         else:
             self._retries.labels("admin", group_of(error).name).inc()
-            if self._away_since is None:
-                self._away_since = now
-                _LOG.warning("no broker answers: %s; trying again until one does", error.str())
+            self._silent += 1
+            if self._silent >= _SILENT_TURNS:
+                self._lose(error)
 
     def _compare(self, topic: str, told: str) -> None:
         known = self.ids.setdefault(topic, told)

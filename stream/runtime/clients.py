@@ -94,7 +94,14 @@ def service(
         properties = group_properties(settings, common, member)
         try:
             connected.append(
-                GroupSource(properties, list(inputs), listener, heard=watch.heard("consumer"), ids=watch.ids)
+                GroupSource(
+                    properties,
+                    list(inputs),
+                    listener,
+                    heard=watch.heard("consumer"),
+                    was_away=watch.lately,
+                    ids=watch.ids,
+                )
             )
         except KafkaException as error:
             raise explain_kafka_error(error, settings) from error

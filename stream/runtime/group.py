@@ -12,7 +12,7 @@ from typing import Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from stream.errors import RetriableError
-from stream.kafka_faults import Fault, check_consumer_error, exit_of, fault_of
+from stream.kafka_faults import Fault, cause_of, check_consumer_error, exit_of, fault_of
 from stream.record import Record
 from stream.runtime.broker_watch import created_again
 from stream.runtime.faults import backoffs, retriable_or_exit
@@ -74,6 +74,9 @@ class GroupSource:
         Told of revoked and lost partitions.
     heard
         Told of the client's faults, those that it deals with itself included.
+    was_away
+        Whether the broker was out of reach a moment ago. librdkafka then joins anew, and what it had sent as the member
+        that it was before fences itself.
     ids
         Topic -> its id, as far as known: committed offsets carry it, and are of no use to another topic of that name.
     reset
@@ -92,11 +95,13 @@ class GroupSource:
         listener: Rebalanced,
         *,
         heard: Callable[[KafkaError], None] = lambda error: None,
+        was_away: Callable[[], bool] = lambda: False,
         ids: Mapping[str, str] | None = None,
         reset: str = "error",
     ) -> None:
         self._listener = listener
         self._heard = heard
+        self._was_away = was_away
         self._ids = ids if ids is not None else {}
         self._topics = list(topics)
         self._backlog: deque[Message] = deque()
@@ -283,13 +288,28 @@ class GroupSource:
                 # Where fetching ended in an error librdkafka takes no seek.
                 self._fetched.discard(place)
                 self._consumer.incremental_unassign([TopicPartition(*place)])
-        elif fault is Fault.REJOIN and not self.joined:
-            self._leave_unreleased(error)
+        elif fault is Fault.REJOIN and (not self.joined or self._was_away()):
+            self._wait_for_session(error)
+            self._leave(next(self._rejoin_waits))
+        elif cause_of(error) == KafkaError.FENCED_INSTANCE_ID and self._was_away():
+            _LOG.warning("fenced by its own return after the broker was away; joining anew")
+            self._leave(0.0)
         else:
             check_consumer_error(error)
 
-    def _leave_unreleased(self, error: KafkaError) -> None:
+    def _leave(self, seconds: float) -> None:
         """Give up a consumer that is of no use any more, to make another one in a while."""
+        self._consumer.close()
+        if left := self.assigned:
+            self._listener.lost(sorted(left))
+        self._held.clear()
+        self._serving.clear()
+        self._fetched.clear()
+        self._backlog.clear()
+        self.joined = False
+        self._rejoin_at = time.monotonic() + seconds
+
+    def _wait_for_session(self, error: KafkaError) -> None:
         now = time.monotonic()
         if self._refused_since is None:
             self._refused_since = now
@@ -300,9 +320,6 @@ class GroupSource:
             )
         if now - self._refused_since > _REJOIN_SECONDS:
             raise exit_of(error, f"the group did not let this member in for {_REJOIN_SECONDS:.0f} s")
-        self._consumer.close()
-        self._backlog.clear()
-        self._rejoin_at = now + next(self._rejoin_waits)
 
     def _between_consumers(self, wait_seconds: float) -> bool:
         """Whether there is no consumer now; makes one when it is time to."""

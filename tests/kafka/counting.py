@@ -193,6 +193,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--bytes-per-event", type=int, default=0)
     parser.add_argument("--close-after-ms", type=int, default=NEVER_MS)
     parser.add_argument("--session-timeout-ms", type=int, default=6_000)
+    parser.add_argument("--transaction-timeout-ms", type=int, default=10_000)
+    parser.add_argument("--group-protocol", default="classic")
+    parser.add_argument("--lost-records-max", type=int, default=0)
+    parser.add_argument("--property", action="append", default=[], help="NAME=VALUE, of librdkafka")
+    parser.add_argument("--http-listen", default="127.0.0.1:0")
     parser.add_argument("--load-seconds", type=float, default=0.0)
     parser.add_argument("--output-prefix", default="")
     parser.add_argument("--shadow", action="store_true")
@@ -202,7 +207,15 @@ def main(arguments: list[str]) -> int:
     defaults = Settings()
     settings = replace(
         defaults,
-        kafka=KafkaSettings(given.bootstrap_servers, session_timeout_ms=given.session_timeout_ms),
+        kafka=KafkaSettings(
+            given.bootstrap_servers,
+            session_timeout_ms=given.session_timeout_ms,
+            transaction_timeout_ms=given.transaction_timeout_ms,
+            group_protocol=given.group_protocol,
+            lost_records_max=given.lost_records_max,
+            properties=dict(each.split("=", 1) for each in given.property),
+        ),
+        http=replace(defaults.http, listen=given.http_listen),
         topics=TopicsSettings(given.topic_prefix, given.output_prefix, partitions=given.partitions),
         batch=replace(defaults.batch, records_max=given.records_max),
     )

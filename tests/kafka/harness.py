@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -208,16 +209,20 @@ class Process:
         command = [sys.executable, "-m", module, "--bootstrap-servers", cluster.servers]
         command += ["--topic-prefix", cluster.prefix, "--group-id", cluster.group, *arguments]
         self.started = time.monotonic()
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
-        )
+        # No pipe: one that nobody reads is full after some hundred warnings, and the next one blocks the process.
+        self._folder = tempfile.TemporaryDirectory(prefix="scorer-")
+        self._log = Path(self._folder.name) / "stderr"
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ}
+            )
 
     def ready(self, seconds: float = 30) -> dict[str, Any]:
         """What the READY line says."""
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), True)
         line = self._process.stdout.readline()
-        assert line.startswith("READY "), line + (self._process.stderr.read() if self._process.stderr else "")
+        assert line.startswith("READY "), line + self.errors
         said: dict[str, Any] = json.loads(line.removeprefix("READY "))
         return said
 
@@ -227,13 +232,22 @@ class Process:
 
     def end(self, seconds: float = 60) -> tuple[int, str]:
         """Exit code and stderr, once it has ended."""
-        _, errors = self._process.communicate(timeout=seconds)
-        return self._process.returncode, errors
+        self._process.communicate(timeout=seconds)
+        return self._process.returncode, self.errors
+
+    @property
+    def errors(self) -> str:
+        """Stderr so far."""
+        return self._log.read_text()
 
     def kill(self) -> None:
         """SIGKILL."""
         self._process.kill()
         self._process.communicate()
+
+    def close(self) -> None:
+        """Forget what it said."""
+        self._folder.cleanup()
 
     @property
     def running(self) -> bool:
@@ -249,6 +263,7 @@ def scorer(cluster: Cluster, *arguments: str) -> Iterator[Process]:
     finally:
         if process.running:
             process.kill()
+        process.close()
 
 
 def run_to_end(cluster: Cluster, *arguments: str) -> tuple[int, str]:

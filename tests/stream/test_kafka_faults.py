@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from stream.errors import EnvironmentFault, FencedError, TidegateError
-from stream.kafka_faults import GROUPS, Fault, check_consumer_error, exit_of, fault_of, group_of
+from stream.kafka_faults import GROUPS, Fault, cause_of, check_consumer_error, exit_of, fault_of, group_of
 
 CODES = {name for name in dir(KafkaError) if isinstance(getattr(KafkaError, name), int)}
 UNRELEASED = KafkaError(
@@ -91,7 +91,7 @@ def test_an_exit_says_what_to_do(code: int, kind: type[TidegateError], remedy: s
 def test_a_fatal_error_is_told_as_one_whatever_its_code() -> None:
     error = exit_of(KafkaError(KafkaError.INVALID_TXN_STATE, fatal=True), "the transaction failed")
     assert isinstance(error, FencedError)
-    assert "start again" in str(error)
+    assert "Start this process again" in str(error)
 
 
 def test_a_consumer_ends_by_what_no_waiting_mends_and_by_nothing_else() -> None:
@@ -108,3 +108,5 @@ def test_a_consumer_ends_by_what_no_waiting_mends_and_by_nothing_else() -> None:
 def test_a_fatal_error_of_a_session_that_is_not_over_belongs_to_its_own_group() -> None:
     assert group_of(UNRELEASED).name == "unreleased"
     assert group_of(KafkaError(KafkaError._FATAL)).name == "fenced"
+    fenced = KafkaError(KafkaError._FATAL, KafkaError(KafkaError.FENCED_INSTANCE_ID).str())
+    assert cause_of(fenced) == KafkaError.FENCED_INSTANCE_ID

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from stream.errors import FencedError, RetriableError, StateError
+from stream.errors import EnvironmentFault, FencedError, RetriableError, StateError
 from stream.record import Record
 from stream.runtime.committer import Committer
 from stream.runtime.delivery import Work
@@ -34,6 +34,8 @@ class Source:
         self.joined = True
         self.waiting: str | None = None
         self.low = 0
+        self.removing: tuple[int, int] | None = None
+        """Once the first offset is reached, the partition begins at the second."""
         self.starts: list[int] = []
         self.rebalances: deque[int | None] = deque()
         """For each `serve`, the offset with which the partition comes back, given up within it; None when it stays."""
@@ -58,6 +60,10 @@ class Source:
         return dict(self.group)
 
     def poll(self, records_max: int, bytes_max: int, wait_seconds: float) -> Polled:
+        if self.removing is not None and self._at >= self.removing[0]:
+            self.low, self.removing = self.removing[1], None
+            self.hold([HERE])
+            return Polled([], gone={HERE})
         offsets = [offset for offset in self._offsets if offset >= self._at][:records_max]
         if offsets:
             self._at = offsets[-1] + 1
@@ -168,10 +174,12 @@ class Deliveries:
         pass
 
 
-def served(source: Source, pipeline: Counting, deliveries: Deliveries, records_max: int = 7) -> Service:
+def served(
+    source: Source, pipeline: Counting, deliveries: Deliveries, records_max: int = 7, lost_records_max: int = 0
+) -> Service:
     """A service that has run until the end."""
     metrics = Metrics()
-    options = ServiceOptions(1, records_max, 10_000, "127.0.0.1:0", until_end=True)
+    options = ServiceOptions(1, records_max, 10_000, "127.0.0.1:0", until_end=True, lost_records_max=lost_records_max)
     committer = Committer(deliveries, metrics)
 
     def connect(service: Service) -> GroupSource:
@@ -212,6 +220,53 @@ def test_a_restore_that_the_broker_cannot_serve_yet_is_tried_again() -> None:
     served(source, pipeline, Deliveries())
     assert pipeline.written == list(range(5))
     assert pipeline.restores == 3
+
+
+@pytest.mark.parametrize("while_it_runs", [False, True])
+def test_records_that_retention_removed_end_the_service_unless_so_many_may_be_lost(while_it_runs: bool) -> None:
+    def source() -> Source:
+        made = Source(range(50), end=50)
+        made.group[HERE] = 7
+        if while_it_runs:
+            made.removing = (7, 20)
+        else:
+            made.low = 20
+        return made
+
+    for most in (0, 12):
+        pipeline = Counting(source())
+        with pytest.raises(EnvironmentFault, match=r"13 offsets in all: t\[0\] 13 from offset 7.*LOST_RECORDS_MAX=13:"):
+            served(pipeline._source, pipeline, Deliveries(), lost_records_max=most)
+        assert pipeline.written == []
+    pipeline = Counting(source())
+    served(pipeline._source, pipeline, Deliveries(), lost_records_max=13)
+    assert pipeline.written == list(range(20, 50))
+
+
+def test_what_was_read_before_the_offset_that_is_not_there_is_committed() -> None:
+    source = Source(range(50), end=50)
+    source.removing = (21, 30)
+    pipeline = Counting(source)
+    with pytest.raises(EnvironmentFault, match="9 offsets in all"):
+        served(source, pipeline, Deliveries())
+    assert pipeline.written == list(range(21))
+
+
+def test_records_that_nobody_was_to_read_are_no_loss() -> None:
+    source = Source(range(20, 50), end=50)
+    source.low = 20
+    pipeline = Counting(source)
+    served(source, pipeline, Deliveries())
+    assert source.starts == [20]
+
+
+def test_an_offset_behind_the_end_is_exit_5() -> None:
+    source = Source(range(5), end=5)
+    source.group[HERE] = 6
+    with pytest.raises(
+        StateError, match=r"t\[0\]: the group has committed offset 6, but the partition ends at offset 5"
+    ):
+        served(source, Counting(source), Deliveries())
 
 
 def test_state_that_differs_ends_the_service_unless_offsets_moved_while_it_was_read() -> None:

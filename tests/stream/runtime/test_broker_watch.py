@@ -1,0 +1,57 @@
+"""What is made of what clients complain of; tests/kafka/test_outages.py asks a real broker."""
+
+from types import SimpleNamespace
+
+import pytest
+from confluent_kafka import KafkaError
+
+from stream.errors import EnvironmentFault
+from stream.runtime import broker_watch
+from stream.runtime.broker_watch import BrokerWatch
+from stream.runtime.metrics import Metrics
+
+REFUSED = KafkaError(KafkaError._AUTHENTICATION, "invalid credentials")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(broker_watch, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+def watching(metrics: Metrics) -> BrokerWatch:
+    return BrokerWatch({"bootstrap.servers": "127.0.0.1:1"}, ["t"], metrics)
+
+
+def test_credentials_that_are_refused_for_seconds_end_the_service(clock: SimpleNamespace) -> None:
+    watch = watching(Metrics())
+    watch.heard("consumer")(REFUSED)
+    watch.check()
+    clock.seconds = 5.0
+    watch.heard("producer")(REFUSED)
+    with pytest.raises(EnvironmentFault, match="refuses to let this client in again: invalid credentials"):
+        watch.check()
+
+
+def test_two_refusals_with_a_minute_between_are_no_lasting_one(clock: SimpleNamespace) -> None:
+    watch = watching(Metrics())
+    for seconds in (0.0, 61.0, 122.0):
+        clock.seconds = seconds
+        watch.heard("consumer")(REFUSED)
+    watch.check()
+
+
+def test_every_fault_is_counted_by_client_and_group_and_what_is_none_is_not() -> None:
+    metrics = Metrics()
+    hear = watching(metrics).heard("consumer")
+    for code in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._PARTITION_EOF):
+        hear(KafkaError(code))
+    hear(KafkaError(KafkaError.NOT_COORDINATOR))
+    counted = {
+        (sample.labels["client"], sample.labels["reason"]): sample.value
+        for family in metrics.kafka_retries.collect()
+        for sample in family.samples
+        if sample.name.endswith("_total") and sample.value
+    }
+    assert counted == {("consumer", "unreachable"): 2, ("consumer", "coordinator"): 1}
