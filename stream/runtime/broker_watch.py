@@ -127,6 +127,15 @@ class BrokerWatch:
             self._ended.wait(_TURN_SECONDS)
 
     def _ask(self) -> None:
+        try:
+            # DescribeTopics waits for the broker that the client takes for the controller; where that one is gone,
+            # librdkafka 2.16 tries to connect without a pause, for ever. Metadata, of any broker, name another.
+            self._admin.list_topics(self._topics[0], timeout=_ANSWER_SECONDS)
+        except KafkaException as error:
+            for topic in self._topics:
+                self._failed(topic, error.args[0])
+            self._admin.poll(0)
+            return
         asked = self._admin.describe_topics(TopicCollection(self._topics), request_timeout=_ANSWER_SECONDS)
         for topic, future in asked.items():
             try:
