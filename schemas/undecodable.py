@@ -5,4 +5,4 @@ from __future__ import annotations
 import msgspec
 
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""msgspec's own, and two that it lets through: bytes in a string that are no UTF-8, and nesting beyond Python's stack."""
+"""Its own, and two that msgspec lets through: bytes in a string that are no UTF-8, nesting beyond Python's stack."""

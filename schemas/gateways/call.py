@@ -20,7 +20,7 @@ class Unreadable(ValueError):
     Parameters
     ----------
     reason
-        `undecodable`, `unknown_format`, `schema` or `too_deep`.
+        `undecodable`, `unknown_format`, `schema`, `too_deep` or `oversized`.
     message
         Which field, what was required, what came; never content.
     """

@@ -16,7 +16,7 @@ from schemas.event import ContentState
 from schemas.gateways.bodies import ToolNames
 from schemas.gateways.call import GatewayCall, Read, Skipped, Unreadable, amount_of, count_of, text_of
 from schemas.gateways.litellm import operation_of
-from schemas.gateways.nesting import embedded
+from schemas.gateways.nesting import CALLS_MAX, embedded
 from schemas.gateways.otel_messages import (
     DETAILS,
     Raws,
@@ -101,6 +101,8 @@ class OTelGenAI:
                     read.append(self._call(span))
                 except Unreadable as error:
                     read.append(error)
+            if len(read) > CALLS_MAX:
+                raise Unreadable("oversized", f"the record must hold at most {CALLS_MAX} calls; got more")
         if others:
             read.append(Skipped(others, "other_span"))
         if within:

@@ -20,6 +20,8 @@ from schemas.undecodable import UNDECODABLE
 _INT64 = 1 << 63
 _DEPTH_MAX = 200
 """Below what orjson writes (254)."""
+_OUT_OF_RANGE = "out of range"
+"""In msgspec's words for a number beyond a float, or of more than 4,300 digits, in a field that may hold anything."""
 _T = TypeVar("_T")
 
 
@@ -68,8 +70,10 @@ def decode(decoder: msgspec.json.Decoder[_T], value: bytes, what: str) -> _T:
     try:
         try:
             return decoder.decode(value)
-        except msgspec.ValidationError:
-            raise
+        except msgspec.ValidationError as error:
+            if _OUT_OF_RANGE not in str(error):
+                raise
+            return decoder.decode(repair(value))
         except UNDECODABLE:
             return decoder.decode(repair(value))
     except msgspec.ValidationError as error:

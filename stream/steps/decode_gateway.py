@@ -11,7 +11,7 @@ import orjson
 from schemas.digest import plain_digest
 from schemas.event import ContentState, Role
 from schemas.gateways.call import GatewayCall, GatewayFormat, ParseMessage, Read, Unreadable
-from schemas.gateways.nesting import depth_beyond
+from schemas.gateways.nesting import CALLS_MAX, VALUES_MAX, depth_beyond, values_beyond
 from stream.errors import DecodeError
 from stream.steps.redact import Counts, Redactor
 
@@ -135,16 +135,18 @@ class MessageCache:
         return part
 
 
-def check_depth(value: bytes, depth_max: int) -> None:
-    """Refuse JSON that nests deeper than `depth_max`.
+def check_structure(value: bytes, depth_max: int) -> None:
+    """Refuse JSON that nests deeper than `depth_max`, or holds more than can be read in little memory.
 
     Raises
     ------
     DecodeError
-        `too_deep`.
+        `too_deep` or `oversized`.
     """
     if depth := depth_beyond(value, depth_max):
         raise DecodeError("too_deep", f"the record must nest at most {depth_max} deep (ingest.depth_max); got {depth}")
+    if count := values_beyond(value, VALUES_MAX):
+        raise DecodeError("oversized", f"the record must hold at most {VALUES_MAX} JSON values; got {count}")
 
 
 @dataclass(slots=True)
@@ -182,7 +184,7 @@ def decode_record(value: bytes, format: GatewayFormat, depth_max: int) -> Decode
         if format.is_binary(value):
             decoded.add(value, format.decode(value))
             return decoded
-        check_depth(value, depth_max)
+        check_structure(value, depth_max)
         # Decoders skip what they do not need without looking at its encoding.
         if not value.isascii():
             value.decode()
@@ -198,6 +200,8 @@ def decode_record(value: bytes, format: GatewayFormat, depth_max: int) -> Decode
         raise DecodeError("undecodable", f"the record must be JSON: {error}") from error
     if not items:
         raise DecodeError("schema", "the record's array must hold at least one record; got none")
+    if len(items) > CALLS_MAX:
+        raise DecodeError("oversized", f"the record must hold at most {CALLS_MAX} calls; got {len(items)}")
     for item in items:
         try:
             decoded.add(item, format.decode(item))

@@ -106,15 +106,23 @@ def _iban(text: bytes, start: int, end: int) -> bool:
 
 def _ip(text: bytes, start: int, end: int) -> bool:
     """Whether it is an address, and no version, decimal or clock time."""
-    try:
-        ip_address(text[start:end].decode())
-    except ValueError:
-        return False
-    before, after = text[max(0, start - 8) : start].lower(), text[end : end + 2]
+    found, before, after = text[start:end], text[max(0, start - 8) : start].lower(), text[end : end + 2]
     if before.endswith((b"version ", b"version:", b"ver ", b"ver. ", b"v.")) or before[-1:].isalnum():
         return False
-    goes_on = after[:1] in (b".", b":") if b":" in text[start:end] else after[:1] == b"."
-    return before[-1:] not in (b".", b"-") and not (goes_on and after[1:].isalnum())
+    goes_on = after[:1] in (b".", b":") if b":" in found else after[:1] == b"."
+    if before[-1:] in (b".", b"-") or (goes_on and after[1:].isalnum()) or not _may_be_ip(found):
+        return False
+    try:
+        ip_address(found.decode())
+    except ValueError:
+        return False
+    return True
+
+
+def _may_be_ip(found: bytes) -> bool:
+    """What needs no parsing to be none: 8 MiB of `1:` would have a minute of it."""
+    colons = found.count(b":")
+    return not colons or found.count(b"::") == 1 or colons == 7 or (colons == 6 and b"." in found)
 
 
 def _phone(text: bytes, start: int, end: int) -> bool:

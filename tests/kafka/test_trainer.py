@@ -21,6 +21,7 @@ from tidegate.demo.process import Service
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 MODULE = "tests.kafka.quick_trainer"
+PASSWORD = "a-password-that-nobody-may-see"
 
 
 @pytest.fixture(scope="session")
@@ -37,9 +38,18 @@ def ground(home: Home, kafka: str, topic_prefix: str, tmp_path: Path) -> Ground:
 def to_the_end(ground: Ground, *more: str) -> str:
     """Run a trainer until what is asked is done; its log."""
     log = ground.directory / "trainer.log"
-    with Service(ground.command("--until-end", *more), ground.environment(), log, MODULE) as service:
+    # Of no use on a plain connection, and so nowhere to be found afterwards.
+    environment = {**ground.environment(), "TIDEGATE_KAFKA__PROPERTIES__SASL_PASSWORD": PASSWORD}
+    with Service(ground.command("--until-end", *more), environment, log, MODULE) as service:
         service.wait(400)
     return log.read_text()
+
+
+def holders_of(secret: str, ground: Ground) -> list[str]:
+    """Files that the trainer wrote, its log and MLflow's store among them, and a secret got into."""
+    files = [path for path in ground.directory.rglob("*") if path.is_file()]
+    assert any(path.name == "mlflow.db" for path in files)
+    return [path.name for path in files if secret.encode() in path.read_bytes()]
 
 
 def kept(ground: Ground, request_id: str, name: str) -> dict[str, Any]:
@@ -50,6 +60,7 @@ def kept(ground: Ground, request_id: str, name: str) -> dict[str, Any]:
 
 def test_a_request_becomes_one_release_that_is_announced_promoted_and_recorded(ground: Ground) -> None:
     ground.write(RETRAIN, b"population", b"nonsense")
+    ground.write(RETRAIN, b"population", b'{"request_id":"\xff"}')
     request = ground.ask("more", ground.champion.name)
     ground.ask("more", ground.champion.name)
     log = to_the_end(ground)
@@ -77,8 +88,8 @@ def test_a_request_becomes_one_release_that_is_announced_promoted_and_recorded(g
     assert done["passed"], done["decision"]
     assert [control["value"]["release"] for control in controls] == [manifest.name]
     assert controls[0]["issuer"] == "tidegate trainer"
-    # All three records are dealt with: one is nonsense, one repeats what was asked.
-    assert ground.committed() == 3
+    # All four records are dealt with: two are nonsense, one repeats what was asked.
+    assert ground.committed() == 4
 
     run = kept(ground, request.request_id, "mlflow.json")
     with sqlite3.connect(Path(ground.settings.trainer.directory) / "mlflow.db") as store:
@@ -94,6 +105,9 @@ def test_a_request_becomes_one_release_that_is_announced_promoted_and_recorded(g
 
     again = to_the_end(ground)
     assert "Traceback" not in log + again
+    key = Path(ground.settings.release.signing_key_file).read_text().splitlines()[1]
+    assert holders_of(PASSWORD, ground) == []
+    assert [name for name in holders_of(key, ground) if not name.endswith(".pem")] == []
     assert len(ground.cluster.values(RELEASES)) == len(ground.cluster.values(CONTROLS)) == 1
 
 

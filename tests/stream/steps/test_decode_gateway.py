@@ -9,7 +9,7 @@ from schemas.gateways import native, openai_chat
 from schemas.gateways.call import Unreadable
 from schemas.gateways.detect import Auto
 from stream.errors import DecodeError
-from stream.steps.decode_gateway import MessageCache, check_depth, decode_record
+from stream.steps.decode_gateway import MessageCache, check_structure, decode_record
 from stream.steps.redact import Redactor
 from tests.schemas.litellm_payload import written
 from tests.schemas.otlp_record import otlp, otlp_protobuf, span
@@ -121,26 +121,26 @@ def nested(depth: int) -> bytes:
 
 @pytest.mark.parametrize("limit", [4, 64])
 def test_nesting_up_to_the_limit_passes_and_one_more_does_not(limit: int) -> None:
-    check_depth(nested(limit), limit)
+    check_structure(nested(limit), limit)
     with pytest.raises(DecodeError, match=rf"at most {limit} deep \(ingest.depth_max\); got {limit + 1}") as caught:
-        check_depth(nested(limit + 1), limit)
+        check_structure(nested(limit + 1), limit)
     assert caught.value.reason == "too_deep"
     with pytest.raises(DecodeError):
-        check_depth(b'{"a":' * (limit + 1) + b"1" + b"}" * (limit + 1), limit)
+        check_structure(b'{"a":' * (limit + 1) + b"1" + b"}" * (limit + 1), limit)
 
 
 def test_width_is_no_depth() -> None:
-    check_depth(b"[" + b"[],{}," * 10_000 + b"[]]", 4)
+    check_structure(b"[" + b"[],{}," * 10_000 + b"[]]", 4)
 
 
 def test_brackets_in_strings_nest_nothing() -> None:
     for text in ("[" * 1_000, '"[' * 1_000, "\\[" * 1_000, '\\"{' * 1_000, "]" * 9 + "[" * 1_000):
-        check_depth(json.dumps({"a": text}).encode(), 4)
+        check_structure(json.dumps({"a": text}).encode(), 4)
 
 
 def test_a_flood_of_brackets_is_cheap_to_refuse() -> None:
     with pytest.raises(DecodeError):
-        check_depth(b"[" * (8 << 20), 64)
+        check_structure(b"[" * (8 << 20), 64)
 
 
 def test_an_array_holds_several_records_each_with_its_own_bytes() -> None:
