@@ -29,7 +29,7 @@ from stream.sources.kafka import Place
 
 _LOG = logging.getLogger(__name__)
 _HOUSEKEEPING_SECONDS = 1.0
-_MEMORY_SECONDS = 60.0
+_MEMORY_SECONDS = 30.0
 _TICK_SECONDS = 0.2
 _SERVE_SECONDS = 0.5
 _LAST_RESORT_SECONDS = 0.5

@@ -111,10 +111,10 @@ class ContentReader:
     judges
         The release's text models.
     cache_bytes
-        Memory that the messages kept may take, least recently used first out: 25,000 of common length by default.
+        Memory that the messages kept may take, least recently used first out: 12,500 of common length by default.
     """
 
-    def __init__(self, embedder: Embeds, judges: Judges, cache_bytes: int = 128 << 20) -> None:
+    def __init__(self, embedder: Embeds, judges: Judges, cache_bytes: int = 64 << 20) -> None:
         self._embedder = embedder
         self._judges = judges
         self._cache: OrderedDict[str, Content] = OrderedDict()

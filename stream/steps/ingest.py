@@ -83,7 +83,8 @@ class IngestStep:
         self._tenants = Tenants(tenant_field, tenant_default)
         self._depth_max = depth_max
         self._bytes_max = bytes_max
-        self._identifier = lru_cache(maxsize=65_536)(self._redact_identifier)
+        # Sessions come and go all the time: whatever the bound is, it is reached.
+        self._identifier = lru_cache(maxsize=16_384)(self._redact_identifier)
 
     def step(self, records: Sequence[Record]) -> IngestOutcome:
         """Events and dead letters of `records`; the same ones however the records fall into batches."""
