@@ -168,10 +168,17 @@ class LearningSettings:
     """Sessions of a tenant before signals against its own past decide."""
     quarantine_days: float = 7.0
     """Days that flagged content is held back from a tenant's memory."""
+    forget_tenants_days: float = 180.0
+    """Days after which a tenant that nothing was heard of is forgotten: should it come back, it is new."""
+    forget_keys_days: float = 90.0
+    """Days after which one of a tenant's API keys is forgotten; the one heard last stays with its tenant."""
 
     def __post_init__(self) -> None:
         rules.integer("learning.grace_sessions", self.grace_sessions, at_least=0)
         rules.number("learning.quarantine_days", self.quarantine_days, at_least=0.0)
+        # Below a day a session could outlive its tenant.
+        rules.number("learning.forget_tenants_days", self.forget_tenants_days, at_least=1.0)
+        rules.number("learning.forget_keys_days", self.forget_keys_days, at_least=1.0)
 
 
 @dataclass(frozen=True, slots=True)

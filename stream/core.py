@@ -17,6 +17,7 @@ from stream.errors import StateError
 from stream.inputs import CONTROLS_IGNORED, IGNORED, Applied, InputBatch, Outcome, effect_of
 from stream.record import JournalEntry, Record
 from stream.release import Release
+from stream.state.forgetting import Forgetting
 from stream.state.open_findings import Anomaly
 from stream.state.partition import Cursor, Partition
 from stream.state.pending import Closings, Segments
@@ -94,6 +95,7 @@ class Core:
         self._provenance = Provenance()
         self._drift = DriftStep(KINDS)
         self._state = State(settings, self._novelty, release.name)
+        self._forgetting = Forgetting(self._state, settings.learning)
         self._findings = FindingWriter(
             self._state.findings, release.name, settings.topics.partitions, settings.findings.test_tenant
         )
@@ -209,7 +211,7 @@ class Core:
         if inputs.records:
             batch, outcome.dead_letters = decode(inputs.records, self._settings.core.future_ms)
             if len(batch):
-                self._score(batch, outcome)
+                self._score_days(batch, outcome)
             self._advance(inputs.records)
         for partition, offset in inputs.next_offsets.items():
             held = self._state.held(partition)
@@ -276,6 +278,7 @@ class Core:
         """Time passes without an event: fire what is due."""
         if core_time_ms <= held.core_time_ms:
             return
+        outcome.changes += self._forgetting.begin_day(held, core_time_ms)
         held.core_time_ms = core_time_ms
         state = self._state
         closed = quiet_sessions(state, held, core_time_ms, self._settings.core.session_quiet_ms, set())
@@ -293,12 +296,21 @@ class Core:
             held.next_offset = record.offset + 1
             held.ingest_time_ms = record.timestamp_ms
 
+    def _score_days(self, batch: EventBatch, outcome: Outcome) -> None:
+        """Score a batch, cut where an event takes its partition into another day: who is due is forgotten before it."""
+        while (at := self._forgetting.next_day(batch)) is not None:
+            if at > 0:
+                self._score(batch.take(np.arange(at)), outcome)
+                batch = batch.take(np.arange(at, len(batch)))
+            held = self._state.held(int(batch.partition[0]))
+            outcome.changes += self._forgetting.begin_day(held, int(batch.event_time_ms[0]))
+        self._score(batch, outcome)
+
     def _score(self, batch: EventBatch, outcome: Outcome) -> None:
         state, quiet_ms = self._state, self._settings.core.session_quiet_ms
         placed = timed(batch, state, self._settings, outcome)
-        outcome.counts["clamped"] = int(batch.clamped.sum())
-        outcome.counts["late"] = int(placed.late.sum())
-        outcome.counts["no_content"] = sum(not (head.messages or head.output) for head in batch.heads)
+        no_content = sum(not (head.messages or head.output) for head in batch.heads)
+        outcome.count({"clamped": int(batch.clamped.sum()), "late": int(placed.late.sum()), "no_content": no_content})
         live = batch.take(placed.live)
         core_time = placed.core_time_ms[placed.live]
         core_end = np.fromiter((state.partitions[p].core_time_ms for p in live.partition.tolist()), np.int64, len(live))
@@ -489,9 +501,9 @@ class Core:
             )
             outcome.scores.append(record)
             decisions[decision] += 1
-        outcome.counts.update(decisions)
+        outcome.count(decisions)
         rare = np.count_nonzero(scores.p <= RARE_P, axis=0).tolist()
-        outcome.counts.update({f"rare_{kind}": count for kind, count in zip(KINDS, rare, strict=True)})
+        outcome.count({f"rare_{kind}": count for kind, count in zip(KINDS, rare, strict=True)})
 
     def _decided(self, held: Partition, strange: Anomaly) -> str:
         """What becomes of an anomaly: an update of an open finding costs no budget."""

@@ -56,6 +56,11 @@ class Outcome:
     """For metrics: decisions by name, `FLAGS`, `embedding_cache_hits`, `embedding_cache_misses`, `rare_<signal>`,
     `controls_ignored`."""
 
+    def count(self, more: Mapping[str, int]) -> None:
+        """Add to `counts`."""
+        for name, number in more.items():
+            self.counts[name] = self.counts.get(name, 0) + number
+
 
 _VALUES: dict[str, type[ReleaseSwitch | RuleChange | VerdictEffect]] = {
     "release": ReleaseSwitch,

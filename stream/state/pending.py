@@ -153,6 +153,13 @@ class Pending:
         self._rows.setdefault(row, []).append(stored)
         self._next[partition] = max(self._next.get(partition, 0), int(ids[-1]) + 1)
 
+    def forget_tenants(self, rows: NDArray[np.int64]) -> list[StateChange]:
+        """Let nothing wait for these tenants any more: tombstones of its rows."""
+        self.take(rows)
+        tombstones = [StateChange(used.partition, used.key, None) for used in self._used]
+        self._used = []
+        return tombstones
+
     def drop(self, partition: int, rows: NDArray[np.int64]) -> None:
         """Forget a partition, whose tenants have these rows."""
         self.take(rows)

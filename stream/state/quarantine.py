@@ -154,15 +154,19 @@ class Quarantine:
         self._rows.setdefault(row, {})[number] = (partition, orjson.dumps(["quarantine", *ids]))
         self._next[partition] = max(self._next.get(partition, 0), number + 1)
 
-    def drop(self, partition: int, rows: NDArray[np.int64]) -> None:
-        """Forget a partition, whose tenants have these rows."""
+    def forget_tenants(self, rows: NDArray[np.int64]) -> list[StateChange]:
+        """Hold back nothing of these tenants any more: tombstones of its rows."""
         self._merge()
         theirs = np.isin(self._held.row, rows)
         if theirs.any():
             self._held = self._held.take(~theirs)
-        for row in rows.tolist():
-            self._rows.pop(row, None)
         self._touched.difference_update(rows.tolist())
+        stored = [self._rows.pop(row, {}) for row in rows.tolist()]
+        return [StateChange(*place, None) for of_tenant in stored for place in of_tenant.values()]
+
+    def drop(self, partition: int, rows: NDArray[np.int64]) -> None:
+        """Forget a partition, whose tenants have these rows."""
+        self.forget_tenants(rows)
         self._next.pop(partition, None)
 
     def _merge(self) -> None:

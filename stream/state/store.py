@@ -114,6 +114,18 @@ class State:
             self.rules.expire(partition, core_time_ms)
             self.verdicts.expire(partition, core_time_ms)
 
+    def forget_tenants(self, partition: int, rows: NDArray[np.int64]) -> list[StateChange]:
+        """Forget a partition's tenants of these rows, with their sessions: tombstones of what waits or is held back.
+
+        Open findings stay until quiet closes them, rules and verdicts until they end.
+        """
+        keys = {self.tenants.key(row) for row in rows.tolist()}
+        tombstones = [*self.pending.forget_tenants(rows), *self.quarantine.forget_tenants(rows)]
+        sessions = map(self.sessions.key, self.sessions.rows(partition).tolist())
+        self.sessions.remove([key for key in sessions if key[:2] in keys])
+        self.tenants.remove(sorted(keys))
+        return tombstones
+
     def next_timer_ms(self, partition: int) -> int | None:
         """Core time at which the partition's next timer may be due."""
         held = self.partitions.get(partition)
@@ -147,7 +159,7 @@ class State:
 
     def drop(self, partition: int) -> None:
         """Forget a partition: it was revoked, or its state ran ahead of a commit that failed."""
-        rows = self.tenants.find(self.tenants.keys(partition))
+        rows = self.tenants.rows(partition)
         self.pending.drop(partition, rows)
         self.quarantine.drop(partition, rows)
         self.tenants.drop(partition)

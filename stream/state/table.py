@@ -16,6 +16,8 @@ TenantKey = tuple[int, str]
 """Partition and tenant."""
 SessionKey = tuple[int, str, str]
 """Partition, tenant and session."""
+_FREE = -1
+"""Partition of a row that is not in use."""
 K = TypeVar("K", bound=tuple[Any, ...])
 """A row's key: its partition first, then what names it there."""
 
@@ -78,6 +80,7 @@ class Table(Generic[K]):
                 self._initial[column.name] = column.initial
         self._index: dict[K, int] = {}
         self._keys: list[K | None] = [None] * capacity
+        self._partition = np.full(capacity, _FREE, np.int64)
         self._free: list[int] = list(range(capacity - 1, -1, -1))
         self._dirty: dict[str, set[int]] = {kind: set() for kind in self._families}
         self._stored: dict[str, set[K]] = {kind: set() for kind in self._families}
@@ -111,6 +114,7 @@ class Table(Generic[K]):
         for key, row in zip(keys, rows.tolist(), strict=True):
             self._index[key] = row
             self._keys[row] = key
+            self._partition[row] = key[0]
         for name, column in self._columns.items():
             column[rows] = self._initial[name]
         return rows
@@ -118,9 +122,7 @@ class Table(Generic[K]):
     def remove(self, keys: Iterable[K]) -> None:
         """Forget these rows; the next `changes` writes their tombstones."""
         for key in keys:
-            row = self._index.pop(key)
-            self._keys[row] = None
-            self._free.append(row)
+            row = self._forget(key)
             self._removed.add(key)
             for dirty in self._dirty.values():
                 dirty.discard(row)
@@ -132,9 +134,13 @@ class Table(Generic[K]):
             raise StateError(f"state row {row} is not in use")
         return key
 
-    def keys(self, partition: int | None = None) -> list[K]:
-        """Every key, or one partition's, in order of creation."""
-        return [key for key in self._index if partition is None or key[0] == partition]
+    def keys(self) -> list[K]:
+        """Every key, in order of creation."""
+        return list(self._index)
+
+    def rows(self, partition: int) -> NDArray[np.int64]:
+        """Rows (r) of a partition, in no particular order."""
+        return np.flatnonzero(self._partition == partition)
 
     def mark(self, kind: str, rows: NDArray[np.int64]) -> None:
         """Say that this family of these rows changed."""
@@ -142,12 +148,11 @@ class Table(Generic[K]):
 
     def drop(self, partition: int) -> None:
         """Forget a partition without a trace: it is another instance's, or will be restored."""
-        for key in self.keys(partition):
-            row = self._index.pop(key)
-            self._keys[row] = None
-            self._free.append(row)
-            for dirty in self._dirty.values():
-                dirty.discard(row)
+        rows = self.rows(partition).tolist()
+        for row in rows:
+            self._forget(self.key(row))
+        for dirty in self._dirty.values():
+            dirty.difference_update(rows)
         self._removed = {key for key in self._removed if key[0] != partition}
         for stored in self._stored.values():
             stored.difference_update([key for key in stored if key[0] == partition])
@@ -155,6 +160,7 @@ class Table(Generic[K]):
     def changes(self) -> list[StateChange]:
         """What changed since the last call, a record a row and family, tombstones last; in a fixed order."""
         out: list[StateChange] = []
+        written: dict[str, set[K]] = {}
         for kind, dirty in self._dirty.items():
             family = self._families[kind]
             rows = sorted(dirty, key=lambda row: self.key(row))
@@ -162,11 +168,13 @@ class Table(Generic[K]):
                 StateChange(key[0], orjson.dumps([kind, *key[1:]]), value)
                 for key, value in zip(map(self.key, rows), self._encode(family, np.array(rows, np.int64)), strict=True)
             ]
-            self._stored[kind].update(map(self.key, rows))
+            written[kind] = set(map(self.key, rows))
+            self._stored[kind] |= written[kind]
             dirty.clear()
         for key in sorted(self._removed):
             for kind, stored in self._stored.items():
-                if key in stored and key not in self._index:
+                # A row that came back at once has its new value, or else the old one must go.
+                if key in stored and key not in written[kind]:
                     stored.discard(key)
                     out.append(StateChange(key[0], orjson.dumps([kind, *key[1:]]), None))
         self._removed.clear()
@@ -192,8 +200,16 @@ class Table(Generic[K]):
         """Bytes of memory that one row takes in the arrays."""
         return sum(int(column[:1].nbytes) for column in self._columns.values())
 
+    def _forget(self, key: K) -> int:
+        row = self._index.pop(key)
+        self._keys[row] = None
+        self._partition[row] = _FREE
+        self._free.append(row)
+        return row
+
     def _grow(self) -> None:
         old = len(self._keys)
+        self._partition = np.concatenate([self._partition, np.full(old, _FREE, np.int64)])
         for name, column in self._columns.items():
             more = np.full((old, *column.shape[1:]), self._initial[name], dtype=column.dtype)
             self._columns[name] = np.concatenate([column, more])

@@ -58,6 +58,8 @@ def test_a_broken_rule_names_key_rule_value_and_remedy() -> None:
         (lambda: TransformerSettings(mode="some"), "transformer.mode must be"),
         (lambda: HttpSettings(listen="localhost"), "http.listen must be host:port"),
         (lambda: HttpSettings(listen="localhost:70000"), "http.listen must be host:port"),
+        (lambda: LearningSettings(forget_tenants_days=0.5), "learning.forget_tenants_days must be a number at least 1"),
+        (lambda: LearningSettings(forget_keys_days=0.0), "learning.forget_keys_days must be a number at least 1"),
         (lambda: RoutingSettings(shards={"a": 0}), "routing.shards.a must be a whole number of at least 1"),
     ],
 )
