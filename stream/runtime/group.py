@@ -113,7 +113,7 @@ class GroupSource:
         self.static = "group.instance.id" in properties
         """Whether another process may claim to be this member."""
         self.joined = False
-        """True from the first assignment on, which may be empty."""
+        """True from the first assignment on, which may be empty, until the place in the group is lost."""
         self.metadata: object = None
         """The member's generation as of the last poll: whoever commits with an old one is refused."""
         self._properties = {**CONSUMER_DEFAULTS, **properties, **CONSUMER_PROPERTIES, "auto.offset.reset": reset}
@@ -210,6 +210,8 @@ class GroupSource:
         places = [(p.topic, p.partition) for p in partitions]
         self._listener.lost(places)
         self._give_up(consumer, partitions)
+        # Whoever lost its place is out, until it is told what it has now.
+        self.joined = False
 
     def _give_up(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         places = {(p.topic, p.partition) for p in partitions}
@@ -290,15 +292,15 @@ class GroupSource:
                 self._consumer.incremental_unassign([TopicPartition(*place)])
         elif fault is Fault.REJOIN and (not self.joined or self._was_away()):
             self._wait_for_session(error)
-            self._leave(next(self._rejoin_waits))
+            self._leave(next(self._rejoin_waits), polled)
         elif cause_of(error) == KafkaError.FENCED_INSTANCE_ID and self._was_away():
             _LOG.warning("fenced by its own return after the broker was away; joining anew")
-            self._leave(0.0)
+            self._leave(0.0, polled)
         else:
             check_consumer_error(error)
 
-    def _leave(self, seconds: float) -> None:
-        """Give up a consumer that is of no use any more, to make another one in a while."""
+    def _leave(self, seconds: float, polled: Polled) -> None:
+        """Give up a consumer that is of no use any more, and what it brought, to make another one in a while."""
         self._consumer.close()
         if left := self.assigned:
             self._listener.lost(sorted(left))
@@ -306,6 +308,9 @@ class GroupSource:
         self._serving.clear()
         self._fetched.clear()
         self._backlog.clear()
+        polled.records.clear()
+        polled.ends.clear()
+        polled.gone.clear()
         self.joined = False
         self._rejoin_at = time.monotonic() + seconds
 

@@ -99,6 +99,7 @@ def test_only_what_is_fetched_is_given_back_to_the_client(client: Client, source
     client.call(callback, HERE, THERE)
     assert [(what, [number for number, _ in parts]) for what, parts in client.asked[2:]] == [("unassign", [0])]
     assert source.assigned == set()
+    assert source.joined is (callback == "on_revoke")
     client.call("on_assign", HERE)
     source.start({HERE: 9}, source.held)
     assert client.asked[-1] == ("assign", [(0, 9)])
@@ -210,8 +211,11 @@ def test_a_static_member_that_is_fenced_by_its_own_return_joins_anew(client: Cli
     source = GroupSource({}, ["t"], deaf, was_away=lambda: True)
     client.call("on_assign", HERE, THERE)
     source.start({HERE: 7}, source.held)
-    client.coming = [told(KafkaError(KafkaError._FATAL, KafkaError(KafkaError.FENCED_INSTANCE_ID).str()))]
-    source.poll(10, 1_000, 0.0)
+    client.coming = [
+        told(KafkaError(KafkaError._PARTITION_EOF), 9),
+        told(KafkaError(KafkaError._FATAL, KafkaError(KafkaError.FENCED_INSTANCE_ID).str())),
+    ]
+    assert source.poll(10, 1_000, 0.0).next_offsets() == {}
     assert (client.closed, taken, source.joined, source.assigned) == (1, [HERE, THERE], False, set())
     source.poll(10, 1_000, 0.0)
     client.call("on_assign", HERE)
