@@ -247,7 +247,8 @@ def fault_of(error: KafkaError) -> Fault:
     if fault in (Fault.ENVIRONMENT, Fault.REJOIN):
         return fault
     if error.fatal():
-        return Fault.FENCED
+        # After a coordinator's death an abort may find the transaction ended already: nobody else has fenced this one.
+        return Fault.REPLACE if error.code() == KafkaError.INVALID_TXN_STATE else Fault.FENCED
     # A timed-out call is flagged retriable, and its producer may hang for ever.
     if fault is Fault.FENCED or error.code() in _TIMED_OUT:
         return fault

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from stream.config import Settings
 from stream.errors import EnvironmentFault, RetriableError
-from stream.runtime.kafka_client import CONNECT_SECONDS, client_config, connect_admin
+from stream.kafka_faults import Fault, fault_of
+from stream.runtime.faults import backoffs
+from stream.runtime.kafka_client import answer, client_config, connect_admin
 from stream.runtime.own_topics import create_command
 from stream.runtime.restore import ends_of
 from stream.sources.kafka import Place
 
+T = TypeVar("T")
+_ASK_SECONDS = 3.0
+_PATIENCE_SECONDS = 30.0
 _DLQ_EXTRA_BYTES = 64 * 1024
 _DLQ_RETENTION_MS = 3 * 86_400_000
 
@@ -101,13 +109,36 @@ class Broker:
             self.admin = AdminClient(client_config(self._settings, self._role))
             raise
 
+    def _asked(self, question: Callable[[AdminClient], Future[T]]) -> T:
+        """What the broker answers, asked again for half a minute where it is one's turn to come back.
+
+        The client waits for the broker that it takes for the controller; metadata tell it of another.
+
+        Raises
+        ------
+        KafkaException
+            When it refuses, or does not answer in that time.
+        """
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        for wait_seconds in backoffs(0.1, 2.0):
+            try:
+                return answer(question(self.admin))
+            except KafkaException as error:
+                if fault_of(error.args[0]) not in (Fault.RETRY, Fault.REPLACE) or time.monotonic() > deadline:
+                    raise
+                time.sleep(wait_seconds)
+                self.admin, _ = connect_admin(self._settings, self._role)
+        raise AssertionError("back-off has no end")
+
     def message_bytes_max(self, topic: str) -> int:
         """`max.message.bytes` of a topic."""
         if topic in self._limits:
             return self._limits[topic]
         resource = ConfigResource(ResourceType.TOPIC, topic)
         try:
-            config = self.admin.describe_configs([resource])[resource].result(CONNECT_SECONDS)
+            config = self._asked(
+                lambda admin: admin.describe_configs([resource], request_timeout=_ASK_SECONDS)[resource]
+            )
         except KafkaException as error:
             raise EnvironmentFault(
                 f"the configuration of topic {topic} cannot be read: {error.args[0].str()}. "
@@ -124,7 +155,7 @@ class Broker:
         config = {"max.message.bytes": str(limit), "retention.ms": str(_DLQ_RETENTION_MS)}
         new = NewTopic(topic, count, -1, config=config)
         try:
-            self.admin.create_topics([new])[topic].result(CONNECT_SECONDS)
+            self._asked(lambda admin: admin.create_topics([new], request_timeout=_ASK_SECONDS)[topic])
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise EnvironmentFault(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -17,6 +18,7 @@ from stream.runtime.logs import LIBRDKAFKA
 CONNECT_SECONDS = 10.0
 """Longest wait for a first answer from the broker."""
 _TURN_SECONDS = 1.0
+T = TypeVar("T")
 # What goes wrong at first contact is told by one sentence, not by a line for every attempt.
 _SILENT = logging.getLogger(f"{LIBRDKAFKA}.first_contact")
 _SILENT.disabled = True
@@ -46,6 +48,22 @@ def client_config(settings: Settings, role: str) -> dict[str, Any]:
         # librdkafka writes to stderr by itself otherwise, between the lines of --log-format json.
         "logger": logging.getLogger(LIBRDKAFKA),
     }
+
+
+def answer(future: Future[T]) -> T:
+    """What an admin call has brought.
+
+    Raises
+    ------
+    KafkaException
+        When the broker refuses, or has not answered within `CONNECT_SECONDS`: the client goes on waiting for a
+        controller that is gone.
+    """
+    try:
+        return future.result(CONNECT_SECONDS)
+    except TimeoutError as error:
+        said = f"no answer within {CONNECT_SECONDS:g} s"
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, said)) from error
 
 
 def explain_kafka_error(

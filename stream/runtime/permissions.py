@@ -16,9 +16,10 @@ from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr
 from stream.config import Settings
 from stream.errors import EnvironmentFault
 from stream.runtime.acls import COMMANDS, GROUPS, Acl, acls
+from stream.runtime.kafka_client import answer
 
 _LOG = logging.getLogger(__name__)
-_ASK_SECONDS = 10.0
+_ASK_SECONDS = 5.0
 _NAMES: Mapping[AclOperation, str] = {
     AclOperation.READ: "Read",
     AclOperation.WRITE: "Write",
@@ -116,7 +117,7 @@ def _groups(admin: AdminClient, names: Sequence[str]) -> dict[tuple[str, str], s
 def _operations(name: str, future: Any) -> set[str] | None:
     """What is allowed; None where the broker does not tell, such as of what is not there."""
     try:
-        told = future.result(2 * _ASK_SECONDS).authorized_operations
+        told = answer(future).authorized_operations
     except KafkaException as error:
         if error.args[0].code() in _NOT_ALLOWED:
             return set()

@@ -18,7 +18,7 @@ import schemas
 from stream.config import Settings, TopicsSettings
 from stream.errors import EnvironmentFault, StateError
 from stream.runtime import acls
-from stream.runtime.kafka_client import CONNECT_SECONDS, connect_admin, explain_kafka_error
+from stream.runtime.kafka_client import CONNECT_SECONDS, answer, connect_admin, explain_kafka_error
 from stream.runtime.own_topics import check_sources, create_command
 
 SPECIFICATIONS = Path(schemas.__path__[0]) / "topics"
@@ -220,7 +220,7 @@ def _create(
     requests = [NewTopic(topic.name, topic.partitions, -1, config=dict(topic.config)) for topic in new]
     for name, future in admin.create_topics(requests).items() if requests else ():
         try:
-            future.result(CONNECT_SECONDS)
+            answer(future)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 continue
@@ -255,7 +255,7 @@ def _configs(admin: AdminClient, settings: Settings, names: Sequence[str]) -> di
     configs: dict[str, dict[str, str]] = {}
     for resource, future in admin.describe_configs(resources).items() if resources else ():
         try:
-            entries = future.result(CONNECT_SECONDS)
+            entries = answer(future)
         except KafkaException as error:
             raise explain_kafka_error(error, settings) from error
         configs[resource.name] = {key: str(entry.value) for key, entry in entries.items()}

@@ -49,8 +49,8 @@ def many_tenants(tenants: int, calls: int) -> Iterator[bytes]:
 def rough(values: Iterator[bytes], seed: int) -> Iterator[tuple[bytes, bool]]:
     """The same, as a network with its retries and a careless producer deliver it; True where it is poison.
 
-    Of the records 1 % come twice, some of them much later, 5 % of the stretches of twenty come in another order, and
-    one in two hundred is followed by something that is no record.
+    Of the records 1 % come twice, some of them after a hundred others; 5 % of the stretches of twenty come in another
+    order; one in two hundred is followed by something that is no record.
     """
     chance = random.Random(seed)
     late: list[bytes] = []
@@ -63,7 +63,7 @@ def rough(values: Iterator[bytes], seed: int) -> Iterator[tuple[bytes, bool]]:
             continue
         if chance.random() < _SHUFFLED:
             chance.shuffle(window)
-        if late and chance.random() < 0.02:
+        if late and chance.random() < 0.3:
             window.append(late.pop(0))
         for each in window:
             yield each, False

@@ -29,7 +29,8 @@ def test_every_code_of_the_client_library_has_its_place_and_no_other_has() -> No
         (KafkaError(KafkaError._FENCED, fatal=True), Fault.FENCED),
         (KafkaError(KafkaError._FENCED), Fault.FENCED),
         (KafkaError(KafkaError.FENCED_INSTANCE_ID, txn_requires_abort=True), Fault.FENCED),
-        (KafkaError(KafkaError.INVALID_TXN_STATE, fatal=True), Fault.FENCED),
+        (KafkaError(KafkaError.INVALID_TXN_STATE, fatal=True), Fault.REPLACE),
+        (KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, fatal=True), Fault.FENCED),
         (KafkaError(KafkaError.INVALID_PRODUCER_EPOCH, txn_requires_abort=True), Fault.ABORT),
         (KafkaError(KafkaError.ILLEGAL_GENERATION, txn_requires_abort=True), Fault.ABORT),
         (KafkaError(KafkaError.UNKNOWN_MEMBER_ID, txn_requires_abort=True), Fault.ABORT),
@@ -89,7 +90,7 @@ def test_an_exit_says_what_to_do(code: int, kind: type[TidegateError], remedy: s
 
 
 def test_a_fatal_error_is_told_as_one_whatever_its_code() -> None:
-    error = exit_of(KafkaError(KafkaError.INVALID_TXN_STATE, fatal=True), "the transaction failed")
+    error = exit_of(KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, fatal=True), "the transaction failed")
     assert isinstance(error, FencedError)
     assert "Start this process again" in str(error)
 

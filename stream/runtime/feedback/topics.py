@@ -12,7 +12,7 @@ from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType  # type
 from stream.config import Settings
 from stream.errors import EnvironmentFault
 from stream.runtime.broker import Broker
-from stream.runtime.kafka_client import CONNECT_SECONDS, explain_kafka_error
+from stream.runtime.kafka_client import answer, explain_kafka_error
 
 _LOG = logging.getLogger(__name__)
 _DAY_MS = 86_400_000
@@ -82,7 +82,7 @@ def ensure(broker: Broker, settings: Settings, own: OwnTopics) -> None:
     requests = [NewTopic(name, number, -1, config=config) for name, (number, config) in missing.items()]
     for name, future in broker.admin.create_topics(requests).items() if requests else ():
         try:
-            future.result(CONNECT_SECONDS)
+            answer(future)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise EnvironmentFault(
@@ -192,7 +192,7 @@ def configs(broker: Broker, settings: Settings, names: list[str]) -> dict[str, d
     found = {}
     for resource, future in broker.admin.describe_configs(resources).items() if resources else ():
         try:
-            entries = future.result(CONNECT_SECONDS)
+            entries = answer(future)
         except KafkaException as error:
             raise EnvironmentFault(
                 f"the configuration of topic {resource.name} cannot be read: {explain_kafka_error(error, settings)} "
