@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -32,11 +32,8 @@ class LagWatch(threading.Thread):
 
     def __init__(self, bootstrap_servers: str, watched: Sequence[tuple[str, int, str]]) -> None:
         super().__init__(name="lag-watch", daemon=True)
-        self._watched = watched
-        self._asking: Mapping[str, Consumer] = {
-            group: Consumer({"bootstrap.servers": bootstrap_servers, "group.id": group, "log_level": 0})
-            for _, _, group in watched
-        }
+        self._servers, self._watched = bootstrap_servers, watched
+        self._asking = self._clients()
         self._ended = threading.Event()
         self.samples: list[tuple[float, list[int]]] = []
 
@@ -47,10 +44,12 @@ class LagWatch(threading.Thread):
             try:
                 lags = [self._lag(*each) for each in self._watched]
             except KafkaException:
+                # A client that only asks does not look again for a leader that has moved.
+                self._close()
+                self._asking = self._clients()
                 continue
             self.samples.append((time.monotonic() - begun, lags))
-        for consumer in self._asking.values():
-            consumer.close()
+        self._close()
 
     @property
     def latest(self) -> list[int]:
@@ -61,6 +60,16 @@ class LagWatch(threading.Thread):
         """No more samples."""
         self._ended.set()
         self.join(4 * _ASK_S)
+
+    def _clients(self) -> dict[str, Consumer]:
+        return {
+            group: Consumer({"bootstrap.servers": self._servers, "group.id": group, "log_level": 0})
+            for _, _, group in self._watched
+        }
+
+    def _close(self) -> None:
+        for consumer in self._asking.values():
+            consumer.close()
 
     def _lag(self, topic: str, partitions: int, group: str) -> int:
         consumer = self._asking[group]
