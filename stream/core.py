@@ -21,6 +21,7 @@ from stream.state.forgetting import Forgetting
 from stream.state.open_findings import Anomaly
 from stream.state.partition import Cursor, Partition
 from stream.state.pending import Closings, Segments
+from stream.state.rows import sealed
 from stream.state.schema import KINDS, NEVER_MS, warm_columns
 from stream.state.store import State
 from stream.state.table import SessionKey, TenantKey
@@ -216,7 +217,7 @@ class Core:
         for partition, offset in inputs.next_offsets.items():
             held = self._state.held(partition)
             held.next_offset = max(held.next_offset, offset)
-        outcome.changes += self._state.changes()
+        outcome.changes = [sealed(change) for change in (*outcome.changes, *self._state.changes())]
         outcome.counts["embedding_cache_hits"] = self._reader.hits - hits
         outcome.counts["embedding_cache_misses"] = self._reader.misses - misses
         return outcome

@@ -21,6 +21,7 @@ from stream.sinks.sink import Sink
 from stream.sources.file import FileSource
 from stream.sources.lines import read_lines
 from stream.sources.source import Source
+from stream.state.rows import RowError
 
 if TYPE_CHECKING:
     from models.embedder import StaticEmbedder
@@ -69,7 +70,10 @@ class Prepared:
         )
         if self.state is not None:
             for partition, cursor in self.state.cursors.items():
-                replay.restore(partition, self.state.rows(partition), cursor.next_offset)
+                try:
+                    replay.restore(partition, self.state.rows(partition), cursor.next_offset)
+                except RowError as error:
+                    raise StateError(f"{self.state.place_of(partition, error.key)}: {error}") from error
         return replay
 
 

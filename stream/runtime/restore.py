@@ -14,6 +14,7 @@ from stream.errors import RetriableError, StateError
 from stream.runtime.faults import retriable_or_exit
 from stream.runtime.metrics import Metrics
 from stream.sources.kafka import Place, RangeReader
+from stream.state.rows import RowError
 
 _LOG = logging.getLogger(__name__)
 _ASK_SECONDS = 10.0
@@ -125,10 +126,21 @@ class Restorer:
         starts = {}
         for partition in sorted(committed):
             began = time.perf_counter()
-            self._core.restore(partition, self._rows(partition, ends[self._state, partition], waiting))
+            end = ends[self._state, partition]
+            try:
+                self._core.restore(partition, self._rows(partition, end, waiting))
+            except RowError as error:
+                raise StateError(f"{self._place_of(partition, error.key, end, waiting)}: {error}") from error
             starts[partition] = self._checked(partition, committed[partition])
             self._metrics.restore_seconds.observe(time.perf_counter() - began)
         return starts
+
+    def _place_of(self, partition: int, key: bytes, end: int, waiting: Callable[[], None]) -> str:
+        """Where the last row of a key lies: looked for only when it is wanted, so that a restore need not keep it."""
+        place, last = (self._state, partition), -1
+        for records in self._reader.read(place, self._reader.low(place), end, waiting=waiting):
+            last = max((record.offset for record in records if record.key == key), default=last)
+        return f"{self._state}[{partition}]@{last}"
 
     def _rows(self, partition: int, end: int, waiting: Callable[[], None]) -> Iterator[tuple[bytes, bytes | None]]:
         """Rows in the order of the topic; of several writes of a key within one read only the last."""

@@ -194,6 +194,11 @@ class ExportedState:
                 row = _ROW.decode(line)
                 yield row.key.encode(), row.value.encode()
 
+    def place_of(self, partition: int, key: bytes) -> str:
+        """File and line of a row, as messages name it."""
+        lines = (number for number, row in enumerate(self.rows(partition), 1) if row[0] == key)
+        return f"{self._folder / self.manifest.partitions[partition].file}:{next(lines, 0)}"
+
     def _check(self, partition: StatePartition) -> None:
         path = self._folder / partition.file
         digest = sha256()

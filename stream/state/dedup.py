@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import orjson
 
 from stream.errors import StateError
+from stream.state.rows import ROWS
 
 _ID_BYTES = 16
 _CONTENT_BYTES = 16
 _ENTRY_BYTES = _ID_BYTES + _CONTENT_BYTES
-_VERSION = 1
+_VERSION = ROWS["dedup"].version
 
 
 @dataclass(slots=True)

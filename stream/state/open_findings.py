@@ -91,7 +91,7 @@ class OpenFinding(msgspec.Struct):
     """Uids of other findings of the same key that were open when this one was last written."""
     muted_ms: int = 0
     """No record is written of it before this core time: it is snoozed."""
-    v: int = 3
+    v: int = 4
 
     @property
     def cause(self) -> str:

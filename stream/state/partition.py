@@ -45,7 +45,7 @@ class Cursor(msgspec.Struct, frozen=True):
     allowances: dict[str, Allowance] = {}
     given: str = ""
     """The `--release` that the partition was last started with: while it stays, what was promoted since is served."""
-    v: int = 3
+    v: int = 4
 
 
 CURSOR_KEY = b'["cursor"]'

@@ -11,6 +11,7 @@ from models.novelty import Lesson
 from stream.errors import StateError
 from stream.record import StateChange
 from stream.state.by_tenant import ByTenant, decode_arrays, encode_arrays, latest
+from stream.state.rows import ROWS
 from stream.state.table import Table, TenantKey
 
 SEGMENTS_MAX = 24
@@ -18,7 +19,7 @@ SEGMENTS_MAX = 24
 32 KiB."""
 CLOSINGS_MAX = 40
 """Closed sessions that wait, the latest."""
-_VERSION = 3
+_VERSION = ROWS["pending"].version
 _SEGMENT = np.dtype([("role", "i1"), ("slot", "<i2"), ("owner", "<u8"), ("key", "<u4")])
 
 

@@ -11,6 +11,7 @@ from stream.errors import StateError
 from stream.record import StateChange
 from stream.state.by_tenant import ByTenant, decode_arrays, earliest, encode_arrays
 from stream.state.pending import Segments
+from stream.state.rows import ROWS
 from stream.state.table import Table, TenantKey
 from stream.state.verdicts import Target
 
@@ -19,7 +20,7 @@ QUARANTINE_MAX = 12
 
 Were the latest kept, a topic told more than so often in `learning.quarantine_days` would push itself out for ever, and
 never be learned."""
-_VERSION = 2
+_VERSION = ROWS["quarantine"].version
 _SEGMENT = np.dtype([("role", "i1"), ("owner", "<u8"), ("key", "<u4"), ("due_ms", "<i8")])
 _UNWRITTEN = -1
 

@@ -19,7 +19,7 @@ class StandingRule(msgspec.Struct, frozen=True):
     rule: Rule
     by_verdict: bool = False
     """Whether a verdict on `rule.finding_uid` began it, and may end it."""
-    v: int = 1
+    v: int = 2
 
     @property
     def until_ms(self) -> int:

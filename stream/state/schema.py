@@ -83,7 +83,8 @@ FEATURE_SCHEMA = "1." + str(len(FEATURES)) + "x" + str(WINDOW)
 """What a release's bank must have been trained on."""
 
 STATE_SCHEMA = f"3.{len(KINDS)}.{len(FEATURES)}x{WINDOW}"
-"""What stored rows look like; a release that differs cannot take over."""
+"""What stored rows mean; a release that differs cannot take over. The first number rises where rows of before cannot be
+read on: how they are written has versions of its own (`stream.state.rows`)."""
 
 
 def tenant_table(novelty: Novelty) -> Table[TenantKey]:
@@ -92,12 +93,11 @@ def tenant_table(novelty: Novelty) -> Table[TenantKey]:
     kinds = len(KINDS)
     return Table(
         (
-            Family("tenant", 1, (Column("ordinal", "<i8"), Column("sessions", "<i8"))),
-            Family("volume", 1, volume.TENANT_COLUMNS),
-            Family("drift", 1, drift.tenant_columns(kinds)),
+            Family("tenant", (Column("ordinal", "<i8"), Column("sessions", "<i8"))),
+            Family("volume", volume.TENANT_COLUMNS),
+            Family("drift", drift.tenant_columns(kinds)),
             Family(
                 "learned",
-                4,
                 (
                     Column(STAMP, "<u8"),
                     Column("learned_at", "<i8"),
@@ -131,7 +131,6 @@ def session_table() -> Table[SessionKey]:
         (
             Family(
                 "session",
-                3,
                 (
                     Column("session_ordinal", "<i8"),
                     Column("last_core_ms", "<i8"),

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from models.novelty import Novelty
@@ -17,42 +18,14 @@ from stream.state.open_findings import OpenFindings
 from stream.state.partition import CURSOR_KEY, Cursor, Partition
 from stream.state.pending import Pending
 from stream.state.quarantine import Quarantine
+from stream.state.rows import REBUILD, RowError, named, opened
 from stream.state.rules import Rules
 from stream.state.schema import KINDS, OF_RELEASE, session_table, tenant_table
 from stream.state.verdicts import Verdicts
 
-_REBUILD = "Rebuild the partition's state, see docs/runbook.md."
-_LOAD_ORDER = {
-    "tenant": 0,
-    "volume": 0,
-    "drift": 0,
-    "learned": 0,
-    "session": 1,
-    "finding": 1,
-    "rule": 1,
-    "verdict": 1,
-    "pending": 2,
-    "quarantine": 2,
-    "dedup": 2,
-}
-"""Tenants before what waits for them, or is held back from them."""
-_IDS = {
-    "tenant": 1,
-    "volume": 1,
-    "drift": 1,
-    "learned": 1,
-    "session": 2,
-    "finding": 3,
-    "rule": 1,
-    "verdict": 1,
-    "pending": 2,
-    "quarantine": 2,
-    "dedup": 1,
-}
-"""How many strings name a row of a kind."""
-_NUMBERED = ("pending", "quarantine", "dedup")
-"""Kinds whose last id is a number."""
-_KEYS = msgspec.json.Decoder(list[str])
+_OF_TENANT = ("tenant", "volume", "drift", "learned")
+_NAMED = ("finding", "rule", "verdict", "pending", "quarantine", "dedup")
+"""Kinds of rows that are not a table's: tenants come before what waits for them, or is held back from them."""
 
 
 class State:
@@ -185,67 +158,61 @@ class State:
                 latest.pop(key, None)
             else:
                 latest[key] = value
-        cursor = latest.pop(CURSOR_KEY, None)
-        if cursor is None:
+        if CURSOR_KEY not in latest:
             if latest:
-                raise StateError(f"state of partition {partition} has {len(latest)} rows and no cursor. {_REBUILD}")
+                raise StateError(f"state of partition {partition} has {len(latest)} rows and no cursor. {REBUILD}")
             return
+        try:
+            self._restore(partition, latest)
+        except StateError:
+            # Half of a state is none.
+            self.drop(partition)
+            raise
+
+    def _restore(self, partition: int, latest: dict[bytes, bytes]) -> None:
         held = self.held(partition)
-        held.take(_cursor(cursor, partition))
-        named = [(*_named(key, partition), value) for key, value in latest.items()]
-        # Numbered rows (dedup, pending, quarantine) come in the order of their numbers.
-        for kind, ids, value in sorted(named, key=lambda row: (_LOAD_ORDER.get(row[0], -1), row[0], row[1])):
-            self._load(held, kind, ids, value)
         self._touched.discard(partition)
+        of_kind: dict[str, list[tuple[list[str], bytes]]] = {}
+        while latest:
+            key, value = latest.popitem()
+            kind, ids = named(key, partition)
+            of_kind.setdefault(kind, []).append((ids, opened(kind, key, partition, value)))
+        held.take(_cursor(of_kind["cursor"][0][1], partition))
+        for kind in _OF_TENANT:
+            self.tenants.load(partition, kind, of_kind.pop(kind, []))
+        sessions = sorted(of_kind.pop("session", []), key=lambda row: row[0])
+        due = self.sessions["last_core_ms"][self.sessions.load(partition, "session", sessions)]
+        for (ids, _), due_ms in zip(sessions, (due + self._settings.core.session_quiet_ms).tolist(), strict=True):
+            held.watch(due_ms, (partition, ids[0], ids[1]))
+        for kind in _NAMED:
+            # Numbered rows (dedup, pending, quarantine) come in the order of their numbers.
+            for ids, value in sorted(of_kind.pop(kind, []), key=lambda row: row[0]):
+                try:
+                    self._load(held, kind, ids, value)
+                except StateError as error:
+                    raise RowError(str(error), orjson.dumps([kind, *ids])) from error
 
     def _load(self, held: Partition, kind: str, ids: list[str], value: bytes) -> None:
-        if kind in ("tenant", "volume", "drift", "learned"):
-            self.tenants.load(held.number, kind, ids, value)
-        elif kind == "session":
-            row = self.sessions.load(held.number, kind, ids, value)
-            due = int(self.sessions["last_core_ms"][row]) + self._settings.core.session_quiet_ms
-            held.watch(due, (held.number, ids[0], ids[1]))
-        elif kind == "finding":
+        if kind == "finding":
             self.findings.load(held.number, ids, value)
         elif kind == "rule":
             self.rules.load(held.number, ids, value)
         elif kind == "verdict":
             self.verdicts.load(held.number, ids, value)
-        elif kind in ("pending", "quarantine"):
+        elif kind == "dedup":
+            held.dedup.load(ids, value)
+        else:
             row = int(self.tenants.find([(held.number, ids[0])])[0])
             if row < 0:
-                raise StateError(f"{kind} row {ids!r} in partition {held.number} has no tenant. {_REBUILD}")
+                raise StateError(f"{kind} row {ids!r} in partition {held.number} has no tenant. {REBUILD}")
             if kind == "pending":
                 self.pending.load(held.number, row, ids, value)
             else:
                 self.quarantine.load(held.number, row, ids, value, int(self.tenants["learned_core_ms"][row]))
-        elif kind == "dedup":
-            held.dedup.load(ids, value)
-        else:
-            raise StateError(
-                f"state row of kind {kind!r} in partition {held.number}: a newer version wrote it. "
-                "Run that version, or rebuild the partition's state, see docs/runbook.md."
-            )
 
 
 def _cursor(value: bytes, partition: int) -> Cursor:
     try:
         return msgspec.json.decode(value, type=Cursor)
     except UNDECODABLE as error:
-        raise StateError(f"cursor of partition {partition} cannot be read: {error}. {_REBUILD}") from error
-
-
-def _named(key: bytes, partition: int) -> tuple[str, list[str]]:
-    """Kind and ids of a row."""
-    try:
-        kind, *ids = _KEYS.decode(key)
-    except (*UNDECODABLE, ValueError) as error:
-        raise StateError(
-            f"state key {key[:80]!r} in partition {partition} must be a JSON array of strings, [kind, …]. {_REBUILD}"
-        ) from error
-    if len(ids) != _IDS.get(kind, len(ids)) or (kind in _NUMBERED and not ids[-1].isdecimal()):
-        raise StateError(
-            f"state key {key[:80]!r} in partition {partition} must name a row of its kind, {_IDS[kind]} ids behind it. "
-            f"{_REBUILD}"
-        )
-    return kind, ids
+        raise RowError(f"cursor of partition {partition} cannot be read: {error}. {REBUILD}", CURSOR_KEY) from error

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from stream.errors import StateError
 from stream.record import StateChange
+from stream.state.rows import ROWS, RowError
 
 TenantKey = tuple[int, str]
 """Partition and tenant."""
 SessionKey = tuple[int, str, str]
 """Partition, tenant and session."""
+_DECODED_AT_ONCE = 1_000
 _FREE = -1
 """Partition of a row that is not in use."""
 K = TypeVar("K", bound=tuple[Any, ...])
@@ -52,7 +54,6 @@ class Family:
     """Columns that change, and so are written, together: one row of the state topic."""
 
     kind: str
-    version: int
     columns: tuple[Column, ...]
 
 
@@ -180,21 +181,23 @@ class Table(Generic[K]):
         self._removed.clear()
         return out
 
-    def load(self, partition: int, kind: str, ids: Sequence[str], value: bytes) -> int:
-        """Take a stored row back; its row number.
+    def load(self, partition: int, kind: str, stored: Sequence[tuple[Sequence[str], bytes]]) -> NDArray[np.int64]:
+        """Take stored rows (n) back, ids and value of each: their row numbers.
 
         Raises
         ------
-        StateError
-            When the value is not a row of this family and version.
+        RowError
+            When a value is not a row of this family.
         """
-        key = cast(K, (partition, *ids))
-        rows = self.find([key])
-        if rows[0] < 0:
-            rows = self.create([key])
-        self._decode(self._families[kind], int(rows[0]), key, value)
-        self._stored[kind].add(key)
-        return int(rows[0])
+        keys = [cast(K, (partition, *ids)) for ids, _ in stored]
+        rows = self.find(keys)
+        absent = np.flatnonzero(rows < 0).tolist()
+        rows[absent] = self.create([keys[i] for i in absent])
+        for at in range(0, len(keys), _DECODED_AT_ONCE):
+            part = slice(at, at + _DECODED_AT_ONCE)
+            self._decode(self._families[kind], rows[part], keys[part], [value for _, value in stored[part]])
+        self._stored[kind].update(keys)
+        return rows
 
     def bytes_per_row(self) -> int:
         """Bytes of memory that one row takes in the arrays."""
@@ -226,7 +229,7 @@ class Table(Generic[K]):
         )
         ragged = [column for column in family.columns if column.counted_by is not None]
         prefix = b'{"row":"'
-        suffix = b'","v":%d}' % family.version
+        suffix = b'","v":%d}' % ROWS[family.kind].version
         values = []
         for i, row in enumerate(rows.tolist()):
             body = packed[i].tobytes()
@@ -237,31 +240,55 @@ class Table(Generic[K]):
             values.append(prefix + binascii.b2a_base64(body, newline=False) + suffix)
         return values
 
-    def _decode(self, family: Family, row: int, key: K, value: bytes) -> None:
-        where = f"state of {family.kind} {list(key[1:])!r} in partition {key[0]}"
-        remedy = "Rebuild the partition's state by replaying its events, see docs/runbook.md."
-        try:
-            stored = orjson.loads(value)
-            version, body = stored["v"], binascii.a2b_base64(stored["row"], strict_mode=True)
-        except (ValueError, KeyError, TypeError) as error:
-            raise StateError(f"{where} must be JSON with `v` and base64 `row`; got {value[:80]!r}. {remedy}") from error
-        if version != family.version:
-            raise StateError(f"{where} must have version {family.version}; got {version!r}. {remedy}")
-        at = 0
-        for column in sorted(family.columns, key=lambda c: c.counted_by is not None):
+    def _decode(self, family: Family, rows: NDArray[np.int64], keys: Sequence[K], values: Sequence[bytes]) -> None:
+        bodies = [_body(family.kind, key, value) for key, value in zip(keys, values, strict=True)]
+        sizes = np.fromiter(map(len, bodies), np.int64, len(bodies))
+        fixed = [column for column in family.columns if column.counted_by is None]
+        widths = [self._columns[column.name][:1].nbytes for column in fixed]
+        at = sum(widths)
+        self._check(family, keys, sizes >= at, sizes)
+        packed = np.frombuffer(b"".join([body[:at] for body in bodies]), np.uint8).reshape(len(bodies), at)
+        begins = np.cumsum([0, *widths[:-1]])
+        for column, begin, width in zip(fixed, begins.tolist(), widths, strict=True):
             target = self._columns[column.name]
-            shape = column.shape
-            if column.counted_by is not None:
-                shape = (int(self._columns[column.counted_by][row]), *shape[1:])
-            size = int(np.prod(shape, dtype=np.int64)) * target.dtype.itemsize
-            if not 0 <= size <= target[row].nbytes or at + size > len(body):
-                raise StateError(f"{where} is {len(body)} bytes, too few for column {column.name}. {remedy}")
-            part = np.frombuffer(body, target.dtype, count=size // target.dtype.itemsize, offset=at).reshape(shape)
+            part = np.ascontiguousarray(packed[:, begin : begin + width]).view(target.dtype)
+            target[rows] = part.reshape(len(rows), *column.shape)
+        read = np.full(len(rows), at, np.int64)
+        for column in family.columns:
             if column.counted_by is None:
-                target[row] = part
-            else:
-                target[row] = self._initial[column.name]
-                target[row, : shape[0]] = part
-            at += size
-        if at != len(body):
-            raise StateError(f"{where} is {len(body)} bytes where {at} are expected. {remedy}")
+                continue
+            target = self._columns[column.name]
+            count = self._columns[column.counted_by][rows].astype(np.int64)
+            size = count * target[:1, :1].nbytes
+            self._check(family, keys, (count >= 0) & (count <= column.shape[0]) & (read + size <= sizes), sizes)
+            places = zip(bodies, read.tolist(), (read + size).tolist(), strict=True)
+            data = b"".join([body[begin:end] for body, begin, end in places])
+            filled = np.full((len(rows), *column.shape), self._initial[column.name], target.dtype)
+            filled[np.arange(column.shape[0]) < count[:, None]] = np.frombuffer(data, target.dtype).reshape(
+                -1, *column.shape[1:]
+            )
+            target[rows] = filled
+            read += size
+        self._check(family, keys, read == sizes, sizes)
+
+    def _check(self, family: Family, keys: Sequence[K], good: NDArray[np.bool_], sizes: NDArray[np.int64]) -> None:
+        if not good.all():
+            first = int(np.argmin(good))
+            raise _refused(family.kind, keys[first], f"is {sizes[first]} bytes, which its columns do not come to")
+
+
+def _body(kind: str, key: tuple[Any, ...], value: bytes) -> bytes:
+    """The bytes of a row's columns."""
+    try:
+        return binascii.a2b_base64(orjson.loads(value)["row"], strict_mode=True)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _refused(kind, key, f"must be JSON with base64 `row`; got {value[:80]!r}") from error
+
+
+def _refused(kind: str, key: tuple[Any, ...], why: str) -> RowError:
+    ids = list(key[1:])
+    return RowError(
+        f"state of {kind} {ids!r} in partition {key[0]} {why}. Rebuild the partition's state by replaying its events, "
+        "see docs/runbook.md.",
+        orjson.dumps([kind, *ids]),
+    )

@@ -60,7 +60,7 @@ class StandingEffect(msgspec.Struct, frozen=True):
     risk_until_ms: int
     until_ms: int
     """When it need not be known any more that this control has taken effect."""
-    v: int = 1
+    v: int = 2
 
 
 @dataclass(frozen=True, slots=True)

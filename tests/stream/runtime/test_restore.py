@@ -11,6 +11,7 @@ from stream.record import Record
 from stream.runtime.metrics import Metrics
 from stream.runtime.restore import Restorer
 from stream.sources.kafka import Place, RangeReader
+from stream.state.rows import RowError
 
 Rows = list[tuple[bytes, bytes | None]]
 
@@ -105,3 +106,20 @@ def test_state_and_offset_that_differ_are_exit_5_with_a_remedy(
 def test_at_least_once_the_states_cursor_decides() -> None:
     rows: dict[int, Rows] = {0: [(b"cursor", b"8")]}
     assert restored(rows, {0: 7, 1: 5}, exact=False)[1] == {0: 8, 1: 100}
+
+
+class Refusing(Kept):
+    """A core that cannot read the row "b"."""
+
+    def restore(self, partition: int, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
+        super().restore(partition, rows)
+        raise RowError("state row b must be better. Rebuild it.", b"b")
+
+
+def test_a_row_that_is_refused_is_told_with_the_place_of_its_last_write() -> None:
+    topics = Topics({4: [(b"a", b"1"), (b"b", b"1"), (b"a", b"2"), (b"b", b"2"), (b"cursor", b"7")]})
+    reader = cast(RangeReader, topics)
+    restorer = Restorer(Refusing(), reader, topics.ends, inputs="events", state="state", exact=True, metrics=Metrics())
+    with pytest.raises(StateError, match=r"^state\[4\]@3: state row b must be better\. Rebuild it\.$") as refused:
+        restorer.restore({4: 7}, lambda: None)
+    assert refused.value.exit_code == 5

@@ -183,7 +183,7 @@ def test_a_stored_finding_comes_back_as_what_it_is_about(kind: EntityType) -> No
 def test_a_stored_finding_about_something_else_is_refused() -> None:
     live = OpenFindings(QUIET_MS)
     value = msgspec.json.encode(live.flag(_anomaly(1))[0])
-    assert msgspec.json.decode(value, type=OpenFinding).v == 3
+    assert msgspec.json.decode(value, type=OpenFinding).v == 4
     with pytest.raises(StateError, match=r"'planet'.* in partition 3 must be about one of session, key, tenant"):
         live.load(3, ["team", "planet", "mars"], value)
     with pytest.raises(StateError, match=r"open finding \['team', 'session', 's'\] in partition 3 cannot be read"):

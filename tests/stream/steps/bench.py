@@ -27,12 +27,12 @@ QUIET_MS = 1_800_000
 
 
 def tenants_table(*more: Family) -> Table[TenantKey]:
-    return Table((Family("tenant", 1, (Column("ordinal", "<i8"),)), *more), capacity=4)
+    return Table((Family("tenant", (Column("ordinal", "<i8"),)), *more), capacity=4)
 
 
 def sessions_table(columns: Sequence[Column] = ()) -> Table[SessionKey]:
     own = (Column("last_core_ms", "<i8"), Column("last_event_ms", "<i8"))
-    return Table((Family("session", 1, (*own, *columns)),), capacity=4)
+    return Table((Family("session", (*own, *columns)),), capacity=4)
 
 
 @dataclass
@@ -105,7 +105,7 @@ class VolumeBench(Bench):
 
     def __init__(self, model: Volume, quiet_ms: int = QUIET_MS) -> None:
         super().__init__(
-            tenants_table(Family("volume", 1, TENANT_COLUMNS), Family("learned", 1, LEARNED_COLUMNS)),
+            tenants_table(Family("volume", TENANT_COLUMNS), Family("learned", LEARNED_COLUMNS)),
             sessions_table(SESSION_COLUMNS),
             quiet_ms=quiet_ms,
         )
@@ -156,7 +156,7 @@ class DriftBench(Bench):
     def __init__(self, signals: Sequence[str] = ("novelty", "volume"), quiet_ms: int = QUIET_MS) -> None:
         k = len(signals)
         super().__init__(
-            tenants_table(Family("drift", 1, tenant_columns(k)), Family("learned", 1, learned_columns(k))),
+            tenants_table(Family("drift", tenant_columns(k)), Family("learned", learned_columns(k))),
             sessions_table(),
             quiet_ms=quiet_ms,
         )

@@ -65,7 +65,7 @@ def test_restored_numbers_go_on_as_if_nothing_had_happened() -> None:
             kind, *ids = orjson.loads(key)
             table = second.sessions if kind == "session" else second.tenants
             if value is not None:
-                table.load(partition, kind, ids, value)
+                table.load(partition, kind, [(ids, value)])
     second.core_time_ms = dict(first.core_time_ms)
     found += second.all(records[450:], 50)
     assert [(offset, moved.metric) for offset, _, moved in found] == [

@@ -213,7 +213,7 @@ def test_a_session_read_back_from_its_row_goes_on_as_it_would_have() -> None:
     live.take(*talk[:20])
     for change in live.table.changes():
         assert change.value is not None
-        back.table.load(0, "session", orjson.loads(change.key)[1:], change.value)
+        back.table.load(0, "session", [(orjson.loads(change.key)[1:], change.value)])
     went_on, came_back = live.take(*talk[20:]), back.take(*talk[20:])
     assert np.array_equal(went_on, came_back, equal_nan=True)
     assert np.nanmax(went_on) > 0

@@ -78,7 +78,7 @@ def test_restored_state_goes_on_with_the_same_bits() -> None:
         for key, value in dict(rows).items():
             kind, *ids = orjson.loads(key)
             if value is not None:
-                (second.sessions if kind == "session" else second.tenants).load(partition, kind, ids, value)
+                (second.sessions if kind == "session" else second.tenants).load(partition, kind, [(ids, value)])
     second.core_time_ms = dict(first.core_time_ms)
     values, features = second.all(records[140:], 20)
     assert values.tobytes() == expected[0][-len(values) :].tobytes()
