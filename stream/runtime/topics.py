@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +29,11 @@ SOURCE_BYTES_MAX = 8 * 1024 * 1024 + 64 * 1024
 """`max.message.bytes` of a source topic that is created here: as the events topic's."""
 
 # Operators may choose these; the files hold defaults. For ever (-1) is no default but what a replay needs.
-_CHOICES = {"retention.ms", "min.cleanable.dirty.ratio", "max.compaction.lag.ms"}
-_AT_LEAST = {"max.message.bytes"}
-_AT_MOST = {"segment.bytes"}
+_CHOICES = {"retention.ms"}
+_AT_LEAST = {"max.message.bytes", "delete.retention.ms"}
+"""Tombstones that go while a restore reads would leave it rows that are no more."""
+_AT_MOST = {"segment.bytes", "segment.ms", "min.cleanable.dirty.ratio", "max.compaction.lag.ms"}
+"""How much there may be beside the rows that count."""
 _FOR_EVER = "-1"
 
 
@@ -163,10 +166,22 @@ def _broken(key: str, required: str, came: str) -> str:
     if key in _CHOICES and required != _FOR_EVER:
         return ""
     if key in _AT_LEAST:
-        return "" if came.isdecimal() and int(came) >= int(required) else f"at least {required}"
+        return "" if _number(came) >= float(required) else f"at least {required}"
     if key in _AT_MOST:
-        return "" if came.isdecimal() and int(came) <= int(required) else f"at most {required}"
+        return "" if _number(came) <= float(required) else f"at most {required}"
     return "" if came == required else required
+
+
+def _number(text: str) -> float:
+    """NaN, which keeps no rule, where it is none.
+
+    >>> _number("0.2"), _number("")
+    (0.2, nan)
+    """
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _specification(path: Path) -> dict[str, Any]:

@@ -28,6 +28,8 @@ def test_the_packaged_files_give_every_topic_its_partitions_and_settings() -> No
     assert topics[settings.state].config["cleanup.policy"] == "compact"
     assert topics[settings.state].config["segment.bytes"] == str(64 * 1024 * 1024)
     assert "retention.ms" not in topics[settings.state].config
+    compaction = {"segment.ms", "min.cleanable.dirty.ratio", "max.compaction.lag.ms", "delete.retention.ms"}
+    assert compaction <= topics[settings.state].config.keys()
     assert topics[settings.journal].config["retention.ms"] == "-1"
     assert topics[settings.controls].config["retention.ms"] == "-1"
     assert topics[settings.verdicts].config["retention.ms"] == "-1"
@@ -82,6 +84,24 @@ def test_another_setting_is_named_with_its_remedy(came: dict[str, str], said: st
     problem, remedy = differences(TopicsSettings(), [TOPIC], {"t": 8}, {"t": AS_IT_SHOULD_BE | came})
     assert problem == said
     assert "--add-config" in remedy
+
+
+@pytest.mark.parametrize(
+    ("key", "required", "kept", "broken", "said"),
+    [
+        ("min.cleanable.dirty.ratio", "0.2", "0.05", "0.5", "at most 0.2, got 0.5"),
+        ("segment.ms", "100", "99", "604800000", "at most 100, got 604800000"),
+        ("max.compaction.lag.ms", "100", "100", "9223372036854775807", "at most 100, got 9223372036854775807"),
+        ("delete.retention.ms", "100", "101", "0", "at least 100, got 0"),
+    ],
+)
+def test_what_keeps_a_compacted_topic_short_and_whole_is_checked(
+    key: str, required: str, kept: str, broken: str, said: str
+) -> None:
+    topic = Topic("t", 1, {key: required})
+    assert differences(TopicsSettings(), [topic], {"t": 1}, {"t": {key: kept}}) == []
+    problem, _ = differences(TopicsSettings(), [topic], {"t": 1}, {"t": {key: broken}})
+    assert problem == f"topic t: {key} must be {said}"
 
 
 def test_what_must_be_kept_for_ever_must_be_kept_for_ever() -> None:
