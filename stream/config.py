@@ -41,7 +41,7 @@ class KafkaSettings:
     """`classic` (cooperative-sticky), or `consumer` (KIP-848): a killed static member has to wait out its session."""
     lost_records_max: int = 0
     """Records of a partition that retention may remove unread; beyond it the service stops, with their number."""
-    properties: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = field(default_factory=dict, repr=False)
     """librdkafka's own keys, passed through: TLS, SASL. Secrets come from the environment or a `*_FILE` only."""
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from schemas.gateways.call import RawMessage, text_of
 from schemas.gateways.parts import checked, tool_result
+from schemas.undecodable import UNDECODABLE
 
 MARK = b'"tool_result"'
 """In the JSON of every message that has to be split; content cannot write it, since its quotes are escaped."""
@@ -40,7 +41,7 @@ def split(raw: bytes) -> list[bytes]:
         return [raw]
     try:
         message = _MESSAGE.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         return [raw]
     if message.role != "user" or not isinstance(message.content, list):
         return [raw]
@@ -63,7 +64,7 @@ def is_result(block: bytes) -> bool:
     """Whether the JSON `block` is a tool's result."""
     try:
         return bool(_BLOCK.decode(block).type == "tool_result")
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         return False
 
 

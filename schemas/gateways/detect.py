@@ -12,6 +12,7 @@ from schemas.gateways.litellm import LiteLLM
 from schemas.gateways.native import Native
 from schemas.gateways.otel_genai import OTelGenAI
 from schemas.gateways.repair import repair
+from schemas.undecodable import UNDECODABLE
 
 FORMATS: tuple[type[LiteLLM | OTelGenAI | Kong | Native], ...] = (LiteLLM, OTelGenAI, Kong, Native)
 """In the order in which they are tried; a new gateway is a class here."""
@@ -59,7 +60,7 @@ class Auto:
             return skipped
         try:
             msgspec.json.decode(value)
-        except (msgspec.DecodeError, RecursionError):
+        except UNDECODABLE:
             repair(value)
         known_names = ", ".join(known.name for known in self._formats)
         raise Unreadable("unknown_format", f"the record is of no known format ({known_names}): no field that marks one")

@@ -13,6 +13,7 @@ import msgspec
 from schemas.gateways.call import RawMessage, text_of
 from schemas.gateways.openai_chat import message_of as chat_message_of
 from schemas.gateways.parts import Parts, blob, checked, content, json_text, role_of, texts, tool_call, tool_result
+from schemas.undecodable import UNDECODABLE
 
 MARK = b'"call_id"'
 """In the JSON of every call and output; other dialects call it otherwise."""
@@ -86,7 +87,7 @@ def _close(turn: list[bytes], messages: list[bytes]) -> None:
 def _head(item: bytes) -> _Item:
     try:
         return _ITEM.decode(item)
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         return _NO_ITEM
 
 

@@ -18,6 +18,7 @@ from schemas.gateways.call import RawMessage, Unreadable, text_of
 from schemas.gateways.nesting import embedded
 from schemas.gateways.parts import Parts, blob, checked, content, json_text, role_of, tool_call, tool_result
 from schemas.gateways.repair import loads, repair
+from schemas.undecodable import UNDECODABLE
 
 Attributes = dict[str, Any]
 Raws = list[bytes]
@@ -113,11 +114,11 @@ def of_attribute(held: Any, role: str) -> tuple[Raws, ContentState]:
         raw = embedded(held)
         try:
             return _split(raw), "full"
-        except (msgspec.DecodeError, RecursionError):
+        except UNDECODABLE:
             pass
         try:
             return _split(repair(raw)), "full"
-        except (msgspec.DecodeError, Unreadable):
+        except (*UNDECODABLE, Unreadable):
             return [_message(role, held)], "truncated"
     return [orjson.dumps(item) for item in (held if isinstance(held, list) else [held])], "full"
 

@@ -56,7 +56,7 @@ def tried(target: Target, data: bytes, tally: Tally, out: Path | None) -> None:
     except Exception as error:  # noqa: BLE001 - that is what is looked for
         outcome = "failure"
         where = traceback.extract_tb(error.__traceback__)[-1]
-        kind = f"{target.name}: {type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error!s:.120}"
+        kind = f"{target.name}: {type(error).__name__} at {Path(where.filename).name}:{where.lineno}"
         if kind not in tally.failures and len(tally.failures) < _FAILURES_MAX:
             tally.failures[kind] = _kept(target, data, out)
     tally.inputs += 1

@@ -10,6 +10,8 @@ from typing import Any
 DEPTH_MAX = 40
 """Of structures that are changed; deeper ones are changed as bytes."""
 PLACES_MAX = 20_000
+_REPEATED_MAX = 4_096
+"""Characters of a text that is made 300 times as long: three times over, it would fill the fuzzer's own memory."""
 LEAVES = (
     "null", "true", "false", "0", "-0", "-0.0", "-1", "1", "1e999", "-1e999", "1e-999", "1E400", "NaN", "Infinity",
     "-Infinity", "9007199254740993", "9223372036854775808", "-9223372036854775809", "18446744073709551616",
@@ -112,7 +114,7 @@ class Mutator:
         piece = random.choice(LEAVES).strip('"').replace('"', "")
         chance = random.random()
         if chance < 0.1:
-            return Leaf('"' + inner * random.choice((2, 17, 300)) + '"')
+            return Leaf('"' + inner * (random.choice((2, 17, 300)) if len(inner) < _REPEATED_MAX else 1) + '"')
         if chance < 0.3:
             return Leaf('"' + inner[:at] + '"')
         return Leaf('"' + inner[:at] + piece + inner[at:] + '"')

@@ -206,6 +206,11 @@ def test_secrets_are_masked_wherever_settings_are_shown() -> None:
     )
 
 
+def test_settings_that_somebody_prints_tell_no_password() -> None:
+    settings = read_settings({}, {"TIDEGATE_KAFKA__PROPERTIES__SASL_PASSWORD": "hunter2"})
+    assert "hunter2" not in repr(settings)
+
+
 def test_unquoted_librdkafka_keys_in_the_file_are_meant_as_they_read(tmp_path: Path) -> None:
     text = "[kafka.properties]\nssl.ca.location = '/ca'\nssl.ca.pem = 'p'\n"
     settings = read_settings({}, {}, write(tmp_path / "a.toml", text))
