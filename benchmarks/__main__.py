@@ -18,6 +18,7 @@ BENCHMARKS = {
     "signal_sets": ["--out", str(OUT / "signal_sets.json")],
     "end_to_end": ["--release", str(RELEASE), "--out", str(OUT / "end_to_end")],
     "latency": ["--release", str(RELEASE), "--out", str(OUT / "latency")],
+    "restore": ["--release", str(RELEASE), "--out", str(OUT / "restore.json")],
 }
 
 
@@ -34,6 +35,7 @@ def main() -> int:
         "signal_sets": orjson.loads((OUT / "signal_sets.json").read_bytes()),
         "end_to_end": orjson.loads((OUT / "end_to_end" / "summary.json").read_bytes()),
         "latency": orjson.loads((OUT / "latency" / "summary.json").read_bytes()),
+        "restore": orjson.loads((OUT / "restore.json").read_bytes()),
     }
     (OUT / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
     return max(codes)
