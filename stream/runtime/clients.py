@@ -110,7 +110,9 @@ def service(
     delivery: Delivery
     if exactly_once:
         producer = {**transactional_properties(settings, common, member), "error_cb": heard}
-        delivery = ExactlyOnce(producer, lambda: connected[0], seconds, metrics, stopping, heard, watch.check)
+        delivery = ExactlyOnce(
+            producer, lambda: connected[0], seconds, metrics, stopping, heard, watch.check, watch.lately
+        )
     else:
         delivery = AtLeastOnce({**common, "error_cb": heard}, lambda: connected[0], seconds, metrics)
     places: Sequence[Place] = [(topic, p) for topic, count in inputs.items() for p in range(count)]

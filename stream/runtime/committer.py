@@ -38,7 +38,7 @@ class Committer:
         """Place -> offset committed by this process, as far as `settle` has seen."""
 
     def open(self) -> Future[None]:
-        """Start the delivery on its thread."""
+        """Make the delivery ready, on its thread; for nothing if it is."""
         return self._thread.submit(self._delivery.open)
 
     @property

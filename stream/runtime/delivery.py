@@ -48,7 +48,7 @@ class Delivery(Protocol):
     """Writes one work after another; used by one thread at a time."""
 
     def open(self) -> None:
-        """Be ready to deliver, and have nothing of an earlier process pending."""
+        """Be ready to deliver, and have nothing of an earlier process or producer pending; nothing if it is."""
 
     def deliver(self, work: Work) -> None:
         """Write all of `work`, or raise `Aborted`; afterwards the next one may come."""
@@ -75,6 +75,8 @@ class ExactlyOnce:
         Ends waiting for a broker that is away.
     heard
         Told of faults that are met by trying again.
+    was_away
+        Whether the broker was out of reach a moment ago, and may have ended a transaction meanwhile.
     check
         Raises what ends the service meanwhile, such as refused credentials.
     """
@@ -88,8 +90,10 @@ class ExactlyOnce:
         stopping: Event,
         heard: Callable[[KafkaError], None] = lambda error: None,
         check: Callable[[], None] = lambda: None,
+        was_away: Callable[[], bool] = lambda: False,
     ) -> None:
         self._properties = properties
+        self._was_away = was_away
         self._heard = heard
         self._check = check
         self._source = source
@@ -106,6 +110,8 @@ class ExactlyOnce:
         Aborted
             When the service is told to stop meanwhile.
         """
+        if self._writer is not None:
+            return
         try:
             writer = KafkaWriter(self._properties, self._seconds)
         except KafkaException as error:
@@ -218,9 +224,10 @@ class ExactlyOnce:
         return True
 
     def _fault_of(self, error: KafkaError) -> Fault:
-        if fault_of(error) is Fault.FENCED and error.code() in _BY_ANOTHER and not self._source().static:
+        own = not self._source().static or self._was_away()
+        if fault_of(error) is Fault.FENCED and error.code() in _BY_ANOTHER and own:
             # Nobody else has a transactional id that is random: the broker fenced it when it ended a transaction that
-            # this process, frozen meanwhile, had left open for too long.
+            # this process, frozen meanwhile, had left open for too long. So it does to any when it was out of reach.
             return Fault.REPLACE
         return fault_of(error)
 
@@ -264,7 +271,7 @@ class AtLeastOnce:
 
     def open(self) -> None:
         """Make the producer."""
-        self._writer = KafkaWriter(self._properties, self._seconds)
+        self._writer = self._writer or KafkaWriter(self._properties, self._seconds)
 
     def deliver(self, work: Work) -> None:
         """Produce outputs, flush, produce state, flush.

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Event, Timer
@@ -353,6 +354,12 @@ class Service:
 
         if not self._watch.known:
             raise RetriableError("the broker has not told which topics it has")
+        # A producer that was given up may have left offsets pending, which nobody reads before a new one ends it.
+        opened = self._committer.open()
+        while not opened.done():
+            wait([opened], _SERVE_SECONDS / 2)
+            waiting()
+        opened.result()
         committed = self._source.committed(held, self._stopping.wait)
         waiting()
         try:

@@ -29,6 +29,7 @@ class Detour:
         self._ports = dict(ports)
         self._targets: dict[int, int] = {}
         self._open: set[asyncio.StreamWriter] = set()
+        self._servers: list[asyncio.Server] = []
         self._cut = False
         self.delay_s = 0.0
         self._loop = asyncio.new_event_loop()
@@ -56,12 +57,21 @@ class Detour:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.cut()
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10.0)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5.0)
+        self._loop.close()
 
     async def _listen(self) -> None:
         for broker, port in self._ports.items():
-            await asyncio.start_server(partial(self._serve, broker), "127.0.0.1", port)
+            self._servers.append(await asyncio.start_server(partial(self._serve, broker), "127.0.0.1", port))
+
+    async def _end(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._break()
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=5.0)
 
     async def _serve(self, broker: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._cut:

@@ -47,13 +47,13 @@ class Writers:
 
 
 def delivering(
-    monkeypatch: pytest.MonkeyPatch, *, static: bool, failing: dict[str, KafkaError]
+    monkeypatch: pytest.MonkeyPatch, *, static: bool, failing: dict[str, KafkaError], away: bool = False
 ) -> tuple[ExactlyOnce, Work, Writers, list[int]]:
     """A delivery that is open, a work, what makes its writers, and what that work has committed."""
     writers = Writers(failing)
     monkeypatch.setattr(delivery, "KafkaWriter", writers)
     source = cast(GroupSource, SimpleNamespace(static=static, metadata=b"generation", positions=list))
-    made = ExactlyOnce({}, lambda: source, 5.0, Metrics(), Event())
+    made = ExactlyOnce({}, lambda: source, 5.0, Metrics(), Event(), was_away=lambda: away)
     made.open()
     committed: list[int] = []
     work = Work({PLACE: 7}, lambda _: None, lambda _: None, lambda: committed.append(7), 1, 1, 1)
@@ -67,11 +67,12 @@ FENCINGS = [
 ]
 
 
+@pytest.mark.parametrize(("static", "away"), [(False, False), (True, True)], ids=["its own id", "after an outage"])
 @pytest.mark.parametrize("failing", FENCINGS, ids="-".join)
-def test_a_producer_whose_id_nobody_else_has_is_replaced_when_the_broker_ended_its_transaction(
-    failing: dict[str, KafkaError], monkeypatch: pytest.MonkeyPatch
+def test_a_producer_that_nobody_else_can_have_fenced_is_replaced_when_the_broker_ended_its_transaction(
+    failing: dict[str, KafkaError], static: bool, away: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, work, writers, committed = delivering(monkeypatch, static=False, failing=failing)
+    made, work, writers, committed = delivering(monkeypatch, static=static, failing=failing, away=away)
     with pytest.raises(Aborted):
         made.deliver(work)
     assert committed == []
