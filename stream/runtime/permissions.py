@@ -6,20 +6,21 @@ A finding a month from now must not be the first to learn that nobody granted Wr
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]
 
 from stream.config import Settings
 from stream.errors import EnvironmentFault
 from stream.runtime.acls import COMMANDS, GROUPS, Acl, acls
-from stream.runtime.kafka_client import answer
+from stream.runtime.kafka_client import answer, client_config
 
 _LOG = logging.getLogger(__name__)
-_ASK_SECONDS = 5.0
+_ASK_SECONDS, _TURN_SECONDS = 5.0, 0.5
 _NAMES: Mapping[AclOperation, str] = {
     AclOperation.READ: "Read",
     AclOperation.WRITE: "Write",
@@ -72,7 +73,7 @@ def check_permissions(
         for name in own
     ]
     allowed = _topics(admin, sorted({acl.name for acl in needed if acl.resource_type == "topic"}))
-    allowed |= _groups(admin, sorted({acl.name for acl in needed if acl.resource_type == "group"}))
+    allowed |= _groups(settings, command, sorted({acl.name for acl in needed if acl.resource_type == "group"}))
     missing = [text for acl in needed for text in _missing(acl, allowed)]
     if missing:
         raise EnvironmentFault(_sentence(settings, command, group, sources, missing))
@@ -107,11 +108,36 @@ def _topics(admin: AdminClient, names: Sequence[str]) -> dict[tuple[str, str], s
     return {("topic", name): _operations(name, future) for name, future in asked.items()}
 
 
-def _groups(admin: AdminClient, names: Sequence[str]) -> dict[tuple[str, str], set[str] | None]:
-    asked = admin.describe_consumer_groups(
-        list(names), include_authorized_operations=True, request_timeout=_ASK_SECONDS
-    )
-    return {("group", name): _operations(name, future) for name, future in asked.items()}
+def _groups(settings: Settings, command: str, names: Sequence[str]) -> dict[tuple[str, str], set[str] | None]:
+    return {("group", name): _refused(settings, command, name) for name in names}
+
+
+def _refused(settings: Settings, command: str, group: str) -> set[str] | None:
+    """Nothing, where the coordinator refuses to tell the group's offsets; None where it does not refuse.
+
+    DescribeConsumerGroups would tell more, but librdkafka 2.16 aborts the process when the coordinator goes away while
+    it is asked (its pull request 5397).
+    """
+    refused = KafkaError.GROUP_AUTHORIZATION_FAILED
+    asking = Consumer({**client_config(settings, command), "group.id": group})
+    deadline = time.monotonic() + _ASK_SECONDS
+    try:
+        while time.monotonic() < deadline:
+            try:
+                told = asking.committed([TopicPartition(settings.topics.events, 0)], timeout=_TURN_SECONDS)
+            except KafkaException as error:
+                if error.args[0].code() == refused:
+                    return set()
+                # A refusal to name the coordinator comes as an event, and the call just times out.
+                event = asking.poll(0)
+                failure = None if event is None else event.error()
+                if failure is not None and failure.code() == refused:
+                    return set()
+            else:
+                return set() if any(part.error is not None and part.error.code() == refused for part in told) else None
+    finally:
+        asking.close()
+    return None
 
 
 def _operations(name: str, future: Any) -> set[str] | None:
