@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import Producer
 
 from sample.records import LIVE
-from tests.drills.soak.__main__ import finish
+from tests.drills.soak.__main__ import finish, keep_samples
 from tests.drills.soak.judge import judge
 from tests.drills.soak.plan import Plan
 from tests.drills.soak.sessions import patterns
@@ -35,6 +35,7 @@ def test_a_soak_sees_every_event_through_a_switch_and_a_kill_and_notices_one_tha
     assert max(sample.state_bytes for sample in soak.samples) > 0
     assert figures["latency_p50_ms_median"] > 0
 
+    keep_samples(soak)
     finish(soak, figures, faults)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["events_scored"] == figures["events_scored"]

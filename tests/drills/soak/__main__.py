@@ -71,6 +71,7 @@ def _soak(console: Console, release: Path, given: argparse.Namespace) -> int:
                 soak.run(progress)
             except (CommandError, TimeoutError) as error:
                 soak.faults.append(str(error))
+        keep_samples(soak)
         console.print("Checking that nothing is lost …")
         figures, faults = judge(soak)
     finish(soak, figures, faults)
@@ -81,14 +82,18 @@ def _soak(console: Console, release: Path, given: argparse.Namespace) -> int:
     return 4 if faults else 0
 
 
+def keep_samples(soak: Soak) -> None:
+    """Write what was seen, a line a sample."""
+    with (soak.out / "samples.jsonl").open("w") as file:
+        file.writelines(json.dumps(asdict(sample), sort_keys=True) + "\n" for sample in soak.samples)
+
+
 def finish(soak: Soak, figures: dict[str, float], faults: list[str]) -> None:
-    """Write everything that stays."""
+    """Write figures, picture and page."""
     out = soak.out
     # JSON knows no NaN.
     told = {name: None if math.isnan(value) else round(value, 4) for name, value in figures.items()}
     (out / "summary.json").write_text(json.dumps({**told, "faults": faults}, indent=2, sort_keys=True) + "\n")
-    with (out / "samples.jsonl").open("w") as file:
-        file.writelines(json.dumps(asdict(sample), sort_keys=True) + "\n" for sample in soak.samples)
     write_report(soak, figures, faults, out)
 
 
