@@ -9,14 +9,16 @@ WARM_DAYS = 2
 """A quarter: sessions, findings, duplicates and caches have reached their bounds by then."""
 DISTURBANCES = (
     (0.55, "outage"),
+    (1.3, "join"),
+    (1.7, "leave"),
     (3.2, "promote"),
     (3.6, "join"),
     (4.4, "leave"),
     (4.8, "kill"),
     (5.5, "rollback"),
 )
-"""Day, counted from 0, and what is done. All services down at noon leave a backlog to warm up with, batches as large as
-they get; all else lies between the two days that are compared."""
+"""Day, counted from 0, and what is done. The warm-up has a backlog, with batches as large as they get, and a rebalance,
+for which a scorer takes room once; what comes between the two days that are compared must not add to it."""
 
 
 @dataclass(frozen=True, slots=True)
