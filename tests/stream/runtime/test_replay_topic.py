@@ -25,6 +25,7 @@ from stream.runtime.topic_reader import TopicReader, Window
 from stream.sinks.file import FINDINGS, SCORES
 from tests.kafka import harness
 from tests.kafka.harness import Cluster
+from tests.stream.controls import rule, verdict
 from tests.stream.releases import write
 from tests.stream.streams import stream
 from tidegate.commands import parse
@@ -32,7 +33,23 @@ from tidegate.commands import parse
 pytestmark = pytest.mark.kafka
 
 PARTITIONS = harness.PARTITIONS
-RECORDS = stream(seed=31, n=700, partitions=PARTITIONS, sessions=30)
+_DAY_MS = 86_400_000
+_BACK = 600
+"""Records from here on come days after those before, when everybody is forgotten."""
+
+
+def days_later(record: Record) -> Record:
+    """The record as it would come three days later, if it can be read."""
+    try:
+        value = orjson.loads(record.value or b"")
+        value["event_time_ms"] += 3 * _DAY_MS
+    except (orjson.JSONDecodeError, TypeError, KeyError):
+        return record
+    return replace(record, value=orjson.dumps(value))
+
+
+_STREAM = stream(seed=31, n=700, partitions=PARTITIONS, sessions=30)
+RECORDS = [*_STREAM[:_BACK], *map(days_later, _STREAM[_BACK:])]
 
 
 class Captured:
@@ -102,6 +119,8 @@ def captured(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Captured:
     environment = {
         "TIDEGATE_TOPICS__PARTITIONS": str(PARTITIONS),
         "TIDEGATE_LEARNING__GRACE_SESSIONS": "5",
+        "TIDEGATE_LEARNING__FORGET_TENANTS_DAYS": "1.5",
+        "TIDEGATE_LEARNING__FORGET_KEYS_DAYS": "1.0",
         "TIDEGATE_CORE__SESSION_QUIET_MS": "1000",
         "TIDEGATE_FINDINGS__QUIET_MS": "1500",
         "TIDEGATE_DECISION__SESSION_FPR": "0.05",
@@ -113,11 +132,14 @@ def captured(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Captured:
         half = len(RECORDS) // 2
         shift_ms = time.time_ns() // 1_000_000 - RECORDS[-1].timestamp_ms
         made.produce(RECORDS[:half], shift_ms)
+        cluster.control("exception", {"rule": rule(tenant="team-1", session="s\u00e9ance 3")})
+        cluster.control("verdict", verdict("keep_out", session="s\u00e9ance 5", risk_ms=_DAY_MS)["value"])
         made.score(idle_seconds=3)
         made.first_findings = set(made.live(harness.FINDINGS))
         made.export(folder / "state")
         # Dead letters of the scorer, and records of a transaction that was aborted.
         cluster.aborted(harness.EVENTS, 0, 5)
+        cluster.control("verdict", verdict("admit", scope="tenant", session=None)["value"])
         made.produce(RECORDS[half:], shift_ms)
         made.score(idle_seconds=2)
     return made
@@ -170,6 +192,13 @@ def test_replay_from_an_exported_state_gives_the_rest(captured: Captured, state:
     told = captured.replay(tmp_path / "out", "--from-state", state)
     scores = [value for value in captured.live(harness.SCORES) if _is_behind(orjson.loads(value), begins)]
     assert told[SCORES] == scores
+    kinds = {kind for told in cursors.values() for kind in told["counts"]}
+    assert kinds >= {"rule", "verdict", "quarantine", "pending"}
+    assert [entry["kind"] for entry in entries(captured)].count("control") == 3 * PARTITIONS
+    # Days later everybody is new.
+    ordinals = [orjson.loads(value)["ordinal"] for value in scores]
+    assert ordinals.count(1) >= PARTITIONS
+    assert max(ordinals) > 20
     assert len(told[FINDINGS]) > 5
     assert told[FINDINGS] == sorted(set(captured.live(harness.FINDINGS)) - captured.first_findings)
 
