@@ -97,6 +97,8 @@ class Verdicts:
     def __init__(self) -> None:
         self._rows: NamedRows[StandingEffect] = NamedRows("verdict", StandingEffect)
         self._risk = self._kept_out = _NONE
+        self._reaches: set[Reach] = set()
+        """Of what stands: of the others nothing is looked up."""
         self._stale = False
 
     def __bool__(self) -> bool:
@@ -141,6 +143,8 @@ class Verdicts:
             ("tenant", np.zeros(len(of_event), np.uint64)),
         )
         for reach, number in numbers:
+            if reach not in self._reaches:
+                continue
             seeds = np.array([_seed(*tenant, reach) for tenant in keys], np.uint64)[of_event]
             code = seeds + number * np.uint64(_ODD)
             risky |= self._risk.hold(code, core_time_ms)
@@ -175,11 +179,14 @@ class Verdicts:
         self._stale = False
         risk: dict[int, int] = {}
         kept_out: dict[int, int] = {}
+        self._reaches = set()
         for partition, _, standing in self._rows:
             effect = standing.effect
             place = partition, effect.tenant
-            _extend(risk, place, at_risk(effect), standing.risk_until_ms)
-            _extend(kept_out, place, held_back_by(effect), standing.kept_out_until_ms)
+            risky, held_back = at_risk(effect), held_back_by(effect)
+            _extend(risk, place, risky, standing.risk_until_ms)
+            _extend(kept_out, place, held_back, standing.kept_out_until_ms)
+            self._reaches |= {target.reach for target in (risky, held_back) if target is not None}
         self._risk, self._kept_out = _Marks.of(risk), _Marks.of(kept_out)
 
 
