@@ -181,7 +181,9 @@ class State:
         for kind in _OF_TENANT:
             self.tenants.load(partition, kind, of_kind.pop(kind, []))
         sessions = sorted(of_kind.pop("session", []), key=lambda row: row[0])
-        due = self.sessions["last_core_ms"][self.sessions.load(partition, "session", sessions)]
+        # In this order: loading makes the columns longer.
+        loaded = self.sessions.load(partition, "session", sessions)
+        due = self.sessions["last_core_ms"][loaded]
         for (ids, _), due_ms in zip(sessions, (due + self._settings.core.session_quiet_ms).tolist(), strict=True):
             held.watch(due_ms, (partition, ids[0], ids[1]))
         for kind in _NAMED:

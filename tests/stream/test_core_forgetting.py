@@ -168,3 +168,13 @@ def test_what_one_partition_forgets_another_keeps() -> None:
     run(live, [tick(1, MIDNIGHT_MS + 9 * DAY_MS)])
     after = [call(5, MIDNIGHT_MS + 10_000), call(5, MIDNIGHT_MS + 9 * DAY_MS + 1, partition=1)]
     assert [score["ordinal"] for score in run(live, cut(after, 2)).scored()] == [2, 1]
+
+
+def test_more_sessions_and_tenants_than_a_table_begins_with_come_back() -> None:
+    live = core()
+    records = [call(i, MIDNIGHT_MS + i, f"team-{i}", session=f"s{i}") for i in range(300)]
+    said = run(live, cut(records, 300))
+    back = core()
+    back.restore(0, said.rows[0])
+    after = [call(400 + i, MIDNIGHT_MS + 500 + i, f"team-{i}", session=f"s{i}") for i in range(0, 300, 7)]
+    assert run(back, cut(after, 9)).results() == run(live, cut(after, 9)).results()
