@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 import orjson
@@ -110,23 +109,6 @@ def test_compacted_rows_restore_what_all_rows_do(whole: Said) -> None:
         said.rows[partition] = [(key, value) for key, value in latest.items() if value is not None]
     run(restored(said), cut(LARGE[half:], 100), said)
     assert said.results() == whole.results()
-
-
-def test_more_sessions_than_a_fresh_core_has_room_for_are_restored() -> None:
-    settings = replace(SETTINGS, core=replace(SETTINGS.core, session_quiet_ms=86_400_000))
-
-    def patient() -> Core:
-        return Core(settings, release(), WordEmbedder())
-
-    records = stream(seed=4, n=700, partitions=1, sessions=5_000)
-    straight = run(patient(), cut(records, len(records)))
-    said = run(patient(), cut(records[:-100], 100))
-    open_sessions = [key for key, value in dict(said.rows[0]).items() if value is not None and b'"session"' in key]
-    # Room for 256 is made at once.
-    assert len(open_sessions) > 256
-    fresh = patient()
-    fresh.restore(0, said.rows[0])
-    assert run(fresh, cut(records[-100:], 100), said).results() == straight.results()
 
 
 def test_what_is_restored_reads_back_as_it_was_written() -> None:
