@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -166,6 +167,8 @@ class Service:
 
     def run(self) -> None:
         """Serve."""
+        # Where one hangs, its threads can be looked at without a debugger: docs/runbook.md.
+        faulthandler.register(signal.SIGUSR1)
         with ExitStack() as closing:
             for number in (signal.SIGTERM, signal.SIGINT):
                 closing.callback(signal.signal, number, signal.signal(number, self._stop))

@@ -84,6 +84,10 @@ class Service:
         self._process.kill()
         self._process.wait()
 
+    def tell(self) -> None:
+        """Have a service write to its log what each of its threads does."""
+        self._process.send_signal(signal.SIGUSR1)
+
     def freeze(self) -> None:
         """Stop its clockwork, as a paused machine does: SIGSTOP."""
         self._process.send_signal(signal.SIGSTOP)

@@ -111,6 +111,10 @@ class Pipeline:
         try:
             self.services[name].ready(_READY_S)
         except CommandError:
+            # One that hangs may keep all others from their partitions.
+            for each in self.services.values():
+                if each.code is None:
+                    each.tell()
             service = self.services.pop(name)
             service.__exit__(None, None, None)
             if service.code != RESTART_ME:
