@@ -168,7 +168,7 @@ class Service:
     def run(self) -> None:
         """Serve."""
         # Where one hangs, its threads can be looked at without a debugger: docs/runbook.md.
-        faulthandler.register(signal.SIGUSR1)
+        faulthandler.register(signal.SIGUSR1, sys.__stderr__ or sys.stderr)
         with ExitStack() as closing:
             for number in (signal.SIGTERM, signal.SIGINT):
                 closing.callback(signal.signal, number, signal.signal(number, self._stop))
