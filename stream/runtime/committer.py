@@ -7,10 +7,16 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
+from stream.errors import FencedError
 from stream.runtime.delivery import Delivery, Work
 from stream.runtime.faults import Aborted
 from stream.runtime.metrics import Metrics
 from stream.sources.kafka import Place
+
+HANGS_TURNS = 20
+"""Turns of a second past a call's time-out; not seconds on a clock, since a process that was frozen must get them once
+it is awake. A scorer was seen to stand still when the broker died that coordinated its group and its transactions."""
+_TURN_SECONDS = 1.0
 
 
 class Committer:
@@ -32,6 +38,7 @@ class Committer:
         self._depth = depth
         self._broken = False
         self._dropping = False
+        self._overdue_turns = 0
         self._queue: deque[tuple[Future[None], Work]] = deque()
         self._thread = ThreadPoolExecutor(1, "committer")
         self.committed: dict[Place, int] = {}
@@ -50,6 +57,11 @@ class Committer:
         """Partitions whose state may be ahead of what is committed."""
         return {place for _, work in self._queue for place in work.offsets}
 
+    @property
+    def hanging(self) -> bool:
+        """Whether the delivering thread is in a call that its time-out has not ended: nobody can end it any more."""
+        return self._overdue_turns >= HANGS_TURNS
+
     def submit(self, work: Work) -> None:
         """Queue a work, waiting for room.
 
@@ -57,6 +69,8 @@ class Committer:
         ------
         Aborted
             When an earlier one was not committed; this one is dropped with it.
+        FencedError
+            When a transaction does not end, or as the delivery says.
         """
         began = time.perf_counter()
         while len(self._queue) >= self._depth:
@@ -94,7 +108,8 @@ class Committer:
         self._dropping = True
         while self._queue:
             future, _ = self._queue[0]
-            if not wait([future], 1.0).done:
+            if not wait([future], _TURN_SECONDS).done:
+                self._check()
                 waiting()
                 continue
             try:
@@ -105,10 +120,21 @@ class Committer:
 
     def _take(self) -> None:
         future, work = self._queue[0]
+        while not wait([future], _TURN_SECONDS).done:
+            self._check()
         future.result()
         self._delivery.settle(work)
         self._queue.popleft()
         self.committed.update(work.offsets)
+
+    def _check(self) -> None:
+        """Count a turn of waiting; raise after too many."""
+        self._overdue_turns = self._overdue_turns + 1 if self._delivery.overdue else 0
+        if self.hanging:
+            raise FencedError(
+                "a transaction has not ended long after kafka.transaction_timeout_ms: the client hangs. "
+                "Start this process again: nothing of the transaction counts, and it is done again."
+            )
 
     def _deliver(self, work: Work) -> None:
         if self._broken or self._dropping:

@@ -56,6 +56,10 @@ class Delivery(Protocol):
     def settle(self, work: Work) -> None:
         """Do what is left once `work` is written; called on the source's thread, which `deliver` is not."""
 
+    @property
+    def overdue(self) -> bool:
+        """Whether a call that is under way has outstayed its time-out."""
+
     def close(self) -> None:
         """Let go of the connections."""
 
@@ -101,6 +105,14 @@ class ExactlyOnce:
         self._metrics = metrics
         self._stopping = stopping
         self._writer: KafkaWriter | None = None
+        self._due: float | None = None
+        """When the transaction that is under way must have ended."""
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the transaction that is under way has outstayed its time-out; waiting for a broker is none."""
+        due = self._due
+        return due is not None and time.monotonic() > due
 
     def open(self) -> None:
         """Fence earlier producers of this id and end what they left open; waits for the broker with back-off.
@@ -149,6 +161,13 @@ class ExactlyOnce:
         assert writer is not None
         writer.forget()
         until = time.monotonic() + self._seconds
+        self._due = until + _ABORT_SECONDS
+        try:
+            self._transact(writer, work, until)
+        finally:
+            self._due = None
+
+    def _transact(self, writer: KafkaWriter, work: Work, until: float) -> None:
         seconds = self._metrics.transaction_seconds
         try:
             began = time.perf_counter()
@@ -268,6 +287,11 @@ class AtLeastOnce:
         self._seconds = patience_seconds
         self._metrics = metrics
         self._writer: KafkaWriter | None = None
+
+    @property
+    def overdue(self) -> bool:
+        """Never: a flush ends at its time-out."""
+        return False
 
     def open(self) -> None:
         """Make the producer."""

@@ -18,7 +18,7 @@ from typing import Protocol
 
 import orjson
 
-from stream.errors import EnvironmentFault, RetriableError, StateError, TidegateError
+from stream.errors import EnvironmentFault, FencedError, RetriableError, StateError, TidegateError
 from stream.runtime.committer import Committer
 from stream.runtime.delivery import Work
 from stream.runtime.faults import Aborted, backoffs
@@ -34,6 +34,7 @@ _HOUSEKEEPING_SECONDS = 1.0
 _MEMORY_SECONDS = 30.0
 _TICK_SECONDS = 0.2
 _SERVE_SECONDS = 0.5
+_HANGING_SECONDS = 5.0
 _LAST_RESORT_SECONDS = 0.5
 """Of the shutdown deadline, kept for ending the process whatever hangs."""
 
@@ -200,6 +201,9 @@ class Service:
         except TidegateError:
             # Closing the source revokes its partitions, and what failed once must not be waited for again.
             self._failed = True
+            if self._committer.hanging:
+                # The interpreter waits for its threads, and this one never ends.
+                self._end_by(_HANGING_SECONDS, FencedError.exit_code)
             raise
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
@@ -208,8 +212,11 @@ class Service:
             return
         self._stopping.set()
         # Nothing is lost by it: what is not committed is aborted, and done again by the next start.
-        seconds = self._options.deadline_ms / 1000 - _LAST_RESORT_SECONDS
-        guard = Timer(max(seconds, 0.05), os._exit, (0,))
+        self._end_by(self._options.deadline_ms / 1000 - _LAST_RESORT_SECONDS, 0)
+
+    @staticmethod
+    def _end_by(seconds: float, code: int) -> None:
+        guard = Timer(max(seconds, 0.05), os._exit, (code,))
         guard.daemon = True
         guard.start()
 

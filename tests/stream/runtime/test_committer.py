@@ -6,7 +6,7 @@ from threading import Event, get_ident
 import pytest
 
 from stream.errors import FencedError
-from stream.runtime.committer import Committer
+from stream.runtime.committer import HANGS_TURNS, Committer
 from stream.runtime.delivery import Work
 from stream.runtime.faults import Aborted
 from stream.runtime.metrics import Metrics
@@ -24,6 +24,7 @@ class Deliveries:
         self.delivered: list[int] = []
         self.settled: list[tuple[int, int]] = []
         self.begun = Event()
+        self.overdue = False
 
     def open(self) -> None:
         pass
@@ -116,3 +117,38 @@ def test_what_ends_the_process_passes_a_reset(committer: Committer, deliveries: 
     committer.submit(work(1))
     with pytest.raises(FencedError):
         committer.reset()
+
+
+@pytest.mark.parametrize("wait_by", ["submit", "reset"])
+def test_a_call_that_outstays_its_time_out_ends_the_waiting(
+    committer: Committer, deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch, wait_by: str
+) -> None:
+    monkeypatch.setattr("stream.runtime.committer._TURN_SECONDS", 0.01)
+    deliveries.go.clear()
+    committer.submit(work(1))
+    committer.submit(work(2))
+    deliveries.overdue = True
+    with pytest.raises(FencedError, match="the client hangs"):
+        committer.submit(work(3)) if wait_by == "submit" else committer.reset()
+    assert committer.hanging
+
+
+def test_a_call_within_its_time_out_is_waited_for(
+    committer: Committer, deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.runtime.committer._TURN_SECONDS", 0.01)
+    deliveries.go.clear()
+    committer.submit(work(1))
+    turns = 0
+
+    def waiting() -> None:
+        nonlocal turns
+        turns += 1
+        # Overdue now and then is not hanging.
+        deliveries.overdue = turns % HANGS_TURNS != 0
+        if turns > 2 * HANGS_TURNS:
+            deliveries.go.set()
+
+    committer.reset(waiting)
+    assert deliveries.delivered == [1]
+    assert not committer.hanging
