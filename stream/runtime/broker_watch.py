@@ -54,6 +54,7 @@ class BrokerWatch:
         self._away_since: float | None = None
         self._back_at = -_LATELY_SECONDS
         self._silent = 0
+        self._failed_now = False
         self._missing_since: dict[str, float] = {}
         self._refused: tuple[float, float] | None = None
         """When the credentials were first and last refused."""
@@ -127,14 +128,8 @@ class BrokerWatch:
             self._ended.wait(_TURN_SECONDS)
 
     def _ask(self) -> None:
-        try:
-            # DescribeTopics waits for the broker that the client takes for the controller; where that one is gone,
-            # librdkafka 2.16 tries to connect without a pause, for ever. Metadata, of any broker, name another.
-            self._admin.list_topics(self._topics[0], timeout=_ANSWER_SECONDS)
-        except KafkaException as error:
-            for topic in self._topics:
-                self._failed(topic, error.args[0])
-            self._admin.poll(0)
+        self._failed_now = False
+        if self._silent and not self._look_around():
             return
         asked = self._admin.describe_topics(TopicCollection(self._topics), request_timeout=_ANSWER_SECONDS)
         for topic, future in asked.items():
@@ -149,6 +144,21 @@ class BrokerWatch:
                 self._missing_since.pop(topic, None)
                 self._compare(topic, "" if told == _NO_ID else told)
         self._admin.poll(0)  # error_cb is called from here only
+
+    def _look_around(self) -> bool:
+        """Have the client learn who is the controller now; False where no broker tells.
+
+        DescribeTopics waits for the broker that the client takes for it; where that one is gone, librdkafka 2.16 tries
+        to connect without a pause, for ever. Metadata, of any broker, name another. Of all topics: asking for one makes
+        a topic that was deleted, on brokers that create what they are asked for.
+        """
+        try:
+            self._admin.list_topics(timeout=_ANSWER_SECONDS)
+        except KafkaException as error:
+            self._failed(self._topics[0], error.args[0])
+            self._admin.poll(0)
+            return False
+        return True
 
     def _answered(self) -> None:
         self._silent = 0
@@ -175,7 +185,9 @@ class BrokerWatch:
             self._fault = exit_of(error, f"topic {topic} cannot be looked at any more")
         else:
             self._retries.labels("admin", group_of(error).name).inc()
-            self._silent += 1
+            # By turns, however many topics were asked for in one.
+            self._silent += not self._failed_now
+            self._failed_now = True
             if self._silent >= _SILENT_TURNS:
                 self._lose(error)
 

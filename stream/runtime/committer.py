@@ -39,6 +39,7 @@ class Committer:
         self._broken = False
         self._dropping = False
         self._overdue_turns = 0
+        self._checked_at = 0.0
         self._queue: deque[tuple[Future[None], Work]] = deque()
         self._thread = ThreadPoolExecutor(1, "committer")
         self.committed: dict[Place, int] = {}
@@ -83,7 +84,27 @@ class Committer:
         waiting = len(self._queue)
         while self._queue and self._queue[0][0].done():
             self._take()
+        if self._queue:
+            self._check()
         return len(self._queue) < waiting
+
+    def wait_for(self, opened: Future[None], waiting: Callable[[], None] = lambda: None) -> None:
+        """Wait for what `open` has begun.
+
+        Parameters
+        ----------
+        waiting
+            Called several times a second meanwhile; may raise to break off.
+
+        Raises
+        ------
+        Aborted, EnvironmentFault, FencedError
+            As the delivery says, or when it hangs.
+        """
+        while not wait([opened], _TURN_SECONDS / 4).done:
+            self._check()
+            waiting()
+        opened.result()
 
     def drain(self, seconds: float) -> bool:
         """Wait until all works are committed; False when that takes longer. Raises as `submit` does."""
@@ -128,7 +149,11 @@ class Committer:
         self.committed.update(work.offsets)
 
     def _check(self) -> None:
-        """Count a turn of waiting; raise after too many."""
+        """Count a turn of waiting, once a second; raise after too many."""
+        now = time.monotonic()
+        if now < self._checked_at + _TURN_SECONDS:
+            return
+        self._checked_at = now
         self._overdue_turns = self._overdue_turns + 1 if self._delivery.overdue else 0
         if self.hanging:
             raise FencedError(

@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 _INIT_CALL_SECONDS = 5.0
 _ABORT_SECONDS = 5.0
 _FAILED = "the transaction failed"
-_BY_ANOTHER = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED)
+_BY_ANOTHER = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.FENCED_INSTANCE_ID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class ExactlyOnce:
 
     @property
     def overdue(self) -> bool:
-        """Whether the transaction that is under way has outstayed its time-out; waiting for a broker is none."""
+        """Whether a transaction or a call has outstayed its time-out; waiting for a broker that is away has none."""
         due = self._due
         return due is not None and time.monotonic() > due
 
@@ -129,9 +129,11 @@ class ExactlyOnce:
         except KafkaException as error:
             raise exit_of(error.args[0], "the transactional producer cannot be made") from error
         for wait_seconds in backoffs():
+            self._due = time.monotonic() + 2 * _INIT_CALL_SECONDS
             try:
                 writer.producer.init_transactions(_INIT_CALL_SECONDS)
             except KafkaException as error:
+                self._due = None
                 fault: KafkaError = error.args[0]
                 if fault_of(fault).ends:
                     raise exit_of(fault, "the transactional producer cannot start") from error
@@ -142,7 +144,7 @@ class ExactlyOnce:
                 if self._stopping.wait(wait_seconds):
                     raise Aborted("stopped while waiting for the transaction coordinator") from error
             else:
-                self._writer = writer
+                self._writer, self._due = writer, None
                 return
 
     def deliver(self, work: Work) -> None:

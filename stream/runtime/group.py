@@ -169,7 +169,7 @@ class GroupSource:
         RetriableError
             When one cannot be fetched; it and those after it are still held.
         """
-        started = set()
+        started: set[Place] = set()
         for place, offset in starts.items():
             if place not in self._held or self._held[place] != held.get(place):
                 continue
@@ -179,6 +179,8 @@ class GroupSource:
                 else:
                     self._consumer.incremental_assign([TopicPartition(*place, offset)])
             except KafkaException as error:
+                if started:
+                    break  # the others are still held, and come with the next turn
                 raise RetriableError(f"{place[0]}[{place[1]}] cannot be read: {error.args[0].str()}") from error
             self._fetched.add(place)
             # What came while it was held, its end above all, would pass for what lies before it.
@@ -273,6 +275,8 @@ class GroupSource:
             return
         messages = self._consumer.consume(1, 0)
         self._backlog.extend(messages)
+        # What is committed next is committed as the member of the generation that this may have begun.
+        self.metadata = self._consumer.consumer_group_metadata()
 
     def _event(self, message: Message, error: KafkaError, polled: Polled) -> None:
         if error.code() == KafkaError._PARTITION_EOF:

@@ -17,7 +17,7 @@ from stream.sources.kafka import Place, RangeReader
 from stream.state.rows import RowError
 
 _LOG = logging.getLogger(__name__)
-_ASK_SECONDS = 10.0
+_ASK_SECONDS = 5.0
 _REMIND_SECONDS = 10.0
 
 
@@ -61,9 +61,12 @@ def ends_of(admin: AdminClient, places: Sequence[Place], seconds: float = _ASK_S
         request_timeout=seconds,
     )
     try:
-        ends = {(part.topic, part.partition): int(future.result().offset) for part, future in asked.items()}
+        ends = {(part.topic, part.partition): int(future.result(2 * seconds).offset) for part, future in asked.items()}
     except KafkaException as error:
         raise retriable_or_exit(error.args[0], f"the ends of {places[0][0]} cannot be read") from error
+    except TimeoutError as error:
+        # The client may wait for a broker that is gone for longer than it was told to.
+        raise RetriableError(f"the ends of {places[0][0]} were not told within {2 * seconds:g} s") from error
     for (topic, partition), end in ends.items():
         if end < 0:
             # What librdkafka 2.16 answers, without any error, for a partition whose leader has just gone.

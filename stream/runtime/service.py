@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Event, Timer
@@ -189,7 +188,7 @@ class Service:
         try:
             opened = self._committer.open()
             self._pipeline.load()
-            opened.result()
+            self._committer.wait_for(opened)
             while not self._stopping.is_set() and not self._done:
                 self._turn()
             self._finish()
@@ -201,6 +200,8 @@ class Service:
         except TidegateError:
             # Closing the source revokes its partitions, and what failed once must not be waited for again.
             self._failed = True
+            # Whoever still tries for a broker that is away, on the committer's thread, gives up.
+            self._stopping.set()
             if self._committer.hanging:
                 # The interpreter waits for its threads, and this one never ends.
                 self._end_by(_HANGING_SECONDS, FencedError.exit_code)
@@ -365,11 +366,7 @@ class Service:
         if not self._watch.known:
             raise RetriableError("the broker has not told which topics it has")
         # A producer that was given up may have left offsets pending, which nobody reads before a new one ends it.
-        opened = self._committer.open()
-        while not opened.done():
-            wait([opened], _SERVE_SECONDS / 2)
-            waiting()
-        opened.result()
+        self._committer.wait_for(self._committer.open(), waiting)
         committed = self._source.committed(held, self._stopping.wait)
         waiting()
         try:

@@ -74,7 +74,10 @@ def check_scores(
     verdict = Verdict()
     places = Counter((_partition(message), message.offset()) for message in read(bootstrap_servers, events_topic))
     scores = [_value(message) for message in read(bootstrap_servers, scores_topic)]
-    scored = Counter((body["partition"], body["offset"]) for body in map(json.loads, scores))
+    # Read partition by partition, each in its order, and a score lies where its event does.
+    ordered = [(body["partition"], body["offset"]) for body in map(json.loads, scores)]
+    scored = Counter(ordered)
+    verdict.require(ordered == sorted(ordered), "scores are not in the order of their events")
     findings = [_value(message) for message in read(bootstrap_servers, findings_topic)]
     verdict.figures |= {"events": places.total(), "scores": scored.total(), "findings": len(findings)}
     verdict.require(not places - scored, f"{(places - scored).total()} events have no score")
@@ -87,8 +90,8 @@ def check_scores(
     revisions: dict[str, list[int]] = {}
     for body in map(json.loads, findings):
         revisions.setdefault(body["finding_info"]["uid"], []).append(body["metadata"]["sequence"])
-    gaps = [uid for uid, numbers in revisions.items() if sorted(numbers) != list(range(1, len(numbers) + 1))]
-    verdict.require(not gaps, f"{len(gaps)} findings have gaps or repetitions in their revisions")
+    gaps = [uid for uid, numbers in revisions.items() if numbers != list(range(1, len(numbers) + 1))]
+    verdict.require(not gaps, f"{len(gaps)} findings have gaps, repetitions or another order in their revisions")
     return verdict
 
 

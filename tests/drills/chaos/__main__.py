@@ -20,7 +20,7 @@ from sample.records import TRAIN
 from tests.drills.chaos.drill import Outcome, drill
 from tests.drills.chaos.report import write_report
 from tests.drills.chaos.storm import Done, planned
-from tests.drills.recovery import measure
+from tests.drills.recovery import late, measure
 from tidegate.demo.process import environment, run
 
 _SIZE = {"seed": "1", "kills": "30", "events": "200000"}
@@ -100,7 +100,10 @@ def main() -> int:
         **{
             f"{protocol}_{name}": value for protocol, each in outcomes.items() for name, value in each.figures().items()
         },
-        "faults": [f"{protocol}: {fault}" for protocol, each in outcomes.items() for fault in each.faults],
+        "faults": [
+            *late(recoveries),
+            *(f"{protocol}: {fault}" for protocol, each in outcomes.items() for fault in each.faults),
+        ],
     }
     (given.out / "summary.json").write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")
     page = write_report(given.out, {name: (each.storm.done, each.lag) for name, each in outcomes.items()}, summary)
