@@ -15,9 +15,10 @@ from stream.config import DecisionSettings, LearningSettings, Settings
 from stream.core import Core
 from stream.errors import StateError
 from stream.inputs import InputBatch
-from stream.record import Record
+from stream.record import Record, StateChange
 from stream.state.pending import CLOSINGS_MAX, SEGMENTS_MAX
 from stream.state.quarantine import QUARANTINE_MAX
+from stream.state.rows import sealed
 from stream.state.schema import KINDS, tenant_table
 from tests.doubles import WordEmbedder
 from tests.stream.releases import release
@@ -183,7 +184,11 @@ def test_what_was_learned_does_not_come_back_with_the_row_that_held_it() -> None
 def test_row_with_fewer_vectors_than_segments_is_refused() -> None:
     settings = held_for(HELD_MS, EVERYTHING_FOUND)
     said = run(core(settings), cut([told(0, 0, USUAL)], 1))
-    damage = {(*key,): orjson.dumps({**value, "vectors": ""}) for key, value in rows_left(said).items()}
+    damage = {}
+    for key, value in rows_left(said).items():
+        del value["crc"]
+        row = StateChange(0, orjson.dumps(key), orjson.dumps({**value, "vectors": ""}))
+        damage[(*key,)] = sealed(row).value
     rows = [(key, damage.get(tuple(orjson.loads(key)), value)) for key, value in said.rows[0]]
     with pytest.raises(StateError, match="must have a vector for each segment; got 0 vectors of 1"):
         core(settings).restore(0, rows)

@@ -14,10 +14,11 @@ from models.embedder import StaticEmbedder
 from sample.records import LIVE
 from stream.config import BatchSettings, ReleaseSettings, Settings, TopicsSettings
 from stream.errors import EnvironmentFault, StateError, UsageError
-from stream.record import Record
+from stream.record import Record, StateChange
 from stream.runtime.replay_command import run
 from stream.runtime.state_files import StateFolder
 from stream.sinks.file import DEAD_LETTERS, FINDINGS, SCORES, SUMMARY
+from stream.state.rows import ROWS, sealed
 from stream.steps.route import partition_of
 from tests.stream.releases import write
 from tests.stream.streams import START_MS
@@ -154,12 +155,13 @@ def test_report_names_what_was_found(tmp_path: Path, release: Path, capsys: pyte
 def exported(path: Path, release: str, partitions: int = 8, cursor: dict[str, Any] | None = None) -> Path:
     """A state in which each partition stands at offset 5."""
     told = {
-        "next_offset": 5, "core_time_ms": START_MS, "ingest_time_ms": START_MS, "next_control": 0, "release": release,
+        "v": ROWS["cursor"].version, "next_offset": 5, "core_time_ms": START_MS, "ingest_time_ms": START_MS, "next_control": 0, "release": release,
         "config_hash": "", "journal_seq": 1, **(cursor or {}),
     }  # fmt: skip
     with StateFolder(path, "state") as folder:
         for partition in range(partitions):
-            folder.write(partition, [[Record("state", partition, 0, 0, b'["cursor"]', orjson.dumps(told))]])
+            row = sealed(StateChange(partition, b'["cursor"]', orjson.dumps(told)))
+            folder.write(partition, [[Record("state", partition, 0, 0, row.key, row.value)]])
         folder.close()
     return path
 
