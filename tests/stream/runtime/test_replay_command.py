@@ -155,7 +155,8 @@ def test_report_names_what_was_found(tmp_path: Path, release: Path, capsys: pyte
 def exported(path: Path, release: str, partitions: int = 8, cursor: dict[str, Any] | None = None) -> Path:
     """A state in which each partition stands at offset 5."""
     told = {
-        "v": ROWS["cursor"].version, "next_offset": 5, "core_time_ms": START_MS, "ingest_time_ms": START_MS, "next_control": 0, "release": release,
+        "v": ROWS["cursor"].version,
+        "next_offset": 5, "core_time_ms": START_MS, "ingest_time_ms": START_MS, "next_control": 0, "release": release,
         "config_hash": "", "journal_seq": 1, **(cursor or {}),
     }  # fmt: skip
     with StateFolder(path, "state") as folder:
