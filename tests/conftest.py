@@ -1,5 +1,6 @@
 """What every test may ask for: a real broker, topics of its own, and a summary that tools can read."""
 
+import fcntl
 import json
 import os
 import signal
@@ -65,9 +66,15 @@ def topic_prefix() -> str:
 @pytest.fixture(scope="session")
 def sample_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release trained on the sample as `make demo` trains it, by the command itself, once for all tests."""
-    out = tmp_path_factory.mktemp("sample")
-    train = ["train", "--input", str(TRAIN), "--format", "corpus", "--seed", "7", "--out", str(out / "release")]
-    run(train, environment(), out / "train.log")
+    # Of several processes one trains, and the others wait for it: what is above each one's folder is this run's alone.
+    shared = "PYTEST_XDIST_WORKER" in os.environ
+    out = tmp_path_factory.getbasetemp().parent / "sample" if shared else tmp_path_factory.mktemp("sample")
+    out.mkdir(exist_ok=True)
+    with (out / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (out / "release").exists():
+            train = ["train", "--input", str(TRAIN), "--format", "corpus", "--seed", "7", "--out", str(out / "release")]
+            run(train, environment(), out / "train.log")
     return out / "release"
 
 

@@ -34,6 +34,7 @@ _MEMORY_SECONDS = 30.0
 _TICK_SECONDS = 0.2
 _SERVE_SECONDS = 0.5
 _HANGING_SECONDS = 5.0
+_WATCH_SECONDS = 2.5
 _LAST_RESORT_SECONDS = 0.5
 """Of the shutdown deadline, kept for ending the process whatever hangs."""
 
@@ -374,6 +375,9 @@ class Service:
         except StateError as error:
             # A member that the group has expelled does not know it yet: the next owner may have committed meanwhile.
             if self._source.committed(held, self._stopping.wait) == committed:
+                # A topic that was created again has lost its offsets: the watch, asking once a second, says it better.
+                self._stopping.wait(_WATCH_SECONDS)
+                self._watch.check()
                 raise
             raise RetriableError(f"offsets moved while state was read ({error})") from error
         started = self._source.start(starts, held)

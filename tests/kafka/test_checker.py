@@ -7,7 +7,7 @@ import pytest
 from tests.drills.chaos.pipeline import Pipeline
 from tests.drills.scenarios import kills_under_load, open_transaction
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 
 SEED = 5
 SHORT = {

@@ -14,7 +14,7 @@ from tests.drills.soak.plan import Plan
 from tests.drills.soak.sessions import patterns
 from tests.drills.soak.soak import EVENTS, Broker, Soak
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 
 PLAN = Plan(minutes=0.15, disturbed=((1.0, "promote"), (3.0, "kill")))
 
