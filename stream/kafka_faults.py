@@ -77,7 +77,7 @@ GROUPS: tuple[Group, ...] = (
             "REASSIGNMENT_IN_PROGRESS", "NO_REASSIGNMENT_IN_PROGRESS", "FETCH_SESSION_ID_NOT_FOUND",
             "INVALID_FETCH_SESSION_EPOCH",
             # The client's own knowledge of topics lags behind a restart or a deletion; the broker watch tells which.
-            "_UNKNOWN_PARTITION", "UNKNOWN_TOPIC_ID", "INCONSISTENT_TOPIC_ID",
+            "_UNKNOWN_PARTITION", "_NOENT", "UNKNOWN_TOPIC_ID", "INCONSISTENT_TOPIC_ID",
         ),
     ),
     Group(
@@ -203,7 +203,7 @@ GROUPS: tuple[Group, ...] = (
         (
             "_INVALID_ARG", "_INVALID_TYPE", "_EXISTING_SUBSCRIPTION", "_UNKNOWN_GROUP", "_UNKNOWN_PROTOCOL",
             "_KEY_SERIALIZATION", "_VALUE_SERIALIZATION", "_KEY_DESERIALIZATION", "_VALUE_DESERIALIZATION",
-            "_READ_ONLY", "_NOENT", "_NOT_CONFIGURED", "_APPLICATION", "INVALID_REQUEST", "OPERATION_NOT_ATTEMPTED",
+            "_READ_ONLY", "_NOT_CONFIGURED", "_APPLICATION", "INVALID_REQUEST", "OPERATION_NOT_ATTEMPTED",
             "RESOURCE_NOT_FOUND", "DUPLICATE_RESOURCE", "INVALID_REGULAR_EXPRESSION", "FEATURE_UPDATE_FAILED",
             "INVALID_UPDATE_VERSION",
             # Between brokers and controllers.

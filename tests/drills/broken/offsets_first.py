@@ -10,7 +10,7 @@ from dataclasses import replace
 from stream.runtime.delivery import ExactlyOnce, Work
 from tidegate import cli
 
-WINDOW_S = 0.2
+WINDOW_S = 0.6
 """Between the offsets and the outputs, so that a kill is likely to fall in it."""
 
 _deliver = ExactlyOnce.deliver

@@ -15,7 +15,7 @@ from stream.sinks.kafka import KafkaWriter
 from tests.drills.broken.trusting import trust
 from tidegate import cli
 
-WINDOW_S = 0.2
+WINDOW_S = 0.6
 """Between the state and the transaction, so that a kill is likely to fall in it."""
 
 _deliver = ExactlyOnce.deliver
