@@ -30,7 +30,7 @@ def planned(kills: int, others: int, seed: int) -> list[str]:
     """The drill's acts, shuffled.
 
     >>> planned(3, 2, 1)
-    ['kill', 'kill', 'broker', 'kill', 'join']
+    ['kill', 'join', 'broker', 'kill', 'kill']
     """
     acts = ["kill"] * kills + [OTHERS[number % len(OTHERS)] for number in range(others)]
     random.Random(seed).shuffle(acts)

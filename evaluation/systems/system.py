@@ -1,0 +1,41 @@
+"""What every judged system is: learn benign events, then judge others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.events import Events
+from schemas.corpus import CorpusSession
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Sessions (s) of the events that were judged, in their order."""
+
+    score: NDArray[np.float64]
+    """(s,) higher is stranger, unsaturated, on one scale over tenants."""
+    p: NDArray[np.float64]
+    """(s,) the share of benign sessions that the system expects to be as strange; flagged at or below the nominal."""
+    first_turn: NDArray[np.int64]
+    """(s,) number of the first event, from 0, at or beyond the operating point; -1 where there is none."""
+    signal: Sequence[str]
+    """(s,) what said so at the strangest event; empty where a system has no parts."""
+    seconds: float
+    """What judging took, without the making of the events."""
+
+
+class System(Protocol):
+    """One system; `fit` before `judge`, anew for every trial."""
+
+    name: str
+
+    def fit(self, learn: Events, seed: int, attacks: Sequence[CorpusSession] = ()) -> None:
+        """Learn, and calibrate on sessions of it that were held out from learning, by task."""
+
+    def judge(self, events: Events) -> Judged:
+        """Judge each session as if it were the first after those that were learned."""
