@@ -1,0 +1,148 @@
+"""What protocols leave beside their rows: counts, costs, and the stream's days. The file `facts.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import orjson
+
+from stream.runtime.report.page import put
+
+FACTS = "facts.json"
+
+
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that was counted while a trial was made, such as injections without a clean twin."""
+
+    protocol: str
+    seed: int
+    name: str
+    """In words: it is printed as it stands."""
+    count: int
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What one system took for one trial."""
+
+    protocol: str
+    seed: int
+    system: str
+    events: int
+    """Judged."""
+    seconds: float
+    """For judging them, without the making of the events; one thread."""
+    fit_seconds: float | None = None
+    """None where the fit was another protocol's."""
+    latency_p50_ms: float | None = None
+    """Of one event, where it was measured."""
+    latency_p99_ms: float | None = None
+
+
+class Absent(msgspec.Struct, frozen=True, kw_only=True):
+    """A protocol, or a system in it, that had nothing to do."""
+
+    protocol: str
+    reason: str
+    """A sentence."""
+    system: str = ""
+    """Empty: the whole protocol."""
+
+
+class Day(msgspec.Struct, frozen=True, kw_only=True):
+    """One day of the stream."""
+
+    day: int
+    """From 0, the first that was learned."""
+    events: int
+    sessions: int
+    findings: int
+    """Opened on that day, of whatever entity."""
+    attacks: int
+    """Of them those on an attack's session, or on the entity that an attack is about."""
+    drifts: int = 0
+    """Of them those that say drift."""
+    budget: float | None = None
+    """Findings that were to be opened; None on days when it did not bind, such as those that were learned."""
+
+
+class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant that changes something harmless, and what was said of it."""
+
+    tenant: str
+    what: str
+    """Such as `model`, `prompt`, `usage`."""
+    day: int
+    reported: Literal["drift", "attack", "both", "nothing"]
+    """As drift of the tenant; as attacks, where more of its sessions were found than before; both; neither."""
+    after_ms: int | None = None
+    """From the change to the finding of drift."""
+    sessions: int = 0
+    """Of the tenant after the change."""
+    flagged: int = 0
+    """Of them as attacks."""
+
+
+class FirstFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """One attack that was found."""
+
+    family: str
+    turns: int
+    """Events of it up to the first one found, that one included."""
+    after_ms: int
+    """From its first event to that one, event time."""
+
+
+class StreamRun(msgspec.Struct, frozen=True, kw_only=True):
+    """One system's two weeks."""
+
+    seed: int
+    system: str
+    days: list[Day] = []
+    drifts: list[DriftEvent] = []
+    first_findings: list[FirstFinding] = []
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """All of a run's facts."""
+
+    version: Literal[1] = 1
+    nominal: float = 0.01
+    """The operating point: the share of benign sessions that may be flagged."""
+    embedder: str = ""
+    release: str = ""
+    """Given instead of one trained for each seed."""
+    counts: list[Counted] = []
+    costs: list[Cost] = []
+    absent: list[Absent] = []
+    streams: list[StreamRun] = []
+
+
+def read_facts(folder: Path) -> Facts:
+    """Facts of a finished run; none where it left none.
+
+    Raises
+    ------
+    ValueError
+        When the file is not what `Facts` says.
+    """
+    path = folder / FACTS
+    if not path.exists():
+        return Facts()
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Facts)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{path} must be the facts of an evaluation; {error}. Evaluate again.") from None
+
+
+def write_facts(facts: Facts, folder: Path) -> None:
+    """Write them, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        When the folder cannot be written.
+    """
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    put(folder / FACTS, orjson.dumps(msgspec.to_builtins(facts), option=options))
