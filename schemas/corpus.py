@@ -68,6 +68,10 @@ class CorpusSession(msgspec.Struct, frozen=True, kw_only=True):
     license: str | None = None
     key: str | None = None
     """Which of its tenant's API keys the session used."""
+    network: str | None = None
+    """Any name of a network that the key is not used from as a rule; None: its own."""
+    agent: str | None = None
+    """Any name of a user agent that the key is not used with as a rule; None: its own."""
     tools: dict[str, tuple[str, ...]] = {}
     """Tools offered with every call: name to argument names."""
     start_ms: int | None = None

@@ -28,6 +28,9 @@ _USER_AGENTS = (
     "acme-agent/2.7",
     "python-httpx/0.28.1",
 )
+_ELSEWHERE = ("192.0.2", "198.51.100")
+"""Networks that no key is used from unless its session says so."""
+_OTHER_AGENTS = ("Go-http-client/2.0", "curl/8.16.0", "node-fetch/3.3.2", "python-requests/2.32.5")
 
 
 class Truth(msgspec.Struct, frozen=True, kw_only=True):
@@ -241,13 +244,21 @@ def caller_of(session: CorpusSession) -> dict[str, str]:
     """Who calls in `session`: `key_hash`, `user`, `end_user`, `ip`, `user_agent`."""
     key = (session.tenant, session.key or "k1")
     user = int(_USERS_PER_KEY * unit("end user", *key, session.session))
+    network = "203.0.113" if session.network is None else _one_of(_ELSEWHERE, "network", session.network)
+    agent = _one_of(_USER_AGENTS, "user agent", session.tenant)
+    if session.agent is not None:
+        agent = _one_of(_OTHER_AGENTS, "user agent", session.agent)
     return {
         "key_hash": key_hash(session),
         "user": "u-" + hex_of("user", *key, size=3),
         "end_user": "cust-" + hex_of("end user", *key, user, size=4),
-        "ip": f"203.0.113.{1 + int(254 * unit('ip', *key))}",
-        "user_agent": _USER_AGENTS[int(len(_USER_AGENTS) * unit("user agent", session.tenant))],
+        "ip": f"{network}.{1 + int(254 * unit('ip', *key))}",
+        "user_agent": agent,
     }
+
+
+def _one_of(names: tuple[str, ...], *of: object) -> str:
+    return names[int(len(names) * unit(*of))]
 
 
 def _call_ids(session: CorpusSession, history: int) -> list[list[str]]:

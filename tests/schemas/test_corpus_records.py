@@ -130,6 +130,17 @@ def test_native_record_holds_the_same_conversation_in_parts() -> None:
     assert to_native(SESSION, CALLS[2], 0)["output"] == []
 
 
+def test_a_session_from_elsewhere_has_its_key_but_neither_its_network_nor_its_user_agent() -> None:
+    own, other = (
+        to_native(msgspec.structs.replace(SESSION, network=place, agent=place), CALLS[0], 0)
+        for place in (None, "attic")
+    )
+    assert own["key_hash"] == other["key_hash"]
+    # A network is the first three numbers of an address, as the scorer reads it.
+    assert own["ip"].rpartition(".")[0] != other["ip"].rpartition(".")[0]
+    assert own["user_agent"] != other["user_agent"]
+
+
 def test_session_without_a_tenant_leaves_it_to_ingest() -> None:
     nobody = msgspec.structs.replace(SESSION, tenant=None)
     assert "tenant" not in to_native(nobody, CALLS[0], 0)
