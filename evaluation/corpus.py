@@ -1,0 +1,146 @@
+"""All conversations of a corpus folder, read once, and what each can serve as."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+
+from schemas.corpus import CorpusSession, calls
+from stream.errors import UsageError
+from stream.training.gather import Tally, sessions_of
+
+BENIGN, ATTACK = "benign", "attack"
+SUFFIXES = (".jsonl.gz", ".jsonl")
+_LOOK_ALIKES = ("hardneg", "lookalike", "overrefus", "falsealarm", "falsepositive", "notinject", "xstest", "orbench")
+"""What collections of harmless requests that look harmful are called, without case and punctuation."""
+_NO_LETTER = re.compile(r"[^a-z]+")
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """The sessions (s) of a folder that make calls; within a tenant, or among those without one, each has its name."""
+
+    sessions: tuple[CorpusSession, ...]
+    files: tuple[str, ...]
+    """(s,) the file that each came from, without what its name ends in."""
+    left_out: dict[str, int]
+    """Lines that are no session, and sessions without a call or a label, by what they lack."""
+
+    @cached_property
+    def benign(self) -> dict[str, list[CorpusSession]]:
+        """What each tenant does, by tenant; look-alikes are not among it."""
+        found: dict[str, list[CorpusSession]] = {}
+        for session, look_alike in zip(self.sessions, self._look_alike, strict=True):
+            if session.label == BENIGN and session.tenant is not None and not look_alike:
+                found.setdefault(session.tenant, []).append(session)
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def look_alikes(self) -> list[CorpusSession]:
+        """Harmless requests that look harmful.
+
+        They are known by the name of their file, source or tenant, if one of those says so. Where none does, by their
+        shape: all that their tenant has is benign, without a task, and one message that nobody answers, as requests are
+        that were collected to be asked. Benign sessions without a tenant are look-alikes too: like foreign attacks,
+        they wait to be placed.
+        """
+        return [session for session, look_alike in zip(self.sessions, self._look_alike, strict=True) if look_alike]
+
+    @cached_property
+    def foreign(self) -> list[CorpusSession]:
+        """Attacks that no tenant has met."""
+        return [session for session in self.sessions if session.label == ATTACK and session.tenant is None]
+
+    @cached_property
+    def placed(self) -> dict[str, list[CorpusSession]]:
+        """Attacks within tenants' own sessions, by tenant."""
+        found: dict[str, list[CorpusSession]] = {}
+        for session in self.sessions:
+            if session.label == ATTACK and session.tenant is not None:
+                found.setdefault(session.tenant, []).append(session)
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def _look_alike(self) -> list[bool]:
+        named = [
+            session.label == BENIGN and any(map(_says_look_alike, (file, session.source or "", session.tenant or "")))
+            for session, file in zip(self.sessions, self.files, strict=True)
+        ]
+        by_shape = set() if any(named) else _asked_only(self.sessions)
+        return [
+            is_named or (session.label == BENIGN and (session.tenant is None or session.tenant in by_shape))
+            for session, is_named in zip(self.sessions, named, strict=True)
+        ]
+
+
+def read_corpus(folder: Path) -> Corpus:
+    """The corpus in `folder`: every `*.jsonl` and `*.jsonl.gz` in it, by name.
+
+    Raises
+    ------
+    UsageError
+        When it is no folder, a file cannot be read, or there is no session in it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"--corpus must be a folder of conversations, one a line; {folder} is none.")
+    tally = Tally()
+    left_out: Counter[str] = Counter()
+    sessions: list[CorpusSession] = []
+    files: list[str] = []
+    for path in sorted(folder.iterdir()):
+        suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
+        if suffix is None or not path.is_file():
+            continue
+        for session in sessions_of(path, tally):
+            reason = _unusable(session)
+            if reason:
+                left_out[reason] += 1
+            else:
+                sessions.append(session)
+                files.append(path.name.removesuffix(suffix))
+    left_out.update(tally.dead_letters)
+    if not sessions:
+        raise UsageError(f"--corpus must hold labelled conversations as *.jsonl or *.jsonl.gz; {folder} holds none.")
+    return Corpus(tuple(_named_once(sessions)), tuple(files), dict(left_out))
+
+
+def _unusable(session: CorpusSession) -> str | None:
+    if not calls(session):
+        return "no_call"
+    return None if session.label in (BENIGN, ATTACK) else "no_label"
+
+
+def _named_once(sessions: Sequence[CorpusSession]) -> list[CorpusSession]:
+    """Of those that share a name, all but the first get another."""
+    met: Counter[tuple[str | None, str]] = Counter()
+    named: list[CorpusSession] = []
+    for session in sessions:
+        name = session.tenant, session.session
+        again = met[name]
+        met[name] += 1
+        if again:
+            session = msgspec.structs.replace(session, session=f"{session.session}\x1f{again + 1}")
+        named.append(session)
+    return named
+
+
+def _says_look_alike(name: str) -> bool:
+    plain = _NO_LETTER.sub("", name.lower())
+    return any(word in plain for word in _LOOK_ALIKES)
+
+
+def _asked_only(sessions: Sequence[CorpusSession]) -> set[str]:
+    """Tenants that only ever ask one thing, of whom there must be others."""
+    asked: set[str] = set()
+    others: set[str] = set()
+    for session in sessions:
+        if session.tenant is not None:
+            alike = session.label == BENIGN and session.task is None and [t.role for t in session.turns] == ["user"]
+            (asked if alike else others).add(session.tenant)
+    return asked - others if others else set()
