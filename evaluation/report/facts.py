@@ -94,6 +94,22 @@ class FirstFinding(msgspec.Struct, frozen=True, kw_only=True):
     """From its first event to that one, event time."""
 
 
+class PoisonEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody who moved a tenant's normal in small steps, then attacked."""
+
+    tenant: str
+    what: str
+    """What was raised: such as `tokens`, `arguments`, `words`."""
+    steps: int
+    """Sessions that did it."""
+    steps_flagged: int
+    attacks: int
+    """Sessions at the end, for which it was done."""
+    found: int
+    found_unpoisoned: int | None = None
+    """Of the same attacks, had the steps not been; None where that was not run."""
+
+
 class StreamRun(msgspec.Struct, frozen=True, kw_only=True):
     """One system's two weeks."""
 
@@ -102,6 +118,13 @@ class StreamRun(msgspec.Struct, frozen=True, kw_only=True):
     days: list[Day] = []
     drifts: list[DriftEvent] = []
     first_findings: list[FirstFinding] = []
+    poisonings: list[PoisonEvent] = []
+    false_drifts: int = 0
+    """Findings of drift about tenants that have not changed, or not yet, nor are poisoned."""
+    tenant_days: float = 0.0
+    """Over which these are counted: days of such tenants."""
+    over_budget: int = 0
+    """Events at or beyond the operating point for which the budget had no room."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

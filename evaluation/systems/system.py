@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,3 +39,11 @@ class System(Protocol):
 
     def judge(self, events: Events) -> Judged:
         """Judge each session as if it were the first after those that were learned."""
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A system that learns as it goes: `follow` in place of `judge` where events come in time."""
+
+    def follow(self, events: Events) -> Judged:
+        """Judge each event in turn, and learn from it as in service."""
