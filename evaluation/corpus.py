@@ -54,17 +54,21 @@ class Corpus:
 
     @cached_property
     def foreign(self) -> list[CorpusSession]:
-        """Attacks that no tenant has met."""
-        return [session for session in self.sessions if session.label == ATTACK and session.tenant is None]
+        """Attacks that no tenant has met, or one of whom nothing else is known."""
+        return [s for s in self.sessions if s.label == ATTACK and s.tenant not in self.benign]
 
     @cached_property
     def placed(self) -> dict[str, list[CorpusSession]]:
-        """Attacks within tenants' own sessions, by tenant."""
+        """Attacks within sessions of tenants that have benign ones too, by tenant."""
         found: dict[str, list[CorpusSession]] = {}
         for session in self.sessions:
-            if session.label == ATTACK and session.tenant is not None:
+            if session.label == ATTACK and session.tenant is not None and session.tenant in self.benign:
                 found.setdefault(session.tenant, []).append(session)
         return dict(sorted(found.items()))
+
+    def injected(self, tenant: str) -> bool:
+        """Whether a tenant has attacks on a task of its own."""
+        return any(session.task is not None for session in self.placed.get(tenant, ()))
 
     @cached_property
     def _look_alike(self) -> list[bool]:

@@ -51,8 +51,8 @@ class Split:
     """Benign sessions of the test half, by learned tenant."""
     unseen: Mapping[str, list[CorpusSession]]
     """Benign sessions of tenants that are not learned at all, by tenant. Nor is anything else of their source."""
-    test_bases: frozenset[str]
-    """Of the test half, in the sense of `base_of`."""
+    learn_bases: frozenset[str]
+    """Of the learn half, in the sense of `base_of`."""
 
     @cached_property
     def learned(self) -> dict[str, int]:
@@ -60,8 +60,8 @@ class Split:
         return dict(Counter(session.tenant for session in self.learn if session.tenant is not None))
 
     def tests(self, session: CorpusSession) -> bool:
-        """Whether an attack that stands on a tenant's task is judged: its task is of the test half."""
-        return base_of(session) in self.test_bases
+        """Whether an attack that stands on a tenant's task is judged: its task is none of the learn half's."""
+        return base_of(session) not in self.learn_bases
 
 
 def base_of(session: CorpusSession) -> str:
@@ -87,8 +87,8 @@ def split(corpus: Corpus, seed: int, caps: Caps = Caps()) -> Split:
 
     A conversation that several tenants hold (equal task, or equal opening) lies in the same half for all of them.
 
-    Left out are a quarter of the sources that could be, at least one, in turn over the seeds: those whose tenants meet
-    no attack of their own, as no injection could be judged there otherwise, and that hold at most a third of all
+    Left out are a quarter of the sources that could be, at least one, in turn over the seeds: those whose tenants have
+    no injected sessions of a task, as these could not be judged otherwise, and that hold at most a third of all
     tenants. Sources that share a tenant count as one; tenants of no source are one each. One of those left out speaks
     the language that most tenants speak, if any could: what is harmless would else be told from attacks by language.
     """
@@ -110,7 +110,7 @@ def split(corpus: Corpus, seed: int, caps: Caps = Caps()) -> Split:
         learn=learned(learn, seed),
         test=test,
         unseen={tenant: corpus.benign[tenant] for tenant in sorted(unseen)},
-        test_bases=frozenset(base for base, half in half_of.items() if half == 1),
+        learn_bases=frozenset(base for base, half in half_of.items() if half == 0),
     )
 
 
@@ -152,9 +152,7 @@ def source_groups(corpus: Corpus) -> list[list[str]]:
 def _left_out(corpus: Corpus, seed: int) -> set[str]:
     groups = source_groups(corpus)
     eligible = [
-        group
-        for group in groups
-        if not any(tenant in corpus.placed for tenant in group) and 3 * len(group) <= len(corpus.benign)
+        group for group in groups if not any(map(corpus.injected, group)) and 3 * len(group) <= len(corpus.benign)
     ]
     if not eligible:
         return set()
@@ -174,7 +172,7 @@ def _language(own: Sequence[CorpusSession]) -> str:
 
 
 def _young(corpus: Corpus, learning: Mapping[str, list[CorpusSession]], seed: int) -> set[str]:
-    """One in six of the tenants that meet no attack of their own."""
+    """One in six of the tenants without injected sessions of a task."""
     others = sorted(
         (tenant for tenant in learning if tenant not in corpus.placed), key=lambda t: rank("young", seed, t)
     )

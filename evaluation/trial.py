@@ -46,3 +46,11 @@ class Trial:
     Every other system learns without."""
     figures: Mapping[str, int] = field(default_factory=dict)
     """What was counted while it was made: injections left out for want of a clean twin, and the like."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """A protocol for which a corpus has nothing."""
+
+    protocol: str
+    reason: str
