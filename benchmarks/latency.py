@@ -3,10 +3,11 @@
     python -m benchmarks.latency --release out/demo/release
 
 Ingest and score run as processes with default settings, the broker beside them on the same cores. The highest rate is
-measured first, as `benchmarks.end_to_end` does; then different sessions of the sample come evenly at half of it. A
-record arrives when the broker says so (the raw topic's `LogAppendTime`) and is through when a `read_committed` consumer
-has its score or finding. Between them lie the event's timestamp, which is when ingest had normalised it, and that of
-its score, which is when the scorer wrote it: they, and what the services export, tell the stages apart.
+measured first, as `benchmarks.end_to_end` does; then sessions like the sample's come at half of it, as many at once as
+that takes, each at its own pace and with words of its own. A record arrives when the broker says so (the raw topic's
+`LogAppendTime`) and is through when a `read_committed` consumer has its score or finding. Between them lie the event's
+timestamp, which is when ingest had normalised it, and that of its score, which is when the scorer wrote it: they, and
+what the services export, tell the stages apart.
 
 The cost of exactly-once is the rate of `score` with `--delivery at-least-once` over that with `exactly-once`, on the
 same events, in turns.
@@ -21,7 +22,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from confluent_kafka import Message, Producer
@@ -34,15 +34,15 @@ from sample.records import LIVE, TRAIN
 from tests.drills.checker import read
 from tests.drills.soak.committed import Committed
 from tests.drills.soak.scrape import Scraped, scrape
-from tests.drills.soak.sessions import patterns, rounds
+from tests.drills.soak.sessions import Sent, patterns, under_way
 from tidegate.demo.process import Service, environment, run
 
 SCORES, FINDINGS = "genai.anomaly.scores.v1", "genai.anomaly.findings.v1"
 _READY_S, _END_S, _LEFT_S = 60.0, 600.0, 60.0
-_WARM_S = 20.0
+_WARM_S = 45.0
 """Not counted: caches fill, and river is imported for the first drift detector."""
-_ROUND_S = 15 * 86_400
 _CLOSE = 3
+_SEED = 7
 _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -95,10 +95,8 @@ def measure(bootstrap_servers: str, release: Path, out: Path, rate: float, secon
     run(["topics", "create", "--source-topic", raw], settings, out / "topics.log")
     ingest = ["ingest", "--source-topic", raw, "--format", "litellm", "--group-id", f"{prefix}ingest"]
     score = ["score", "--release", str(release), "--group-id", f"{prefix}score"]
-    count = int(rate * (_WARM_S + seconds))
-    known = patterns([TRAIN, LIVE])
-    turns = -(-count // sum(len(pattern.calls) for pattern in known))
-    values = list(islice(rounds(known, turns, _ROUND_S), count))
+    sent = list(under_way(patterns([TRAIN, LIVE]), rate, time.time(), _WARM_S + seconds, _SEED))
+    count = len(sent)
     seen = Seen(bootstrap_servers, prefix)
     with (
         Service(score, settings, out / "score.log") as scoring,
@@ -106,9 +104,10 @@ def measure(bootstrap_servers: str, release: Path, out: Path, rate: float, secon
     ):
         urls = {"score": scoring.ready(_READY_S)["http"], "ingest": ingesting.ready(_READY_S)["http"]}
         begun = time.time()
-        _send(bootstrap_servers, raw, values[: int(rate * _WARM_S)], rate)
+        warm = sum(record.time_s < sent[0].time_s + _WARM_S for record in sent)
+        _send(bootstrap_servers, raw, sent[:warm])
         before = {name: scrape(url) for name, url in urls.items()}
-        _send(bootstrap_servers, raw, values[int(rate * _WARM_S) :], rate)
+        _send(bootstrap_servers, raw, sent[warm:])
         told = {name: scrape(url).since(before[name]) for name, url in urls.items()}
         took = time.time() - begun
         until = time.monotonic() + _LEFT_S
@@ -172,15 +171,16 @@ def _create_raw(bootstrap_servers: str, topic: str) -> None:
         created.result(10)
 
 
-def _send(bootstrap_servers: str, topic: str, values: Sequence[bytes], rate: float) -> None:
+def _send(bootstrap_servers: str, topic: str, records: Sequence[Sent]) -> None:
+    """Send `records` as far apart as they are dated."""
     producer = Producer({"bootstrap.servers": bootstrap_servers, "enable.idempotence": True, "linger.ms": 1})
     begun = time.monotonic()
-    for number, value in enumerate(values):
-        wait_s = begun + number / rate - time.monotonic()
+    for record in records:
+        wait_s = begun + record.time_s - records[0].time_s - time.monotonic()
         if wait_s > 0.002:
             producer.poll(0)
             time.sleep(wait_s)
-        producer.produce(topic, value, partition=0)
+        producer.produce(topic, record.value, partition=0)
     producer.flush()
 
 

@@ -314,7 +314,7 @@ class BatchSettings:
 
     records_max: int = 2_000
     """Records scored together."""
-    wait_ms: int = 50
+    wait_ms: int = 20
     """Longest wait for a full batch."""
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from stream.errors import RetriableError, StateError
 from stream.runtime.faults import retriable_or_exit
+from stream.runtime.memory import uncollected
 from stream.runtime.metrics import Metrics
 from stream.sources.kafka import Place, RangeReader
 from stream.state.rows import RowError
@@ -131,7 +132,8 @@ class Restorer:
             began = time.perf_counter()
             end = ends[self._state, partition]
             try:
-                self._core.restore(partition, self._rows(partition, end, waiting))
+                with uncollected():
+                    self._core.restore(partition, self._rows(partition, end, waiting))
             except RowError as error:
                 raise StateError(f"{self._place_of(partition, error.key, end, waiting)}: {error}") from error
             starts[partition] = self._checked(partition, committed[partition])

@@ -20,6 +20,9 @@ PRODUCER_PROPERTIES: Mapping[str, object] = {
 
 PRODUCER_DEFAULTS: Mapping[str, object] = {
     "linger.ms": 5,
+    # A transaction that begins before the last one's markers are all written is refused and tried again: librdkafka's
+    # 100 ms were most of what a small batch took (confluent-kafka-python issue 967). It doubles with each try.
+    "retry.backoff.ms": 2,
     "compression.type": "lz4",
     "queue.buffering.max.messages": 100_000,
     "queue.buffering.max.kbytes": 65_536,

@@ -4,7 +4,9 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from itertools import islice
+from pathlib import Path
 
+from tests.drills.broken.window import OPEN, WINDOW_S
 from tests.drills.chaos.feeder import Feeder
 from tests.drills.chaos.pipeline import Pipeline
 from tests.drills.checker import Verdict
@@ -14,22 +16,39 @@ WITHIN_S = 60.0
 
 
 def kills_under_load(pipeline: Pipeline, victim: str, events: int, kills: int, seed: int) -> tuple[Verdict, Verdict]:
-    """`victim` is killed at random moments while `events` records flow; the verdicts on ingest and on score."""
+    """`victim` is killed while `events` records flow; the verdicts on ingest and on score.
+
+    A program that is wrong on purpose says when it is between the two steps that it takes apart, and is killed at a
+    random moment of that.
+    """
     moments = random.Random(seed)
     pipeline.prepare()
+    opened = pipeline.out / "window"
+    apart = {OPEN: str(opened)}
     feeder = Feeder(pipeline.bootstrap_servers, pipeline.raw, rough(raw_records(events), seed), events / (4.0 * kills))
     try:
         for name in ("ingest-1", "score-1"):
-            pipeline.start(name, wait=True)
+            pipeline.start(name, wait=True, settings=apart)
         feeder.start()
         for _ in range(kills):
-            time.sleep(moments.uniform(0.5, 1.5))
+            _await(opened)
+            time.sleep(moments.uniform(0.0, WINDOW_S / 2))
             pipeline.kill(victim)
-            pipeline.start(victim, wait=True)
+            opened.unlink()
+            pipeline.start(victim, wait=True, settings=apart)
         feeder.join(WITHIN_S)
         return pipeline.finish()
     finally:
         pipeline.stop_all()
+
+
+def _await(opened: Path) -> None:
+    """Wait until the window is open."""
+    deadline = time.monotonic() + WITHIN_S
+    while not opened.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no window has opened within {WITHIN_S:.0f} s")
+        time.sleep(0.02)
 
 
 def open_transaction(pipeline: Pipeline, events: int, seed: int) -> tuple[Verdict, Verdict]:

@@ -25,7 +25,6 @@ def test_offsets_that_are_committed_before_their_outputs_lose_events(
     assert any("events are lost" in fault for fault in ingest.faults)
 
 
-@pytest.mark.skip(reason="its kills do not always fall between the state and the transaction: to be made certain")
 def test_state_outside_of_the_transaction_scores_events_with_what_they_taught(
     kafka: str, sample_release: Path, tmp_path: Path
 ) -> None:

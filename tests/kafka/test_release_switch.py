@@ -30,6 +30,8 @@ from tests.stream.releases import write
 
 pytestmark = pytest.mark.kafka
 SLOW = ("--records-max", "50", "--step-seconds", "0.02")
+SLOWER = ("--records-max", "50", "--step-seconds", "0.1")
+"""Sixteen seconds for 8,000 events: what happens meanwhile takes six."""
 
 
 @pytest.fixture
@@ -99,7 +101,7 @@ def metric(url: str, name: str) -> float:
 def loaded_slowly(cluster: Cluster) -> Iterator[Process]:
     """A scorer under load, whose releases take a second to load."""
     cluster.events(range(8_000))
-    with scorer(cluster, *SLOW, "--load-seconds", "1", "--instance-id", "a") as process:
+    with scorer(cluster, *SLOWER, "--load-seconds", "1", "--instance-id", "a") as process:
         yield process
 
 
@@ -115,6 +117,10 @@ def test_promotion_and_rollback_under_load_lose_nothing_and_do_not_wait_for_the_
     wait_for_controls(cluster, promoted)
     assert metric(url, 'tidegate_release_info{release="r2",space_id="space"}') == 1
     assert metric(url, 'tidegate_release_info{release="r1",space_id="space"}') == 0
+    at_promotion = cluster.committed()
+    until = time.monotonic() + 20
+    while cluster.committed() == at_promotion:
+        assert time.monotonic() < until, "nothing was scored after the promotion"
     began = time.monotonic()
     back = cluster.switch("r1")
     wait_for_controls(cluster, back)

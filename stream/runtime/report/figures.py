@@ -78,7 +78,7 @@ def draw(run: Run, session_fpr: float) -> Iterator[tuple[str, str, bytes]]:
             svg = as_svg(figure)
             # It has been laid out, which takes longer than drawing.
             figure.set_layout_engine("none")
-            yield name, svg, _png(figure)
+            yield name, svg, as_png(figure)
 
 
 @contextmanager
@@ -98,7 +98,8 @@ def as_svg(figure: Figure) -> str:
     return re.sub(r"\A.*?(?=<svg)", "", file.getvalue(), flags=re.DOTALL)
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
+    """The picture as a file."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
     return file.getvalue()

@@ -5,7 +5,6 @@ on from there, and scores them again with what they taught. The drill's checker 
 """
 
 import sys
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +12,8 @@ from stream.runtime import restore
 from stream.runtime.delivery import ExactlyOnce, Work
 from stream.sinks.kafka import KafkaWriter
 from tests.drills.broken.trusting import trust
+from tests.drills.broken.window import window
 from tidegate import cli
-
-WINDOW_S = 0.6
-"""Between the state and the transaction, so that a kill is likely to fall in it."""
 
 _deliver = ExactlyOnce.deliver
 _writers: dict[int, KafkaWriter] = {}
@@ -29,7 +26,8 @@ def _state_first(self: ExactlyOnce, work: Work) -> None:
     writer = _writers[id(self)]
     work.state(writer)
     writer.producer.flush(30.0)
-    time.sleep(WINDOW_S)
+    if work.inputs:
+        window()
     _deliver(self, replace(work, state=_nothing))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,23 @@ def rounds(known: list[Pattern], count: int, round_s: float) -> Iterator[bytes]:
         made = [one.session(turn * len(known) + i, one.begin_s + moved_s) for i, one in enumerate(known)]
         for sent in heapq.merge(*made, key=lambda sent: sent.time_s):
             yield sent.value
+
+
+def under_way(known: list[Pattern], rate: float, begin_s: float, seconds: float, seed: int) -> Iterator[Sent]:
+    """Records of as many sessions at once as make `rate` a second, each at its own pace, in the order of time.
+
+    Sessions begin at random moments, as early as the longest one takes before `begin_s`, so that from then on they come
+    and go in balance; records from before `begin_s` are left out.
+    """
+    chance = random.Random(seed)
+    longest_s = max(one.calls[-1][0] for one in known)
+    sessions = int(rate * (longest_s + seconds) * len(known) / sum(len(one.calls) for one in known))
+    begins = sorted(begin_s + chance.uniform(-longest_s, seconds) for _ in range(sessions))
+    drawn = [(chance.choice(known), at_s) for at_s in begins]
+    made = [one.session(number, at_s) for number, (one, at_s) in enumerate(drawn) if at_s + one.calls[-1][0] >= begin_s]
+    for sent in heapq.merge(*made, key=lambda sent: sent.time_s):
+        if begin_s <= sent.time_s < begin_s + seconds:
+            yield sent
 
 
 def _renewed(record: dict[str, Any], number: int, start_s: float, tenant: str | None) -> bytes:

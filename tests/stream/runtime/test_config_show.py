@@ -50,6 +50,6 @@ def test_json_holds_value_and_origin_of_every_key(capsys: pytest.CaptureFixture[
     text = capsys.readouterr().out
     shown = json.loads(text)
     assert set(shown) == {key for key, _, _ in rows(settings)}
-    assert shown["batch.wait_ms"] == {"value": 50, "origin": "default"}
+    assert shown["batch.wait_ms"] == {"value": 20, "origin": "default"}
     assert shown["routing.shards"]["origin"] == "environment TIDEGATE_ROUTING__SHARDS"
     assert "hunter2" not in text
