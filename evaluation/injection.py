@@ -99,9 +99,9 @@ class _Clean:
         heard = self._words.setdefault(task, set())
         if turn.text and turn.text not in texts:
             texts[turn.text] = answer
-            words = words_of(turn.text).words
-            self._known.setdefault(turn.role, set()).update(runs(words))
-            heard.update(words)
+            said = words_of(turn.text)
+            self._known.setdefault(turn.role, set()).update(runs(said.shapes))
+            heard.update(said.words)
         for call in turn.tool_calls:
             heard.update(words_of(call.arguments).words)
 

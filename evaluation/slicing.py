@@ -17,11 +17,12 @@ _LENGTHS = ((1_000, "under 1,000 characters"), (4_000, "1,000 to 4,000"), (16_00
 _LONGEST = "over 16,000"
 _LANGUAGE_CHARS = 4_000
 _CODE = re.compile(
-    r"```|^\s*(?:def|class|import|from|public|private|static|function|const|let|var|#include|SELECT|<html|<\?xml)\b"
+    r"^\s*(?:def|class|import|from|public|private|static|function|const|let|var|#include|SELECT|<html|<\?xml)\b"
     r"|[;{}]\s*$",
     re.MULTILINE,
 )
-_CODE_LINES = 3
+_FENCE, _CODE_LINES = "```", 3
+"""Either says that there is code."""
 _DELEGATES = re.compile(
     r"\bto-?dos?\b|\b(?:follow|carry out|execute|perform|complete|do|handle|process|work through)\b[^.?!]{0,60}"
     r"\b(?:instructions?|tasks?|actions?|steps?|requests?|items|list|what(?:ever)? (?:it|he|she|they|the)\b)"
@@ -105,7 +106,7 @@ def _language(session: CorpusSession, sample: str) -> str:
 
 
 def _structured(text: str) -> bool:
-    return is_structure(text) or len(_CODE.findall(text)) >= _CODE_LINES
+    return is_structure(text) or _FENCE in text or len(_CODE.findall(text)) >= _CODE_LINES
 
 
 def _tenant(session: CorpusSession, split: Split) -> str:

@@ -21,7 +21,8 @@ def hard_negatives(corpus: Corpus, split: Split, *, seen: bool) -> Trial | Nothi
     """Look-alikes (see `Corpus.look_alikes`) on learned tenants drawn by hash, with benign sessions to set a threshold.
 
     Half of the look-alikes are judged, at most `Caps.look_alikes`, of as many sources as there are: the same ones
-    whether their kind has been seen or not, as the slice `source` says. All labelled foreign attacks may be learned by a classifier of those.
+    whether their kind has been seen or not, as the slice `source` says. All labelled foreign attacks may be learned by
+    a classifier of those.
 
     Parameters
     ----------
