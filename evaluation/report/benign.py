@@ -84,9 +84,8 @@ def curves(view: View) -> Curves | None:
 def harmless(view: View) -> Iterator[Harmless]:
     """Look-alikes and controls, all of a label first, then by what hides in them; seen sources beside unseen ones."""
     part, own = view.part, view.own
-    placed = ~part.rows.family.is_one("")
     labels: tuple[tuple[Literal["benign", "control"], NDArray[np.bool_]], ...] = (
-        ("benign", part.benign & placed & own),
+        ("benign", part.placed & own),
         ("control", part.control & own),
     )
     for label, of_label in labels:
@@ -114,13 +113,14 @@ def _harmless(
     view: View, label: Literal["benign", "control"], name: str, source: str, chosen: NDArray[np.bool_]
 ) -> Harmless:
     part, over = view.part, view.over_seeds
+    plain = _plain(part, source)
     flagged, at_1, at_5, auroc = (view.empty() for _ in range(4))
     for cell in view.cells:
         own = chosen[cell.rows]
         if not own.any():
             continue
         weights = cell.weights[own]
-        order = Ranked.of(cell.scores[own], weights, cell.against_plain)
+        order = Ranked.of(cell.scores[own], weights, cell.reference(plain))
         flagged[cell.seed_at] = share_of(cell.flagged[own], weights)
         at_1[cell.seed_at], at_5[cell.seed_at] = order.recall_at(0.01), order.recall_at(0.05)
         auroc[cell.seed_at] = order.auroc()
@@ -133,3 +133,12 @@ def _harmless(
         at_5=share(part, over(at_5), chosen),
         auroc=ranked(part, over(auroc), chosen),
     )
+
+
+def _plain(part: Part, source: str) -> NDArray[np.bool_]:
+    """Plain rows (n,) of the fit that has, or has not, learned of the source; of all, where they do not tell."""
+    told = part.rows.slices.get(SOURCE)
+    if told is None or not source:
+        return part.plain
+    own = part.plain & told.is_one(source)
+    return own if own.any() else part.plain

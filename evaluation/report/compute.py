@@ -11,7 +11,7 @@ from evaluation.report.benign import calibration, curves, false_positives, harml
 from evaluation.report.columns import Rows
 from evaluation.report.facts import Cost, Facts
 from evaluation.report.figure import over_seeds
-from evaluation.report.groups import Key, Values, group, group_values, worst
+from evaluation.report.groups import Key, Values, against_placed, group, group_values, worst
 from evaluation.report.headline import headline
 from evaluation.report.model import Absence, CostFigures, Count, Figure, ProtocolReport, Report, SystemReport
 from evaluation.report.part import PRODUCT, PROTOCOLS, Part, View, kind_of
@@ -116,6 +116,7 @@ def _system(view: View, facts: Facts, compared: _Compared) -> SystemReport:
         seeds=view.seeds,
         worst=worst(groups),
         groups=groups,
+        against_placed=against_placed(view),
         false_positives=false_positives(view),
         calibration=levels,
         calibration_curve=fine,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.measures import Ranked, mean_of, precision_of, share_of
+from evaluation.measures import FloatArray, Ranked, Reference, mean_of, precision_of, share_of
 from evaluation.report.figure import free, ranked, share
 from evaluation.report.model import Difference, Group, GroupKind, Named, Worst
 from evaluation.report.part import Cell, View
@@ -17,28 +17,37 @@ _MEASURES = (*COMPARED, "precision", "turns")
 Key = tuple[GroupKind, str]
 Values = dict[str, NDArray[np.float64]]
 """(s, 1 + r) of each measure: seeds, and replicates after the data as they are."""
+_ALL: Key = ("all", "all")
 Chosen = Mapping[Key, NDArray[np.bool_]]
 """Attack rows (n,) of the part, by group."""
 
 
-def group_values(view: View, chosen: Chosen) -> dict[Key, Values]:
-    """Measures of one system's rows in each group; NaN in seeds where it has none."""
+def group_values(view: View, chosen: Chosen, against: NDArray[np.bool_] | None = None) -> dict[Key, Values]:
+    """Measures of one system's rows in each group; NaN in seeds where it has none.
+
+    Parameters
+    ----------
+    against
+        Benign rows (n,) of the part to rank against, and to count as found; None: `Part.reference`.
+    """
+    benign = view.part.reference if against is None else against
     found: dict[Key, Values] = {key: {name: view.empty() for name in _MEASURES} for key in chosen}
     for cell in view.cells:
+        reference = cell.against if against is None else cell.reference(against)
+        wrong = cell.weights[cell.flagged & benign[cell.rows]]
         for key, rows in chosen.items():
             own = rows[cell.rows]
             if own.any():
-                for name, values in _measured(cell, own).items():
+                for name, values in _measured(cell, own, reference, wrong).items():
                     found[key][name][cell.seed_at] = values
     return found
 
 
-def _measured(cell: Cell, own: NDArray[np.bool_]) -> Values:
-    """(1 + r,) of each measure, of the cell's rows `own` (k,)."""
-    part, weights = cell.part, cell.weights[own]
-    order = Ranked.of(cell.scores[own], weights, cell.against)
-    flagged, turn = cell.flagged[own], part.rows.first_finding_turn[cell.rows[own]]
-    wrong = cell.flagged & part.reference[cell.rows]
+def _measured(cell: Cell, own: NDArray[np.bool_], reference: Reference, wrong: FloatArray) -> Values:
+    """(1 + r,) of each measure, of the cell's rows `own` (k,); `wrong` weights are of benign rows that are flagged."""
+    weights = cell.weights[own]
+    order = Ranked.of(cell.scores[own], weights, reference)
+    flagged, turn = cell.flagged[own], cell.part.rows.first_finding_turn[cell.rows[own]]
     found = flagged & (turn >= 0)
     return {
         "auroc": order.auroc(),
@@ -46,7 +55,7 @@ def _measured(cell: Cell, own: NDArray[np.bool_]) -> Values:
         "recall_at_1": order.recall_at(0.01),
         "recall_at_5": order.recall_at(0.05),
         "recall": share_of(flagged, weights),
-        "precision": precision_of(weights[flagged], cell.weights[wrong]),
+        "precision": precision_of(weights[flagged], wrong),
         "turns": mean_of(turn[found].astype(np.float64) + 1, weights[found]),
     }
 
@@ -77,6 +86,14 @@ def group(view: View, key: Key, chosen: NDArray[np.bool_], values: Values, produ
         turns=free(part, over["turns"], found),
         difference=None if product is None else _difference(view, values, product, own),
     )
+
+
+def against_placed(view: View) -> Group | None:
+    """All attacks against the benign sessions that hold something harmless alone; None where there are no such."""
+    chosen = view.part.groups.get(_ALL)
+    if chosen is None or not (view.part.placed & view.own).any():
+        return None
+    return group(view, _ALL, chosen, group_values(view, {_ALL: chosen}, view.part.placed)[_ALL])
 
 
 def _difference(view: View, values: Values, product: Values, own: NDArray[np.bool_]) -> Difference:

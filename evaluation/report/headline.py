@@ -8,6 +8,9 @@ from evaluation.report.model import Group, GroupKind, ProtocolReport, StreamRepo
 from evaluation.report.part import PRODUCT
 from evaluation.report.words import listed, number_of, percent, percent_of
 
+NEVER_SEEN = "never seen"
+"""What the slice `tenant` says of tenants of which nothing was learned."""
+
 
 def headline(protocols: Mapping[str, ProtocolReport], stream: Mapping[str, StreamReport], nominal: float) -> list[str]:
     """Sentences about the product, of what there is."""
@@ -69,6 +72,8 @@ def _foreign(name: str, report: ProtocolReport) -> Iterator[str]:
     if everything is None:
         return
     sentence = f"`{name}`: {percent_of(everything.recall_at_1)} of attacks are found at 1 % false positives"
+    if twins := report.systems[PRODUCT].against_placed:
+        sentence += f", {percent_of(twins.recall_at_1)} at 1 % of their harmless twins alone"
     others = [
         (group.recall_at_1.value or 0.0, system, group)
         for system, each in report.systems.items()
@@ -81,11 +86,16 @@ def _foreign(name: str, report: ProtocolReport) -> Iterator[str]:
 
 
 def _operating_points(made: Mapping[str, ProtocolReport], nominal: float) -> Iterator[str]:
+    told = (
+        {(each.name, each.value): each for each in made["slices"].systems[PRODUCT].slices} if "slices" in made else {}
+    )
     rates = [
         f"{percent_of(rate)} in `{name}`"
         for name, report in made.items()
         if (rate := report.systems[PRODUCT].false_positives).value is not None
     ]
+    if ("tenant", NEVER_SEEN) in told:
+        rates.append(f"{percent_of(told['tenant', NEVER_SEEN].flagged)} of tenants never seen")
     if rates:
         yield f"At a nominal {percent(nominal)} of benign sessions there are flagged: {listed(rates, len(rates))}."
 

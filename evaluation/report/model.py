@@ -191,6 +191,9 @@ class SystemReport(msgspec.Struct, frozen=True, kw_only=True):
     worst: Worst | None
     """Null where the protocol has no attacks."""
     groups: list[Group]
+    against_placed: Group | None
+    """All attacks against harmless sessions that were placed as they were (twins, look-alikes) alone, where there are
+    plain ones too: what is flagged for being foreign is no better here than chance."""
     false_positives: Figure
     """Observed rate at the nominal operating point, of the protocol's benign sessions; of plain ones, where there are
     no attacks."""

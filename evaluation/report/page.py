@@ -104,9 +104,12 @@ def _protocol(name: str, report: ProtocolReport) -> dict[str, Any]:
         "about": _ABOUT.get(name, ""),
         "counted": f"{report.benign:,} benign sessions, {report.attacks:,} attacks and {report.controls:,} controls in"
         f" {report.clusters:,} tasks, {len(report.seeds)} seed{'s' if len(report.seeds) != 1 else ''}.",
-        "counts": [(safe_text(each.name, _SENTENCE_CHARS), f"{each.count:,}") for each in report.counts],
+        "counts": [
+            (safe_text(each.name.replace("_", " "), _SENTENCE_CHARS), f"{each.count:,}") for each in report.counts
+        ],
         "systems": tables.systems(report) if report.attacks else tables.look_alikes(report),
         "groups": tables.groups(own.groups) if own and own.groups else None,
+        "placed": tables.against_placed(report),
         "slices": tables.slices(own.slices) if own and own.slices else None,
         "rewritten": tables.rewritten_slices(own.slices) if own and any(each.rewrites for each in own.slices) else None,
         "harmless": [(tables.name(system), tables.harmless(each.harmless)) for system, each in made.items()],

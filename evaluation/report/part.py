@@ -94,10 +94,15 @@ class Part:
         return self.rows.label.is_one("control")
 
     @cached_property
+    def placed(self) -> NDArray[np.bool_]:
+        """Rows (n,) of benign sessions that hold, or are, something harmless that was placed; beside plain ones."""
+        placed = self.benign & ~self.rows.family.is_one("")
+        return placed if (self.benign & ~placed).any() else np.zeros_like(placed)
+
+    @cached_property
     def plain(self) -> NDArray[np.bool_]:
-        """Rows (n,) of benign sessions in which nothing was placed; of all, where there are no such."""
-        plain = self.benign & self.rows.family.is_one("")
-        return plain if plain.any() else self.benign
+        """Rows (n,) of the other benign sessions; where something was placed in all of them, of all."""
+        return self.benign & ~self.placed
 
     @cached_property
     def reference(self) -> NDArray[np.bool_]:
@@ -200,14 +205,10 @@ class Cell:
     @cached_property
     def against(self) -> Reference:
         """What attacks are ranked against."""
-        return self._reference(self.part.reference)
+        return self.reference(self.part.reference)
 
-    @cached_property
-    def against_plain(self) -> Reference:
-        """What look-alikes and controls are ranked against."""
-        return self._reference(self.part.plain)
-
-    def _reference(self, chosen: NDArray[np.bool_]) -> Reference:
+    def reference(self, chosen: NDArray[np.bool_]) -> Reference:
+        """Rows `chosen` (n,) of the part, those that are the cell's."""
         own = chosen[self.rows]
         return Reference(self.scores[own], self.weights[own])
 

@@ -78,6 +78,18 @@ def systems(protocol: ProtocolReport) -> Table:
     return Table(heads, 1, rows)
 
 
+def against_placed(protocol: ProtocolReport) -> Table | None:
+    """All attacks against harmless twins alone, by system."""
+    heads = ("system", "AUROC", "average precision", "found at 1 %", "at 5 %")
+    rows = [
+        [name(system), number_of(own.auroc), number_of(own.average_precision), percent_of(own.recall_at_1),
+         percent_of(own.recall_at_5)]
+        for system, each in protocol.systems.items()
+        if (own := each.against_placed) is not None
+    ]  # fmt: skip
+    return Table(heads, 1, rows) if rows else None
+
+
 def look_alikes(protocol: ProtocolReport) -> Table:
     """What a protocol without attacks says of each system."""
     heads = ("system", "source", "look-alikes flagged", "where 1 % of plain ones are", "where 5 % are", "AUROC",

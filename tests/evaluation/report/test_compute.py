@@ -196,6 +196,36 @@ def test_look_alikes_are_judged_by_plain_sessions_and_told_by_source(report: Rep
     assert [(each.label, each.name) for each in controls] == [("control", "all")]
 
 
+def test_twins_are_an_own_reference_beside_plain_sessions_and_no_look_alikes_where_all_are_twins() -> None:
+    plain = [row(protocol="session", session=f"p-{at}", task=f"p-{at}", score=0.0) for at in range(150)]
+    twins = [row(protocol="session", session=f"t-{at}", task=f"t-{at}", family="twin", score=2.0) for at in range(50)]
+    attacks = [
+        row(protocol="session", session=f"a-{at}", task=f"a-{at}", label="attack", family="x", score=1.0 + at % 4)
+        for at in range(40)
+    ]
+    own = small([*plain, *twins, *attacks]).protocols["session"].systems["tidegate"]
+    # Scores 1, 2, 3 and 4: all above plain sessions; beside twins one below, one equal, two above.
+    assert own.against_placed is not None
+    assert own.against_placed.auroc.value == (0 + 0.5 + 1 + 1) / 4
+    assert group(own, "all", "all").auroc.value == (150 + 50 * 0.625) / 200
+    assert [(each.name, each.auroc.value) for each in own.harmless] == [("all", 1.0)]
+    alone = small([*twins, *attacks]).protocols["session"].systems["tidegate"]
+    assert (alone.against_placed, alone.harmless) == (None, [])
+    assert group(alone, "all", "all").auroc.value == 0.625
+
+
+def test_look_alikes_are_judged_by_the_fit_that_they_belong_to() -> None:
+    def both(source: str, height: float) -> list[Row]:
+        plain = [row(protocol="hard_negatives", session=f"{source}-{at}", task=f"{at}", score=height + at % 2,
+                     slices={"source": source}) for at in range(20)]  # fmt: skip
+        alike = row(protocol="hard_negatives", session=f"{source}-x", task="x", family=source, score=height + 0.5,
+                    slices={"source": source})  # fmt: skip
+        return [*plain, alike]
+
+    own = small([*both("seen", 0.0), *both("unseen", 10.0)]).protocols["hard_negatives"].systems["tidegate"]
+    assert [(each.source, each.auroc.value) for each in own.harmless] == [("seen", 0.5), ("unseen", 0.5)]
+
+
 def test_a_slice_that_is_flagged_too_often_is_marked() -> None:
     def benign(at: int) -> Row:
         language = "zh" if at % 4 == 0 else "en"
