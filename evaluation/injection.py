@@ -11,7 +11,7 @@ from evaluation.spans import added, closest, plain, runs, words_of
 from schemas.corpus import CorpusSession, Turn
 
 UNKNOWN = "unknown"
-"""Family of attacks of which none is told."""
+"""Family of attacks of which neither family nor source is told."""
 _OBEYED, _IGNORED = "/hijacked", "/ignored"
 _TELLING = 4
 """Letters or digits that a copied word has at least: shorter ones are in everybody's arguments."""
@@ -49,6 +49,11 @@ class Injection:
     def first(self) -> int:
         """The first message that carries injected text."""
         return self.spans[0].turn
+
+
+def family_of(session: CorpusSession) -> str:
+    """An attack's family; without one its source, whose attacks may have much in common."""
+    return session.attack_family or session.source or UNKNOWN
 
 
 @lru_cache(maxsize=2)
@@ -118,7 +123,7 @@ def _injection(session: CorpusSession, clean: _Clean) -> Injection:
             answer = answer if spans else follows
             spans += _spans(at, turn.text, places)
     told = tuple(spans)
-    return Injection(session, session.attack_family or UNKNOWN, told, _obeyed(session, told, clean), answer)
+    return Injection(session, family_of(session), told, _obeyed(session, told, clean), answer)
 
 
 def _spans(turn: int, text: str, places: Sequence[tuple[int, int]]) -> list[Span]:

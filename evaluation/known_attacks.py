@@ -10,7 +10,7 @@ from zlib import crc32
 
 from evaluation.corpus import ATTACK, Corpus
 from evaluation.draws import rank
-from evaluation.injection import UNKNOWN
+from evaluation.injection import family_of
 from evaluation.spans import words_of
 from evaluation.trial import Trial
 from schemas.corpus import CorpusSession
@@ -48,11 +48,6 @@ def attack_groups(corpus: Corpus) -> dict[str, int]:
     tops = {family: top(f"family {family}") for family in families}
     numbers = {name: at for at, name in enumerate(sorted(set(tops.values())))}
     return {family: numbers[name] for family, name in tops.items()}
-
-
-def family_of(session: CorpusSession) -> str:
-    """An attack's family."""
-    return session.attack_family or UNKNOWN
 
 
 def apart(corpus: Corpus, families: Iterable[str]) -> tuple[CorpusSession, ...]:

@@ -11,7 +11,7 @@ import msgspec
 from evaluation.corpus import Corpus
 from evaluation.draws import pick, rank, spread
 from evaluation.harmless import Harmless, shortened
-from evaluation.known_attacks import family_of
+from evaluation.injection import family_of
 from evaluation.placing import named, placed_on, probed
 from evaluation.protocols.splice import TWIN, drawn_attacks
 from evaluation.slicing import probe_of

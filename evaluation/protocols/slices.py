@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from evaluation.corpus import Corpus
 from evaluation.draws import rank, spread
-from evaluation.injection import injections
-from evaluation.known_attacks import family_of
+from evaluation.injection import family_of, injections
 from evaluation.placing import named, probed
 from evaluation.protocols.session import benign_probes, hosts_of, placed_attack
 from evaluation.protocols.splice import drawn_attacks

@@ -11,8 +11,8 @@ import msgspec
 from evaluation.corpus import Corpus
 from evaluation.draws import pick, rank, spread
 from evaluation.harmless import Harmless
+from evaluation.injection import family_of
 from evaluation.insertion import inserted
-from evaluation.known_attacks import family_of
 from evaluation.placing import named, probed
 from evaluation.slicing import probe_of
 from evaluation.split import Split, base_of, cluster_of
@@ -45,6 +45,8 @@ def splice(corpus: Corpus, split: Split) -> Trial | Nothing:
     harmless = Harmless(split)
     figures: Counter[str] = Counter(attacks=len(attacks), unlearned_source=int(harmless.unlearned))
     probes = list(_probes(attacks, carriers, split, harmless, figures))
+    if not probes:
+        return Nothing(NAME, "no foreign attack says anything that a benign session could carry")
     return Trial(
         protocol=NAME,
         seed=split.seed,

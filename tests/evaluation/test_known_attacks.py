@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from evaluation.known_attacks import apart, attack_groups, folds
 from evaluation.protocols.session import session
 from evaluation.protocols.splice import splice
@@ -43,6 +45,14 @@ def test_every_probe_is_judged_once_and_by_a_classifier_that_knows_nothing_like_
             )
             assert any(p.label == "benign" for p in fold.probes)
             assert fold.learn is trial.learn
+
+
+def test_without_families_sources_stand_for_them() -> None:
+    bare = corpus([msgspec.structs.replace(s, attack_family=None) for s in CORPUS.sessions])
+    groups = attack_groups(bare)
+    assert set(groups) == {"forum", "copycat", "lab", "spies", "office"}
+    assert groups["forum"] == groups["copycat"]
+    assert len(set(groups.values())) == 4
 
 
 def test_one_group_alone_leaves_nothing_to_learn_from() -> None:

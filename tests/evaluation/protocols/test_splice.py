@@ -79,3 +79,9 @@ def test_without_a_marked_message_the_user_s_first_is_the_attack() -> None:
 def test_a_corpus_without_foreign_attacks_has_nothing_for_it() -> None:
     bare = corpus([s for s in CORPUS.sessions if s not in CORPUS.foreign])
     assert splice(bare, split(bare, 0)) == Nothing("splice", "there are no foreign attacks")
+
+
+def test_attacks_that_say_nothing_cannot_be_spliced() -> None:
+    mute = [msgspec.structs.replace(s, turns=(Turn("user", " "),)) for s in CORPUS.foreign]
+    bare = corpus([*(s for s in CORPUS.sessions if s not in CORPUS.foreign), *mute])
+    assert isinstance(splice(bare, split(bare, 0)), Nothing)
