@@ -78,6 +78,8 @@ class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     """As drift of the tenant; as attacks, where more of its sessions were found than before; both; neither."""
     after_ms: int | None = None
     """From the change to the finding of drift."""
+    moved: str = ""
+    """What that finding says has moved, in the product's own words; a change may show in more than one way."""
     sessions: int = 0
     """Of the tenant after the change."""
     flagged: int = 0
