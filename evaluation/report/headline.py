@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from evaluation.report.model import Group, GroupKind, ProtocolReport, StreamReport, SystemReport, Worst
 from evaluation.report.part import PRODUCT
+from evaluation.report.stream import budgeted
 from evaluation.report.words import listed, number_of, percent, percent_of
 
 NEVER_SEEN = "never seen"
@@ -112,17 +113,18 @@ def _look_alikes(report: ProtocolReport) -> Iterator[str]:
 
 
 def _stream(report: ProtocolReport | None, stream: Mapping[str, StreamReport]) -> Iterator[str]:
+    if name := budgeted(stream):
+        used = stream[name].budget_used
+        yield f"`stream`: after three days {percent_of(used)} of the budget is used (in brackets: seeds)."
     if PRODUCT in stream:
         own = stream[PRODUCT]
         said = []
-        if own.budget_used.value is not None:
-            said.append(f"after three days {percent(own.budget_used.value)} of the budget is used")
-        if own.precision.value is not None:
-            said.append(f"{percent(own.precision.value)} of findings are on attacks")
         if report and (everything := find(report.systems[PRODUCT], "all", "all")):
             said.append(f"{percent_of(everything.recall)} of attacks are found")
+        if own.precision.value is not None:
+            said.append(f"{percent(own.precision.value)} of findings are on attacks")
         if said:
-            yield f"`stream`: {listed(said)}."
+            yield f"`stream`, at the nominal operating point: {listed(said)}."
         if own.drifts:
             events = sum(each.events for each in own.drifts)
             right = sum(each.drift for each in own.drifts)

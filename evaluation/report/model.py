@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["product", "labels", "ablation", "baseline"]
+Kind = Literal["product", "budget", "labels", "ablation", "baseline"]
 GroupKind = Literal["all", "rewrite", "family", "obeyed", "slice"]
 
 

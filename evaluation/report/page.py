@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from evaluation.report import tables
 from evaluation.report.model import ProtocolReport, Report
 from evaluation.report.part import PRODUCT
+from evaluation.report.stream import budgeted
 from evaluation.report.words import number_of, parts, percent, percent_of
 from schemas.safe_text import safe_text
 
@@ -83,8 +84,8 @@ def _cards(report: Report, seeds: int) -> Iterator[tuple[str, str, str]]:
     if own:
         rate = own.false_positives
         yield "benign flagged", percent(rate.value), f"{percent_of(rate)}, nominal {percent(report.nominal)}"
-    if PRODUCT in report.stream:
-        used = report.stream[PRODUCT].budget_used
+    if name := budgeted(report.stream):
+        used = report.stream[name].budget_used
         yield "budget used", percent(used.value), "of the stream's, after three days"
     yield "judged", f"{report.rows:,}", f"sessions by systems, {seeds} seed{'s' if seeds != 1 else ''}"
 

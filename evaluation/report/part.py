@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +20,19 @@ REWRITES = ("goal", "diverse", "lang", "encoded", "split")
 """What ends a family's name, after a `+`."""
 RECORDED = "recorded"
 """The rewrite that is none."""
-_KINDS: tuple[Kind, ...] = ("product", "labels", "ablation", "baseline")
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""In the report's order."""
 
 
 def kind_of(system: str) -> Kind:
     """What a system is, by its name.
 
-    >>> [kind_of(name) for name in ("tidegate", "tidegate+labels", "tidegate-novelty", "length")]
-    ['product', 'labels', 'ablation', 'baseline']
+    >>> [kind_of(name) for name in ("tidegate", "tidegate@budget", "tidegate+labels", "tidegate-novelty", "length")]
+    ['product', 'budget', 'labels', 'ablation', 'baseline']
     """
     if system == PRODUCT:
         return "product"
-    signs: dict[str, Kind] = {"+": "labels", "-": "ablation"}
+    signs: dict[str, Kind] = {"@": "budget", "+": "labels", "-": "ablation"}
     following = system.removeprefix(PRODUCT)[:1] if system.startswith(PRODUCT) else ""
     return signs.get(following, "baseline")
 
@@ -74,7 +76,7 @@ class Part:
         cluster = _numbered(np.where(nameless, len(own.task.names) + session, task))
         seeds = sorted(set(own.seed.tolist()))
         systems = [own.system.names[code] for code in np.unique(own.system.codes)]
-        systems.sort(key=lambda name: (_KINDS.index(kind_of(name)), name))
+        systems.sort(key=lambda name: (KINDS.index(kind_of(name)), name))
         draws = Draws.make(int(cluster.max(initial=-1)) + 1, len(seeds), replicates, protocol)
         return cls(protocol, own, cluster, session, seeds, systems, draws)
 

@@ -13,16 +13,18 @@ from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from evaluation.report.model import Figure, Group, ProtocolReport, Report, SystemReport
+from evaluation.report.part import PRODUCT
 from stream.runtime.report.figures import as_png, as_svg, label, styled
 
 INK, QUIET, GRID, EDGE, FAILED = "#1f2933", "#7b8794", "#eef1f4", "#cbd2d9", "#c01f3a"
-COLOUR, LABELS = "#2f80c2", "#1c8f8f"
+COLOUR, LABELS, BUDGET = "#2f80c2", "#1c8f8f", "#12406a"
 OTHERS = ("#d99a00", "#8e5bb5", "#5a8f29", "#c2579a", "#b5651d", "#52606d", "#7a8f1c", "#4b6cb7")
 MARKS = "osD^vPX*"
 DASHED = (0, (4, 3))
 FAMILIES_SHOWN = 40
 _WHITE = "#ffffff"
-_DARK = {INK: "#e4e9ee", QUIET: "#9aa7b4", GRID: "#2b343d", EDGE: "#46525e", _WHITE: "#1b2229", "#52606d": "#93a1b0"}
+_DARK = {INK: "#e4e9ee", QUIET: "#9aa7b4", GRID: "#2b343d", EDGE: "#46525e", _WHITE: "#1b2229", "#52606d": "#93a1b0",
+         BUDGET: "#a9cdf0"}  # fmt: skip
 """What a colour is on a dark page."""
 
 Draw = Callable[[], Picture]
@@ -70,7 +72,7 @@ def beside(protocol: ProtocolReport) -> dict[str, SystemReport]:
 
 def colours(systems: Sequence[str]) -> dict[str, str]:
     """A colour for each system; the product's are the same in every picture."""
-    found = {"tidegate": COLOUR, "tidegate+labels": LABELS}
+    found = {PRODUCT: COLOUR, f"{PRODUCT}+labels": LABELS, f"{PRODUCT}@budget": BUDGET}
     others = [name for name in systems if name not in found]
     return found | {name: OTHERS[at % len(OTHERS)] for at, name in enumerate(others)}
 

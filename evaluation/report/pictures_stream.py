@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from evaluation.report.model import Figure, ProtocolReport, Report, StreamReport, SystemReport
 from evaluation.report.part import PRODUCT
 from evaluation.report.pictures import COLOUR, DASHED, FAILED, GRID, INK, OTHERS, QUIET, Draw, colours, lanes, legend
+from evaluation.report.stream import budgeted
 from stream.runtime.report.figures import label, styled
 
 _ATTACKS, _DRIFTS, _WRONG = "#2f80c2", "#d99a00", "#9fb3c8"
@@ -41,12 +42,12 @@ def budget(stream: dict[str, StreamReport]) -> Picture:
     """Findings of each day against the budget: the product's in detail, then everybody's."""
     picture = Picture((11, 5.6), layout="constrained")
     above, below = picture.subplots(2, 1, sharex=True, height_ratios=(1.35, 1))
-    name = PRODUCT if PRODUCT in stream else next(iter(stream))
+    name = budgeted(stream) or next(iter(stream))
     _days(above, stream[name])
     above.set_title(f"{label(name)}: findings a day (bars: mean of seeds; lines: least and greatest seed)")
     named = colours(list(stream))
     for system, each in stream.items():
-        wide = system == name
+        wide = system in (name, PRODUCT)
         days = [day.day for day in each.days]
         values = [max(day.findings.value or 0.0, 0.5) for day in each.days]
         below.plot(

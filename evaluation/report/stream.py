@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from evaluation.report.facts import Day, DriftEvent, FirstFinding, PoisonEvent, StreamRun
 from evaluation.report.figure import median, over_seeds, rounded
 from evaluation.report.model import Drifts, Figure, First, Poisoning, StreamDay, StreamReport
-from evaluation.report.part import kind_of
+from evaluation.report.part import KINDS, kind_of
 
 SETTLED_AFTER = 3
 """Days with a budget that are let pass before it is judged."""
@@ -22,9 +22,13 @@ def streams(runs: Sequence[StreamRun]) -> dict[str, StreamReport]:
     by_system: dict[str, list[StreamRun]] = defaultdict(list)
     for run in runs:
         by_system[run.system].append(run)
-    ranks = ("product", "labels", "ablation", "baseline")
-    systems = sorted(by_system, key=lambda name: (ranks.index(kind_of(name)), name))
+    systems = sorted(by_system, key=lambda name: (KINDS.index(kind_of(name)), name))
     return {system: _stream(sorted(by_system[system], key=lambda run: run.seed)) for system in systems}
+
+
+def budgeted(stream: Mapping[str, StreamReport]) -> str | None:
+    """The first system that had a budget to keep; None where nobody had."""
+    return next((name for name, each in stream.items() if each.budget_used.value is not None), None)
 
 
 def _stream(runs: list[StreamRun]) -> StreamReport:

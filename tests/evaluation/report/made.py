@@ -96,7 +96,8 @@ def facts(seeds: int = 2) -> Facts:
                     fit_seconds=20.0 + at, latency_p50_ms=0.4, latency_p99_ms=2.1)
                for protocol in ("paired", "stream") for seed in range(seeds) for at, system in enumerate(systems)],
         absent=[Absent(protocol="paired", system="minilm", reason="MiniLM is not installed.")],
-        streams=[_stream(seed, system, at) for seed in range(seeds) for at, system in enumerate(systems[:5])],
+        streams=[_stream(seed, system, at) for seed in range(seeds)
+                 for at, system in enumerate(("tidegate", "tidegate@budget", "tidegate-novelty", "ecod"))],
     )  # fmt: skip
 
 
@@ -107,7 +108,7 @@ def _stream(seed: int, system: str, at: int) -> StreamRun:
         findings = int(random.poisson(10 + 4 * at))
         attacks = int(findings * (0.7 - 0.1 * at))
         days.append(Day(day=day, events=2800, sessions=700, findings=findings + 1, attacks=attacks, drifts=1,
-                        budget=10.0 if day >= 4 else None))  # fmt: skip
+                        budget=10.0 if day >= 4 and "@" in system else None))  # fmt: skip
     drifts = [DriftEvent(tenant=f"team-{number}", what=what, day=6, reported=("drift", "both", "nothing")[number],
                          after_ms=7_200_000 if number < 2 else None, sessions=40, flagged=number)
               for number, what in enumerate(("model", "prompt", "usage"))]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evaluation.report.facts import Day, DriftEvent, FirstFinding, StreamRun
-from evaluation.report.stream import budget_used, streams
+from evaluation.report.stream import budget_used, budgeted, streams
 from tests.evaluation.report.made import facts
 
 
@@ -63,7 +63,7 @@ def test_first_findings_are_medians_with_order_statistics() -> None:
 
 def test_the_product_stands_first_and_poisoners_are_summed() -> None:
     made = streams(facts(2).streams)
-    assert list(made) == ["tidegate", "tidegate+labels", "tidegate-novelty", "tidegate-provenance", "ecod"]
+    assert list(made) == ["tidegate", "tidegate@budget", "tidegate-novelty", "ecod"]
     (own,) = made["tidegate"].poisonings
     assert (own.events, own.steps, own.steps_flagged, own.attacks, own.found, own.found_unpoisoned) == (
         2,
@@ -74,3 +74,4 @@ def test_the_product_stands_first_and_poisoners_are_summed() -> None:
         10,
     )
     assert made["tidegate"].false_drifts.value == 0.025
+    assert (budgeted(made), budgeted({"tidegate": made["tidegate"]})) == ("tidegate@budget", None)
