@@ -1,0 +1,119 @@
+"""The second week as the product meets it in service: in the order of time, learning as it goes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from evaluation.events import Events
+from models.tail import probability
+from stream.config import Settings
+from stream.core import Core
+from stream.inputs import InputBatch, Outcome
+from stream.record import OutRecord
+from stream.release import Release
+from stream.state.schema import KINDS
+from stream.steps.content import Embeds
+from stream.steps.score import eligible_kinds
+from stream.steps.scored import Scored
+
+_AT_ONCE = 2000
+_CLOSE = 3
+
+
+@dataclass(slots=True)
+class Found:
+    """A finding, all its revisions."""
+
+    tenant: str
+    entity: Literal["session", "key", "tenant"]
+    """What kind of thing it is about; about a tenant it says drift."""
+    created_ms: int
+    """Event time."""
+    events: list[int]
+    """Rows of the events that it is about, in the order in which they came to it."""
+    cause: str = ""
+    """Of a finding of drift, what has moved."""
+
+
+@dataclass(slots=True)
+class Lived:
+    """What was said of events (n)."""
+
+    level: NDArray[np.float64]
+    """(n,) negative logarithm of the combined p-value, without its floor."""
+    p: NDArray[np.float64]
+    """(n,)"""
+    signal: list[str]
+    """(n,) the signal with the least p-value; empty where none said anything."""
+    findings: list[Found] = field(default_factory=list)
+    """In the order in which they were opened."""
+    decisions: Counter[str] = field(default_factory=Counter)
+    """Events by decision."""
+    seconds: float = 0.0
+    """What the core took."""
+
+
+def live(events: Events, release: Release, settings: Settings, embedder: Embeds) -> Lived:
+    """Let a scorer go on from `release` through the events, with `settings`.
+
+    Raises
+    ------
+    StateError
+        When the release and the settings do not fit.
+    """
+    n = len(events)
+    lived = Lived(np.zeros(n), np.ones(n), [""] * n)
+
+    def watch(scored: Scored, _: Outcome) -> None:
+        begun = time.perf_counter()
+        at = scored.live.offset
+        young = scored.given.session_ordinal <= settings.learning.grace_sessions
+        eligible = eligible_kinds(young)
+        lived.level[at] = release.calibration.surprise(scored.scores.p, eligible)[1]
+        counted = np.where(eligible, scored.scores.p, 1.0)
+        for row, kind, least in zip(at.tolist(), counted.argmin(axis=1), counted.min(axis=1), strict=True):
+            lived.signal[row] = KINDS[kind] if least < 1 else ""
+        # To watch is no part of the service.
+        lived.seconds -= time.perf_counter() - begun
+
+    core = Core(settings, release, embedder, watch=watch)
+    row_of = {head.event_id: row for row, head in enumerate(events.heads)}
+    open_findings: dict[str, Found] = {}
+    for low in range(0, n, _AT_ONCE):
+        begun = time.perf_counter()
+        outcome = core.step(InputBatch(events.records[low : low + _AT_ONCE]))
+        lived.seconds += time.perf_counter() - begun
+        lived.decisions.update(_decisions(outcome.scores))
+        for record in outcome.findings:
+            _take(record, row_of, open_findings, lived.findings)
+    lived.p = probability(lived.level)
+    # A step writes partition by partition.
+    lived.findings.sort(key=lambda finding: (finding.created_ms, finding.events[0]))
+    return lived
+
+
+def _decisions(scores: Sequence[OutRecord]) -> list[str]:
+    return [orjson.loads(score.value)["decision"] for score in scores]
+
+
+def _take(record: OutRecord, row_of: dict[str, int], known: dict[str, Found], findings: list[Found]) -> None:
+    """Take a revision in. Its last event is the one that it was written for."""
+    said = orjson.loads(record.value)
+    if said["activity_id"] == _CLOSE:
+        return
+    info = said["finding_info"]
+    row = row_of[info["related_events"][-1]["uid"]]
+    if info["uid"] not in known:
+        tenant, entity = said["metadata"]["tenant_uid"], said["unmapped"]["entity_type"]
+        cause = info["title"].rpartition(": ")[2] if entity == "tenant" else ""
+        known[info["uid"]] = Found(tenant, entity, int(info["created_time"]), [], cause)
+        findings.append(known[info["uid"]])
+    known[info["uid"]].events.append(row)

@@ -1,0 +1,174 @@
+"""The protocol `stream`: two weeks of traffic as real clients send it, the second judged in time and learned from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from evaluation.arrivals import read_arrivals
+from evaluation.corpus import Corpus
+from evaluation.events import Events, events_of
+from evaluation.features import Embedder
+from evaluation.protocols.happenings import LEARN_DAYS
+from evaluation.protocols.live import live
+from evaluation.protocols.two_weeks import TwoWeeks, lay_out
+from evaluation.protocols.verdicts import PROTOCOL, Verdicts, Week, of_service, of_system, rows_of, run_of
+from evaluation.report.facts import Absent, Cost, Counted, Facts, StreamRun
+from evaluation.row import Row
+from evaluation.systems.product import Product
+from evaluation.systems.system import Follows, System
+from stream.config import BudgetSettings, DecisionSettings, Settings
+from stream.release import Release
+from stream.steps.content import Embeds
+
+TIDEGATE, BUDGETED = "tidegate", "tidegate@budget"
+"""The product at its share of sessions, and with a budget of findings a day."""
+BUDGET_SHARE = 0.05
+"""Findings a day, of the sessions a day that were learned: what a run's budget is, since runs differ in size."""
+
+Progress = Callable[[str], None]
+
+
+def run_stream(
+    corpus: Corpus,
+    arrivals: Path,
+    seed: int,
+    events: int,
+    settings: Settings,
+    embedder: Embedder,
+    systems: Sequence[System] = (),
+    *,
+    product: Product | None = None,
+    progress: Progress = lambda _: None,
+) -> tuple[list[Row], Facts]:
+    """Two weeks, as the product and other systems see them.
+
+    The product learns the first week as `train` does, then serves the second with learning on: once in mode `fpr`, once
+    in mode `budget`. Other systems learn the first week's events and judge the second's, in turn and learning where
+    they can (`Follows`).
+
+    Parameters
+    ----------
+    arrivals
+        The folder of arrival traces.
+    events
+        How many there shall be, in both weeks together.
+    settings
+        As of a service; of `decision` the share of sessions counts, the rest is what is compared.
+    systems
+        Beside the product; they are fitted here.
+    product
+        Its training, where systems among the others share it.
+    progress
+        Told what begins.
+
+    Returns
+    -------
+    list[Row]
+        One a system and session. Poison on its way is a control.
+    Facts
+        Days, drifts, poison, first findings and costs; what was left out.
+    """
+    progress(f"laying out two weeks of about {events:,} events")
+    laid_out = lay_out(corpus, read_arrivals(arrivals), seed, events)
+    if laid_out is None:
+        reason = "There are not two benign sessions of tenants to learn from, and one to judge, of different tasks."
+        return [], Facts(absent=[Absent(protocol=PROTOCOL, reason=reason)])
+    learn = events_of(laid_out.learn, settings)
+    week = Week.of(laid_out, events_of([probe.session for probe in laid_out.probes], settings))
+    rows, runs, costs = _served(week, learn, settings, embedder, product, progress)
+    for system in systems:
+        progress(f"{system.name}: learning the first week, judging the second")
+        begun = time.perf_counter()
+        system.fit(learn, seed)
+        fitted = time.perf_counter() - begun
+        judged = system.follow(week.events) if isinstance(system, Follows) else system.judge(week.events)
+        verdicts = of_system(week, judged, settings.decision.session_fpr)
+        rows += rows_of(week, verdicts, system.name)
+        runs.append(run_of(week, verdicts, learn, system.name, settings.decision.session_fpr))
+        costs.append(_cost(week, system.name, judged.seconds, fitted))
+    counted = {
+        "events that were learned": len(learn),
+        "events of the second week": len(week.events),
+        **laid_out.counts,
+    }
+    return rows, Facts(
+        nominal=settings.decision.session_fpr,
+        counts=[Counted(protocol=PROTOCOL, seed=seed, name=name, count=count) for name, count in counted.items()],
+        costs=costs,
+        streams=runs,
+    )
+
+
+def _served(
+    week: Week, learn: Events, settings: Settings, embedder: Embedder, product: Product | None, progress: Progress
+) -> tuple[list[Row], list[StreamRun], list[Cost]]:
+    """What the product says, in both modes."""
+    seed, nominal = week.laid_out.seed, settings.decision.session_fpr
+    product = product or Product(settings, embedder, progress=progress)
+    begun = time.perf_counter()
+    product.fit(learn, seed, ())
+    fitted = time.perf_counter() - begun
+    a_day = max(1.0, BUDGET_SHARE * len(week.laid_out.learn) / LEARN_DAYS)
+    at_share = replace(settings, decision=DecisionSettings(session_fpr=nominal))
+    at_budget = replace(
+        settings,
+        decision=DecisionSettings(mode="budget"),
+        budget=BudgetSettings(a_day, settings.budget.critical_reserve),
+    )
+    rows: list[Row] = []
+    runs: list[StreamRun] = []
+    costs: list[Cost] = []
+    for name, own, budget in ((TIDEGATE, at_share, None), (BUDGETED, at_budget, a_day)):
+        progress(f"{name}: {len(week.events):,} events, learning on")
+        lived = live(week.events, product.release, own, embedder)
+        verdicts = of_service(week, lived)
+        unpoisoned = None
+        if budget is None:
+            progress("the same attacks without poison")
+            unpoisoned = _unpoisoned(week.laid_out, product.release, own, embedder)
+        rows += rows_of(week, verdicts, name)
+        runs.append(
+            run_of(
+                week,
+                verdicts,
+                learn,
+                name,
+                nominal,
+                budget=budget,
+                over_budget=lived.decisions["over_budget"],
+                unpoisoned=unpoisoned,
+            )
+        )
+        costs.append(_cost(week, name, lived.seconds, fitted if budget is None else None))
+    return rows, runs, costs
+
+
+def _unpoisoned(laid_out: TwoWeeks, release: Release, settings: Settings, embedder: Embeds) -> dict[str, int]:
+    """Way of poisoning -> how many of its attacks are found where nobody has poisoned the tenant."""
+    found: dict[str, int] = {}
+    for poisoning in laid_out.poisonings:
+        probes = [
+            probe
+            for probe in laid_out.probes
+            if probe.session.tenant == poisoning.tenant and probe.session.session not in poisoning.steps
+        ]
+        alone = replace(laid_out, probes=probes)
+        week = Week.of(alone, events_of([probe.session for probe in probes], settings))
+        verdicts: Verdicts = of_service(week, live(week.events, release, settings, embedder))
+        attacks = [at for at, probe in enumerate(probes) if probe.session.session in poisoning.attacks]
+        found[poisoning.what] = int((verdicts.first[attacks] >= 0).sum())
+    return found
+
+
+def _cost(week: Week, system: str, seconds: float, fitted: float | None) -> Cost:
+    return Cost(
+        protocol=PROTOCOL,
+        seed=week.laid_out.seed,
+        system=system,
+        events=len(week.events),
+        seconds=seconds,
+        fit_seconds=fitted,
+    )
