@@ -226,6 +226,13 @@ class Calibration:
         ValueError
             Arrays that are not (n, k).
         """
+        statistic, level = self.surprise(p, eligible)
+        return statistic, probability(level)
+
+    def surprise(
+        self, p: NDArray[np.float64], eligible: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """As `combine`, but instead of p-values, which end at a floor, their negative logarithms (n,), unbounded."""
         if p.shape != eligible.shape or p.ndim != 2 or p.shape[1] != len(self.kinds):
             raise ValueError(f"p and eligible must be (n, {len(self.kinds)}); got {p.shape} and {eligible.shape}.")
         counts = eligible & ~np.isnan(p)
@@ -238,7 +245,7 @@ class Calibration:
         for combination in np.unique(measured[measured > 0]):
             at = np.flatnonzero(measured == combination)
             level[at] = self.combined[int(combination)].surprise(statistic[at])
-        return statistic, probability(level)
+        return statistic, level
 
     def to_arrays(self) -> tuple[dict[str, NDArray[np.float64]], dict[str, Any]]:
         """Float64 arrays by name, and what is not an array, for JSON."""

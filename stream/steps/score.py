@@ -54,6 +54,14 @@ def quarantine_ms(days: float) -> int:
     return max(round(min(days * _DAY_MS, _LONGEST_MS)), int(days > 0))
 
 
+def eligible_kinds(young: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Kinds (n, kinds) that count for an event: all where its tenant has a past, the shared ones where it is young.
+
+    That an event has nothing for one of them is no other try for its session.
+    """
+    return SHARED | ~young[:, None]
+
+
 @dataclass(frozen=True, slots=True)
 class ScoreInput:
     """Events (n) that are no duplicates, in order, with their segments (s) in the order of their events."""
@@ -311,11 +319,8 @@ class ScoreStep:
         scores.location[here] = location
         scores.observations[here] = np.minimum(tenants["maxima_count"][rows], RING)
         scores.p[here] = p
-        # All kinds count for a tenant with a past, those on the population's scale for a young one; that an event has
-        # nothing for one of them is no other try for its session.
         young = given.session_ordinal[here] <= self._grace_sessions
-        eligible = SHARED | ~young[:, None]
-        combined = self.calibration.combine(p, eligible)[1]
+        combined = self.calibration.combine(p, eligible_kinds(young))[1]
         operating_point = given.operating_point[here]
         scores.anomalous[here] = combined <= operating_point
         if young.any():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -57,12 +58,18 @@ def joined(first: AttackTexts | None, second: AttackTexts | None) -> AttackTexts
 def collect_attacks(paths: Sequence[Path], embedder: Embeds, settings: Settings) -> AttackTexts | None:
     """Segments of the labelled attacks in corpus files; None where there are none.
 
-    Of a session that marks which messages carry its attack, those alone; of others what users and tools said.
-
     Raises
     ------
     UsageError
         When a file cannot be read.
+    """
+    return attack_texts(_sessions(paths), embedder, settings)
+
+
+def attack_texts(sessions: Iterable[CorpusSession], embedder: Embeds, settings: Settings) -> AttackTexts | None:
+    """Segments of the labelled attacks among `sessions`; None where there are none.
+
+    Of a session that marks which messages carry its attack, those alone; of others what users and tools said.
     """
     # The classes belong to the fit, which takes a second to import.
     from models.training.attack_classifier import attack_classes
@@ -71,7 +78,7 @@ def collect_attacks(paths: Sequence[Path], embedder: Embeds, settings: Settings)
     labels: list[tuple[bool, ...]] = []
     source: list[str] = []
     group: list[str] = []
-    for session, said in attack_sessions(paths, settings):
+    for session, said in _attacks(sessions, settings):
         texts += said
         labels += [attack_classes(session.attack_family, text) for text in said]
         source += [session.source or ""] * len(said)
@@ -82,17 +89,24 @@ def collect_attacks(paths: Sequence[Path], embedder: Embeds, settings: Settings)
 
 
 def attack_sessions(paths: Sequence[Path], settings: Settings) -> Iterator[tuple[CorpusSession, list[str]]]:
-    """The labelled attacks in corpus files, each with its segments as `collect_attacks` takes them.
+    """The labelled attacks in corpus files, each with its segments as `attack_texts` takes them.
 
     Raises
     ------
     UsageError
         When a file cannot be read.
     """
-    for path in paths:
-        for session in sessions_of(path):
-            if session.label == ATTACK:
-                yield session, list(_segments(session, settings))
+    return _attacks(_sessions(paths), settings)
+
+
+def _sessions(paths: Sequence[Path]) -> Iterator[CorpusSession]:
+    return chain.from_iterable(map(sessions_of, paths))
+
+
+def _attacks(sessions: Iterable[CorpusSession], settings: Settings) -> Iterator[tuple[CorpusSession, list[str]]]:
+    for session in sessions:
+        if session.label == ATTACK:
+            yield session, list(_segments(session, settings))
 
 
 def _segments(session: CorpusSession, settings: Settings) -> Iterator[str]:

@@ -124,7 +124,7 @@ def arrange(gathered: Iterable[Gathered], future_ms: int) -> TrainingEvents:
         ],
         session=np.array([numbers[event.session] for event in events], np.int64),
         session_tenant=np.array([rows[tenant] for tenant, _ in numbers], np.int64),
-        session_fold=_folds([tenant for tenant, _ in numbers], tasks),
+        session_fold=dealt_folds([tenant for tenant, _ in numbers], tasks),
         tenants=tenants,
         first_ms=events[0].time_ms,
         last_ms=events[-1].time_ms,
@@ -154,8 +154,12 @@ def _read(gathered: Iterable[Gathered], future_ms: int) -> Iterator[_Placed | No
         yield from (None for _ in dead)
 
 
-def _folds(tenants: Sequence[str], tasks: Sequence[str]) -> NDArray[np.int64]:
-    """Folds (s,) of sessions: each tenant's tasks, shuffled by their hash, are dealt in turn, so no fold lacks it."""
+def dealt_folds(tenants: Sequence[str], tasks: Sequence[str], folds: int = FOLDS) -> NDArray[np.int64]:
+    """Folds (s,) of sessions: each tenant's tasks, shuffled by their hash, are dealt in turn, so no fold lacks it.
+
+    >>> dealt_folds(["a", "a", "a"], ["t1", "t2", "t1"], 2).tolist() in ([0, 1, 0], [1, 0, 1])
+    True
+    """
     own: dict[str, set[str]] = {}
     for tenant, task in zip(tenants, tasks, strict=True):
         own.setdefault(tenant, set()).add(task)
@@ -164,9 +168,9 @@ def _folds(tenants: Sequence[str], tasks: Sequence[str]) -> NDArray[np.int64]:
         # From another fold on for every tenant: those with few tasks would otherwise all lie in the first ones.
         first = _drawn(tenant)[0]
         for turn, task in enumerate(sorted(its, key=lambda task: (_drawn(tenant, task), task))):
-            fold_of[tenant, task] = (first + turn) % FOLDS
+            fold_of[tenant, task] = (first + turn) % folds
     if len(set(fold_of.values())) < 2:
-        fold_of = {task: turn % FOLDS for turn, task in enumerate(sorted(fold_of))}
+        fold_of = {task: turn % folds for turn, task in enumerate(sorted(fold_of))}
     return np.array([fold_of[task] for task in zip(tenants, tasks, strict=True)], np.int64)
 
 

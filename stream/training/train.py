@@ -58,6 +58,8 @@ class Trained:
 
     release: Release
     metrics: dict[str, float]
+    scores: NDArray[np.float64]
+    """(n, kinds) signals of the events as held out, that the calibration was fitted on."""
     lineage: dict[str, str | int | float] = field(default_factory=dict)
     """Of the teacher, where there was one."""
 
@@ -201,6 +203,7 @@ def train(
         }
         | {"tenants_adapted": _adapted(arrays)}
         | (teaching.metrics if teaching is not None else {}),
+        scores,
         teaching.lineage if teaching is not None else {},
     )
 
