@@ -22,6 +22,7 @@ MODULES = {
     "replay": "stream.runtime.replay_command",
     "explain": "stream.runtime.explain_command",
     "train": "stream.runtime.train_command",
+    "evaluate": "evaluation.command",
     "feedback": "stream.runtime.feedback.command",
     "verdict": "stream.runtime.verdict_command",
     "exceptions": "stream.runtime.exceptions_command",
@@ -34,9 +35,9 @@ MODULES = {
 }
 """Command -> the module whose `run(settings, arguments)` does it and returns the exit code."""
 
-_OWN_PACKAGES = {"tidegate", "schemas", "models", "stream"}
+_OWN_PACKAGES = {"tidegate", "schemas", "models", "stream", "evaluation"}
 _SERVICES = {"ingest", "score", "canary", "feedback", "trainer"}
-_NUMERIC = {"score", "replay", "explain", "train", "trainer"}
+_NUMERIC = {"score", "replay", "explain", "train", "evaluate", "trainer"}
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 

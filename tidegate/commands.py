@@ -59,8 +59,8 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     for declare in (
-        _ingest, _score, _replay, _explain, _train, _feedback, _verdict, _exceptions, _trainer, _release, _topics,
-        _state, _canary, _config,
+        _ingest, _score, _replay, _explain, _train, _evaluate, _feedback, _verdict, _exceptions, _trainer, _release,
+        _topics, _state, _canary, _config,
     ):  # fmt: skip
         declare(commands.add_parser)
     _command(commands.add_parser, "version", "print the version", "tidegate version")
@@ -185,6 +185,35 @@ def _train(add: _Add) -> None:
         "and a classifier of the labelled attacks in --input; default: all but that",
     )
     command.add_argument("--nproc", type=_natural, default=1, metavar="N", help="processes (default: 1)")
+    _common(command)
+
+
+def _evaluate(add: _Add) -> None:
+    command = _command(
+        add,
+        "evaluate",
+        "a labelled corpus -> how well this version detects, beside baselines, as a report",
+        "tidegate evaluate --corpus corpus/ --arrivals arrivals/ --out out/evaluation",
+        "tidegate evaluate --corpus corpus/ --only paired,session --seeds 1 --out out/evaluation",
+    )
+    command.add_argument(
+        "--corpus", type=Path, required=True, metavar="DIR", help="labelled conversations, *.jsonl(.gz)"
+    )
+    command.add_argument("--arrivals", type=Path, metavar="DIR", help="when real clients call; for the protocol stream")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="the report; what is finished in it is gone on with"
+    )
+    command.add_argument(
+        "--only",
+        metavar="P[,P]",
+        help="of paired, splice, session, hard_negatives, slices and stream; default: all",
+    )
+    command.add_argument("--seeds", type=_natural, default=3, metavar="N", help="splits of the corpus (default: 3)")
+    command.add_argument("--embedder", metavar="NAME", help="in place of embedder.name")
+    command.add_argument(
+        "--stream-events", type=_natural, default=40_000, metavar="N", help="of the protocol stream (default: 40000)"
+    )
+    command.add_argument("--release", metavar="RELEASE", help="judge with it instead of training one for each seed")
     _common(command)
 
 

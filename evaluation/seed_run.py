@@ -1,0 +1,229 @@
+"""One seed of all protocols but `stream`: trials are made, systems fitted once for all of them, and probes judged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from evaluation.corpus import Corpus
+from evaluation.events import Events, events_of
+from evaluation.known_attacks import folds
+from evaluation.parts import Parts
+from evaluation.protocols.hard_negatives import hard_negatives
+from evaluation.protocols.paired import paired
+from evaluation.protocols.session import session
+from evaluation.protocols.slices import slices
+from evaluation.protocols.splice import splice
+from evaluation.report.facts import Absent, Cost, Counted, Facts
+from evaluation.report.write import Excerpt
+from evaluation.row import Row
+from evaluation.split import Split, split
+from evaluation.systems.registry import LABELLED, PRODUCT, SYSTEMS, Shared, taking_part
+from evaluation.systems.system import Judged, System
+from evaluation.trial import Nothing, Probe, Trial
+from schemas.corpus import CorpusSession
+from stream.config import Settings
+from stream.errors import StateError
+from stream.training.texts import TooFewAttacks
+
+SEEN = "hard_negatives-seen"
+_MAKES: Mapping[str, Callable[[Corpus, Split], Trial | Nothing]] = {
+    "paired": paired,
+    "splice": splice,
+    "session": session,
+    "hard_negatives": lambda corpus, halves: hard_negatives(corpus, halves, seen=False),
+    SEEN: lambda corpus, halves: hard_negatives(corpus, halves, seen=True),
+    "slices": slices,
+}
+"""By the name of a trial; that of its protocol is what stands before the dash."""
+EXCERPT_CHARS = 400
+Step = Callable[[str], None]
+
+
+def trials_of(protocol: str) -> list[str]:
+    """Names of a protocol's trials.
+
+    >>> trials_of("hard_negatives"), trials_of("stream")
+    (['hard_negatives', 'hard_negatives-seen'], [])
+    """
+    return [name for name in _MAKES if name.partition("-")[0] == protocol]
+
+
+def parts_of(trial: str, seed: int, place: int, *, released: bool) -> dict[str, str]:
+    """Systems of a trial, each with the name of its part.
+
+    Parameters
+    ----------
+    place
+        The how-manieth seed it is, from 0.
+    released
+        Whether a release is given.
+    """
+    names = taking_part(trial.partition("-")[0], place, released=released)
+    return {name: f"{trial}.{seed}.{name}" for name in names if trial != SEEN or name in (PRODUCT, LABELLED)}
+
+
+@dataclass(slots=True)
+class SeedRun:
+    """Judges what is not finished yet.
+
+    Parameters
+    ----------
+    shared
+        Makes a fresh set of systems for something new to learn.
+    step
+        Told which system judges what.
+    excerpt
+        Given what each judged session says.
+    """
+
+    corpus: Corpus
+    seed: int
+    place: int
+    settings: Settings
+    shared: Callable[[], Shared]
+    parts: Parts
+    step: Step
+    excerpt: Callable[[Excerpt], None]
+    _halves: Split | None = None
+    _systems: dict[str, System] = field(default_factory=dict)
+    _shared: Shared | None = None
+    _learned: tuple[Sequence[CorpusSession], Events] | None = None
+    _fitted: dict[str, object] = field(default_factory=dict)
+
+    def run(self, trials: Sequence[str], *, released: bool) -> None:
+        """Judge the probes of `trials`."""
+        for name in trials:
+            wanted = parts_of(name, self.seed, self.place, released=released)
+            missing = {system: part for system, part in wanted.items() if not self.parts.has(part)}
+            if missing:
+                self._trial(name, missing)
+
+    def _trial(self, name: str, missing: Mapping[str, str]) -> None:
+        protocol = name.partition("-")[0]
+        if self._halves is None:
+            self._halves = split(self.corpus, self.seed)
+        made = _MAKES[name](self.corpus, self._halves)
+        if isinstance(made, Nothing):
+            absent = Facts(absent=[Absent(protocol=protocol, reason=f"{made.reason[:1].upper()}{made.reason[1:]}.")])
+            for number, part in enumerate(missing.values()):
+                self.parts.put(part, (), absent if number == 0 and self.place == 0 else Facts())
+            return
+        learn = self._events(made.learn)
+        probes = events_of([probe.session for probe in made.probes], self.settings)
+        for said in excerpts(made.probes, probes):
+            self.excerpt(said)
+        counted = [
+            Counted(protocol=protocol, seed=self.seed, name=what.replace("_", " "), count=count)
+            for what, count in made.figures.items()
+        ]
+        for number, (system, part) in enumerate(missing.items()):
+            self.step(f"{name}, seed {self.seed}: {system}")
+            try:
+                rows, cost = self._judged(system, made, learn, probes)
+            except (StateError, TooFewAttacks) as error:
+                self.parts.put(part, (), Facts(absent=[Absent(protocol=protocol, reason=str(error), system=system)]))
+                continue
+            facts = Facts(counts=counted if number == 0 else [], costs=[cost] if cost is not None else [])
+            self.parts.put(part, rows, facts)
+
+    def _events(self, learn: Sequence[CorpusSession]) -> Events:
+        """What is learned, as events; with it systems that have learned nothing else."""
+        if self._learned is None or self._learned[0] is not learn:
+            self._learned = learn, events_of(learn, self.settings)
+            self._shared, self._systems, self._fitted = self.shared(), {}, {}
+        return self._learned[1]
+
+    def _judged(self, name: str, trial: Trial, learn: Events, probes: Events) -> tuple[list[Row], Cost | None]:
+        assert self._shared is not None
+        if name not in self._systems:
+            self._systems[name] = SYSTEMS[name].make(self._shared)
+        system = self._systems[name]
+        if name != LABELLED:
+            return self._by(system, name, trial, learn, probes)
+        rows: list[Row] = []
+        costs: list[Cost] = []
+        # What is judged for its false positives alone needs no folds: no attack of it could be known.
+        dealt = folds(trial, self.corpus) if any(probe.label == "attack" for probe in trial.probes) else [trial]
+        for fold in dealt:
+            own, cost = self._by(
+                system, name, fold, learn, events_of([probe.session for probe in fold.probes], self.settings)
+            )
+            rows += own
+            costs.append(cost)
+        return rows, summed(costs)
+
+    def _by(self, system: System, name: str, trial: Trial, learn: Events, probes: Events) -> tuple[list[Row], Cost]:
+        known = frozenset((attack.source, attack.session) for attack in trial.attacks) if name == LABELLED else None
+        fit_seconds = None
+        if name not in self._fitted or self._fitted[name] != known:
+            begun = time.perf_counter()
+            system.fit(learn, self.seed, trial.attacks if name == LABELLED else ())
+            fit_seconds = time.perf_counter() - begun
+            self._fitted[name] = known
+        judged = system.judge(probes)
+        cost = Cost(
+            protocol=trial.protocol,
+            seed=self.seed,
+            system=name,
+            events=len(probes),
+            seconds=judged.seconds,
+            fit_seconds=fit_seconds,
+        )
+        return list(rows_of(trial, probes, judged, name, self.settings.decision.session_fpr)), cost
+
+
+def rows_of(trial: Trial, events: Events, judged: Judged, system: str, nominal: float) -> Iterator[Row]:
+    """A row for each probe of a trial."""
+    counts = [0] * len(trial.probes)
+    for at in events.session.tolist():
+        counts[at] += 1
+    for at, probe in enumerate(trial.probes):
+        p, first = float(judged.p[at]), int(judged.first_turn[at])
+        yield Row(
+            protocol=trial.protocol,
+            seed=trial.seed,
+            system=system,
+            tenant=probe.session.tenant or "",
+            session=probe.session.session,
+            family=probe.family,
+            task=probe.cluster,
+            label=probe.label,
+            score=float(judged.score[at]),
+            flagged=p <= nominal,
+            first_finding_turn=first if first >= 0 else None,
+            p=p,
+            obeyed=probe.obeyed,
+            signal=judged.signal[at],
+            events=counts[at],
+            slices=probe.slices,
+        )
+
+
+def summed(costs: Sequence[Cost]) -> Cost | None:
+    """What folds took together; None of none."""
+    if not costs:
+        return None
+    fits = [cost.fit_seconds for cost in costs if cost.fit_seconds is not None]
+    first = costs[0]
+    return Cost(
+        protocol=first.protocol,
+        seed=first.seed,
+        system=first.system,
+        events=sum(cost.events for cost in costs),
+        seconds=sum(cost.seconds for cost in costs),
+        fit_seconds=sum(fits) if fits else None,
+    )
+
+
+def excerpts(probes: Sequence[Probe], events: Events) -> Iterator[Excerpt]:
+    """What each session says, as ingest's redaction leaves it: the message that is marked, else its user's last."""
+    last = dict(zip(events.session.tolist(), events.heads, strict=True))
+    for at, probe in enumerate(probes):
+        messages = last[at].messages if at in last else []
+        marked = [i for i, turn in enumerate(probe.session.turns) if turn.payload and i < len(messages)]
+        asked = [i for i, message in enumerate(messages) if message.role == "user"]
+        for chosen in (marked or asked)[-1:]:
+            text = " ".join(part.text or part.response or "" for part in messages[chosen].parts)
+            yield Excerpt(probe.session.tenant or "", probe.session.session, text[:EXCERPT_CHARS])

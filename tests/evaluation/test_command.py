@@ -1,0 +1,108 @@
+"""`tidegate evaluate` on a made-up corpus: each judged session has its line, and nothing is done twice."""
+
+from __future__ import annotations
+
+import shutil
+from argparse import Namespace
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from evaluation.command import Plan, protocols, run
+from evaluation.parts import Parts
+from evaluation.report.facts import Facts
+from evaluation.seed_run import SEEN, SeedRun, parts_of, trials_of
+from evaluation.systems.registry import LABELLED, PRODUCT, Shared
+from stream.errors import UsageError
+from tests.evaluation.folder import write_corpus
+from tests.evaluation.office import corpus, sessions
+from tests.evaluation.systems.small import QUICK, SETTINGS, embedder
+from tests.stream.releases import write
+
+KEYS = {
+    "protocol", "seed", "system", "tenant", "session", "family", "task", "label", "score", "flagged",
+    "first_finding_turn",
+}  # fmt: skip
+"""Of a line of `sessions.jsonl`, as the interface names them."""
+
+
+def given(folder: Path, out: Path, **more: Any) -> Namespace:
+    values = {"arrivals": None, "only": "session,slices", "seeds": 1, "embedder": None, "stream_events": 1000}
+    return Namespace(corpus=folder, out=out, **{**values, "release": None, **more})
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+@pytest.mark.timeout(300)
+def test_a_run_that_was_broken_off_ends_as_one_that_was_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "release", embedder().space_id)
+    folder, out = write_corpus(tmp_path / "corpus", sessions()), tmp_path / "out"
+    arguments = given(folder, out, release=str(tmp_path / "release"))
+    assert run(SETTINGS, arguments) == 0
+    whole, report = (out / "sessions.jsonl").read_bytes(), orjson.loads((out / "report.json").read_bytes())
+    rows = lines(out / "sessions.jsonl")
+    assert all(row.keys() >= KEYS for row in rows)
+    systems = Counter((row["protocol"], row["system"]) for row in rows)
+    # With a given release nothing is trained: neither labels are learned nor signals taken away.
+    assert not any(system.startswith("tidegate") and system != PRODUCT for _, system in systems)
+    assert len({count for (protocol, _), count in systems.items() if protocol == "session"}) == 1
+    assert {row["label"] for row in rows} == {"attack", "benign"}
+    assert (out / "report.html").stat().st_size > 10_000
+    # As if it had been killed while it judged with the product.
+    shutil.rmtree(out / "parts" / f"session.0.{PRODUCT}")
+    capsys.readouterr()
+    assert run(SETTINGS, arguments) == 0
+    said = capsys.readouterr()
+    assert "[1/1] session, seed 0: tidegate" in said.err
+    assert "[2/" not in said.err
+    assert Counter((out / "sessions.jsonl").read_bytes().splitlines()) == Counter(whole.splitlines())
+    again = orjson.loads((out / "report.json").read_bytes())
+    assert again["headline"] == report["headline"]
+
+
+@pytest.mark.timeout(300)
+def test_look_alikes_are_judged_seen_and_unseen_and_too_few_labels_are_said(tmp_path: Path) -> None:
+    parts = Parts.open(tmp_path / "parts", "x")[0]
+
+    def shared() -> Shared:
+        return Shared(SETTINGS, embedder(), effort=QUICK)
+
+    steps: list[str] = []
+    one = SeedRun(corpus(), 0, 0, SETTINGS, shared, parts, steps.append, lambda _: None)
+    one.run(trials_of("hard_negatives"), released=False)
+    expected = {f"{trial}.0.{system}" for trial in ("hard_negatives", SEEN) for system in (PRODUCT, LABELLED)}
+    assert set(Plan(["hard_negatives"], [0], released=False).names()) == expected
+    assert all(parts.has(name) for name in expected)
+    assert steps[0] == "hard_negatives, seed 0: tidegate"
+    lines_of = b"".join(parts.rows(sorted(expected))).splitlines()
+    assert {row["family"] for row in map(orjson.loads, lines_of)} >= {"hard_negative+seen", "hard_negative+unseen"}
+    # A classifier needs 50 segments of a class; the office has 24 attacks of a sentence each.
+    absent = parts.facts(sorted(expected), Facts()).absent
+    assert {each.system for each in absent} == {LABELLED}
+    assert "an attack classifier needs benign segments and 50 of one class" in absent[0].reason
+
+
+def test_a_part_belongs_to_one_trial_seed_and_system() -> None:
+    names = [name for trial in (*trials_of("paired"), *trials_of("hard_negatives")) for place in (0, 1)
+             for name in parts_of(trial, place, place, released=False).values()]  # fmt: skip
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("only", ["", "paired,everything", ","])
+def test_a_protocol_that_is_none_is_refused(only: str) -> None:
+    with pytest.raises(UsageError, match="--only must name some of paired, splice"):
+        protocols(only)
+
+
+def test_the_stream_needs_arrivals_and_a_corpus_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--arrivals must name a folder"):
+        run(SETTINGS, given(tmp_path, tmp_path / "out", only=None))
+    with pytest.raises(UsageError, match="--corpus must be a folder"):
+        run(SETTINGS, given(tmp_path / "none", tmp_path / "out"))
+    with pytest.raises(UsageError, match="--seeds must be at least 1; got 0"):
+        run(SETTINGS, given(tmp_path, tmp_path / "out", seeds=0))
