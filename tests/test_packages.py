@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-SHIPPED = ("tidegate", "schemas", "models", "stream")
+SHIPPED = ("tidegate", "schemas", "models", "stream", "evaluation")
 
 
 def test_a_packages_init_stays_empty_so_that_no_import_hides_in_it() -> None:

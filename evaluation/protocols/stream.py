@@ -22,11 +22,14 @@ from evaluation.systems.system import Follows, System
 from stream.config import BudgetSettings, DecisionSettings, Settings
 from stream.release import Release
 from stream.steps.content import Embeds
+from stream.steps.drift import FROM_ORDINAL
 
 TIDEGATE, BUDGETED = "tidegate", "tidegate@budget"
 """The product at its share of sessions, and with a budget of findings a day."""
 BUDGET_SHARE = 0.05
 """Findings a day, of the sessions a day that were learned: what a run's budget is, since runs differ in size."""
+_PAST = FROM_ORDINAL + 8 * 32
+"""Events of a tenant before a change of it can show: eight windows of 32 once they count (`models.drift.Drift`)."""
 
 Progress = Callable[[str], None]
 
@@ -92,6 +95,7 @@ def run_stream(
     counted = {
         "events that were learned": len(learn),
         "events of the second week": len(week.events),
+        "changes of tenants with too few events before for the product to tell": _too_young(week, learn),
         **laid_out.counts,
     }
     return rows, Facts(
@@ -161,6 +165,17 @@ def _unpoisoned(laid_out: TwoWeeks, release: Release, settings: Settings, embedd
         attacks = [at for at, probe in enumerate(probes) if probe.session.session in poisoning.attacks]
         found[poisoning.what] = int((verdicts.first[attacks] >= 0).sum())
     return found
+
+
+def _too_young(week: Week, learn: Events) -> int:
+    """Drifts of tenants whose past is too short for a change of it to show, whatever it is."""
+    young = 0
+    for drift in week.laid_out.drifts:
+        before = sum(head.tenant == drift.tenant for head in learn.heads)
+        of_tenant = (head.tenant == drift.tenant for head in week.events.heads)
+        before += sum(own and at < drift.at_ms for own, at in zip(of_tenant, week.time_ms.tolist(), strict=True))
+        young += before < _PAST
+    return young
 
 
 def _cost(week: Week, system: str, seconds: float, fitted: float | None) -> Cost:

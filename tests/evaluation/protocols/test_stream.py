@@ -154,6 +154,14 @@ def test_results_are_those_of_the_core_whatever_it_was_shown_at_once(monkeypatch
     assert sum(at_once.decisions.values()) == len(events)
 
 
+def test_changes_of_tenants_that_nothing_can_be_told_of_are_counted() -> None:
+    _, facts, _ = shown()
+    counts = {counted.name: counted.count for counted in facts.counts}
+    # No tenant of so few events has a past of 512.
+    changes = counts["changes of tenants with too few events before for the product to tell"]
+    assert changes == len(facts.streams[0].drifts) > 0
+
+
 def test_a_corpus_without_two_benign_sessions_says_so() -> None:
     strangers = Corpus(tuple(attack(n) for n in range(3)), ("made",) * 3, {})
     rows, facts = run_stream(strangers, Path("nowhere"), 0, 100, SETTINGS, embedder())
