@@ -18,6 +18,7 @@ from models.training.volume import fit_volume
 from stream.config import Settings
 from stream.errors import StateError, UsageError
 from stream.release import Release
+from stream.state.schema import KINDS
 from stream.steps.content import TOOL, USER, Embeds
 from stream.training.attacks import AttackTexts
 from stream.training.calibrate import Rings, calibrate, flagged_share, mature_events, rings
@@ -194,7 +195,7 @@ def train(
             volume,
             calibration,
             names,
-            _with_rings(warm, own),
+            _unsurprised(_with_rings(warm, own)),
             sessions_per_day=_sessions_per_day(events),
         ),
         {
@@ -305,6 +306,19 @@ def _with_rings(warm: dict[str, NDArray[Any]], own: Rings) -> dict[str, NDArray[
         "scale": own.scale,
     }
     return {name: replaced[name].astype(column.dtype) if name in replaced else column for name, column in warm.items()}
+
+
+def _unsurprised(warm: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """How surprised a tenant's own signals are is watched anew: what was heard so far was fitted, and says less.
+
+    Traffic that models have learned surprises them less than any that comes after it, and of labelled input nothing is
+    judged while it is heard: a tenant's first days in service would be drift.
+    """
+    heard = dict(warm)
+    for name in ("drift_detectors", "drift_counts", "drift_sums"):
+        heard[name] = heard[name].copy()
+        heard[name][:, : len(KINDS)] = 0
+    return heard
 
 
 _JOBS: list[Callable[[], Any]] = []

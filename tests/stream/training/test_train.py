@@ -60,6 +60,14 @@ def test_tenants_start_with_maxima_of_sessions_that_were_held_out(whole: Trained
     assert (whole.release.warm["maxima"][:, 0, :20].mean(axis=1) > 0.05).all()
 
 
+def test_what_signals_said_of_the_traffic_that_they_learned_is_no_normal_of_a_tenant(whole: Trained) -> None:
+    detectors = whole.release.warm["drift_detectors"]
+    # Sizes and compositions are as they were heard; of the signals' own surprise there is nothing to compare with.
+    assert not detectors[:, : len(KINDS)].any()
+    assert detectors[:, len(KINDS) :].any()
+    assert not whole.release.warm["drift_counts"][:, : len(KINDS)].any()
+
+
 def test_the_seed_decides_the_bank_and_nothing_else_is_left_to_chance(whole: Trained, events: TrainingEvents) -> None:
     other = trained(events, seed=4)
     assert not np.array_equal(other.release.bank.arrays["encoder.weight"], whole.release.bank.arrays["encoder.weight"])
