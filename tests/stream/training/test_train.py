@@ -61,11 +61,11 @@ def test_tenants_start_with_maxima_of_sessions_that_were_held_out(whole: Trained
 
 
 def test_what_signals_said_of_the_traffic_that_they_learned_is_no_normal_of_a_tenant(whole: Trained) -> None:
-    detectors = whole.release.warm["drift_detectors"]
+    counts = whole.release.warm["drift_counts"]
     # Sizes and compositions are as they were heard; of the signals' own surprise there is nothing to compare with.
-    assert not detectors[:, : len(KINDS)].any()
-    assert detectors[:, len(KINDS) :].any()
-    assert not whole.release.warm["drift_counts"][:, : len(KINDS)].any()
+    assert not counts[:, : len(KINDS)].any()
+    assert counts[:, len(KINDS) :].any()
+    assert not whole.release.warm["drift_detectors"][:, : len(KINDS)].any()
 
 
 def test_the_seed_decides_the_bank_and_nothing_else_is_left_to_chance(whole: Trained, events: TrainingEvents) -> None:
