@@ -192,6 +192,10 @@ class GatewayLog:
 
     def _finish(self) -> None:
         self._cut_odd()
+        # The thread may have one in its hands, which would come behind the purge and never be counted.
+        until = time.monotonic() + _POLL_SECONDS
+        while self._odd.unfinished_tasks and time.monotonic() < until:
+            time.sleep(0.001)
         producer = self._producer
         if producer is None or self._deadline is None:
             return
@@ -250,15 +254,21 @@ class GatewayLog:
                 key, record = self._odd.get_nowait()
             except queue.Empty:
                 return
-            made = encode_within(record, self._settings.record_bytes_max)
-            if made is None:
-                self.count(TOO_LARGE)
-                continue
-            value, cut = made
-            self.truncated += cut
-            if cut and self._metrics:
-                self._metrics.truncated.inc()
-            self._produce(key, value)
+            try:
+                self._cut(key, record)
+            finally:
+                self._odd.task_done()
+
+    def _cut(self, key: bytes, record: Mapping[str, Any]) -> None:
+        made = encode_within(record, self._settings.record_bytes_max)
+        if made is None:
+            self.count(TOO_LARGE)
+            return
+        value, cut = made
+        self.truncated += cut
+        if cut and self._metrics:
+            self._metrics.truncated.inc()
+        self._produce(key, value)
 
     def _ended(self, error: KafkaError | None, _: Message) -> None:
         self.count(DELIVERED if error is None else _result_of(error))

@@ -75,8 +75,9 @@ def test_a_later_run_goes_on_from_the_state(cluster: Cluster) -> None:
 
 
 def test_killed_at_any_moment_nothing_is_lost_or_repeated_and_the_same_instance_commits_soon(cluster: Cluster) -> None:
+    # Four seconds of work: some must be left for each that is started.
     cluster.events(range(4_000))
-    slow = ("--records-max", "50", "--step-seconds", "0.01", "--instance-id", "a")
+    slow = ("--records-max", "50", "--step-seconds", "0.05", "--instance-id", "a")
     with scorer(cluster, *slow) as first:
         first.ready()
         cluster.wait_committed({0: 50})

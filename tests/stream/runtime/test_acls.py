@@ -47,7 +47,7 @@ def test_table_names_command_resource_and_permission() -> None:
 
 
 def test_every_command_that_asks_a_broker_has_its_grants() -> None:
-    assert set(COMMANDS) == set(MODULES) - {"config"} | {"gateway"} | ({"explain"} - set(MODULES))
+    assert set(COMMANDS) == set(MODULES) - {"config", "evaluate"} | {"gateway"} | ({"explain"} - set(MODULES))
 
 
 def test_scorer_may_write_its_outputs_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,7 +74,7 @@ class Given:
 def commands(folder: Path, source: str) -> list[list[str]]:
     """Every command that ends by itself, with something to do."""
     events, release = f"{PREFIX}genai.gateway.events.v1", str(folder / "release")
-    out = {name: str(folder / name) for name in ("replayed", "trained", "state", "acls.sh")}
+    out = {name: str(folder / name) for name in ("replayed", "trained", "evaluated", "state", "acls.sh")}
     return [
         ["version"], ["config", "show"], ["config", "show", "--json"],
         ["topics", "create", "--source-topic", source], ["topics", "check", "--source-topic", source],
@@ -84,6 +84,7 @@ def commands(folder: Path, source: str) -> list[list[str]]:
         ["replay", "--topic", events, "--release", release, "--out", out["replayed"]],
         ["explain", "f" * 64, "--topic", events, "--release", release],
         ["train", "--topic", events, "--seed", "1", "--out", out["trained"]],
+        ["evaluate", "--corpus", str(folder / "no-corpus"), "--only", "session", "--out", out["evaluated"]],
         ["state", "export", "--out", out["state"]], ["state", "inspect"],
         ["verdict", UID, "--verdict-id", "2", "--analyst", "ada"],
         ["exceptions", "list"],
