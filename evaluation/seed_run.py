@@ -107,8 +107,8 @@ class SeedRun:
         made = _MAKES[name](self.corpus, self._halves)
         if isinstance(made, Nothing):
             absent = Facts(absent=[Absent(protocol=protocol, reason=f"{made.reason[:1].upper()}{made.reason[1:]}.")])
-            for number, part in enumerate(missing.values()):
-                self.parts.put(part, (), absent if number == 0 and self.place == 0 else Facts())
+            for system, part in missing.items():
+                self.parts.put(part, (), absent if system == PRODUCT and self.place == 0 else Facts())
             return
         learn = self._events(made.learn)
         probes = events_of([probe.session for probe in made.probes], self.settings)
@@ -118,14 +118,14 @@ class SeedRun:
             Counted(protocol=protocol, seed=self.seed, name=what.replace("_", " "), count=count)
             for what, count in made.figures.items()
         ]
-        for number, (system, part) in enumerate(missing.items()):
+        for system, part in missing.items():
             self.step(f"{name}, seed {self.seed}: {system}")
             try:
                 rows, cost = self._judged(system, made, learn, probes)
             except (StateError, TooFewAttacks) as error:
                 self.parts.put(part, (), Facts(absent=[Absent(protocol=protocol, reason=str(error), system=system)]))
                 continue
-            facts = Facts(counts=counted if number == 0 else [], costs=[cost] if cost is not None else [])
+            facts = Facts(counts=counted if system == PRODUCT else [], costs=[cost] if cost is not None else [])
             self.parts.put(part, rows, facts)
 
     def _events(self, learn: Sequence[CorpusSession]) -> Events:
@@ -146,6 +146,8 @@ class SeedRun:
         costs: list[Cost] = []
         # What is judged for its false positives alone needs no folds: no attack of it could be known.
         dealt = folds(trial, self.corpus) if any(probe.label == "attack" for probe in trial.probes) else [trial]
+        if not dealt:
+            raise TooFewAttacks("All attacks share a source, a family or texts: none is left to learn from.")
         for fold in dealt:
             own, cost = self._by(
                 system, name, fold, learn, events_of([probe.session for probe in fold.probes], self.settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ class _OfPyod(Protocol):
     def decision_function(self, rows: NDArray[np.float32]) -> NDArray[np.float64]: ...
 
 
-class _Outliers:
+class _Outliers(ABC):
     def __init__(self) -> None:
         self._dense: Dense | None = None
         self._model: _OfPyod | None = None
@@ -39,8 +40,9 @@ class _Outliers:
             raise ValueError("a detector must be fitted before it scores. A bug.")
         return np.asarray(self._model.decision_function(self._dense(events)), np.float64)
 
+    @abstractmethod
     def _made(self, events: int, seed: int) -> _OfPyod:
-        raise NotImplementedError
+        """One that has learned nothing yet."""
 
 
 class IsolationForest(_Outliers):
