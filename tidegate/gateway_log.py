@@ -238,9 +238,13 @@ class GatewayLog:
         }
 
     def _serve(self, producer: Producer) -> None:
-        """Hear from Kafka until `producer` is replaced and empty."""
+        """Hear from Kafka until `producer` is replaced and empty, or the last flush has had its time."""
         next_report = 0.0
         while self._producer is producer or len(producer):
+            if self._deadline is not None and time.monotonic() > self._deadline and not len(producer):
+                # A process that lives on after the close has no client that tries to connect for ever.
+                self._producer = None
+                return
             producer.poll(_POLL_SECONDS)
             self._cut_odd()
             if self._metrics:
