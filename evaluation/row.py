@@ -31,4 +31,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     obeyed: bool | None
     signal: str
     events: int
+    marked: bool | None = None
+    """Whether what the system shows first of its strangest event is text that the attack has placed; None where that is
+    not known, and of systems that show nothing."""
     slices: Mapping[str, str]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from evaluation.corpus import Corpus
 from evaluation.events import Events, events_of
 from evaluation.known_attacks import folds
+from evaluation.marking import marks
 from evaluation.parts import Parts
 from evaluation.protocols.hard_negatives import hard_negatives
 from evaluation.protocols.paired import paired
@@ -199,6 +200,7 @@ def rows_of(trial: Trial, events: Events, judged: Judged, system: str, nominal: 
             obeyed=probe.obeyed,
             signal=judged.signal[at],
             events=counts[at],
+            marked=marks(judged.shown[at], probe.placed) if judged.shown and probe.placed else None,
             slices=probe.slices,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from evaluation.insertion import is_structure
 from evaluation.split import Split
@@ -65,10 +66,11 @@ def probe_of(
     family: str = "",
     cluster: str,
     obeyed: bool | None = None,
+    placed: Sequence[str] = (),
     **more: str,
 ) -> Probe:
     """A placed session as a probe, with its slices and `more` of them."""
-    return Probe(session, label, family, cluster, obeyed, slices_of(session, split) | more)
+    return Probe(session, label, family, cluster, obeyed, tuple(placed), slices_of(session, split) | more)
 
 
 def slices_of(session: CorpusSession, split: Split) -> dict[str, str]:

@@ -27,6 +27,8 @@ class Probe:
     bootstrap draws."""
     obeyed: bool | None = None
     """Whether the agent did what an injection asked for; None where that cannot be told, and for all else."""
+    placed: tuple[str, ...] = ()
+    """What an attack put into a message of its session, if it is known: what a finding of it should show."""
     slices: Mapping[str, str] = field(default_factory=dict)
     """Slice -> value, such as `language: de`."""
 

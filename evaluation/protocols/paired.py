@@ -54,7 +54,10 @@ def paired(corpus: Corpus, split: Split) -> Trial | Nothing:
         for session in split.test[tenant]
         if session.task is not None
     ]
-    probes += [_probe(injection, injection.session, split, obeyed=injection.obeyed) for injection in judged]
+    probes += [
+        _probe(injection, injection.session, split, [span.text for span in injection.spans], obeyed=injection.obeyed)
+        for injection in judged
+    ]
     figures: Counter[str] = Counter(
         injections=len(judged), without_twin=sum(not injection.spans for injection in judged)
     )
@@ -102,32 +105,35 @@ def _rewrite(
         if not text:
             figures["without_harmless"] += 1
             return None
-        return _probe(injection, rewritten(injection, text), split, CONTROL, control=True)
+        return _probe(injection, rewritten(injection, text), split, [], CONTROL, control=True)
     if rewrite == "split":
-        parted = split_over(injection, diverse(*names), *names)
+        text = diverse(*names)
+        parted = split_over(injection, text, *names)
         if parted is None:
             figures["without_results"] += 1
             return None
-        return _probe(injection, parted, split, family)
+        return _probe(injection, parted, split, [text], family)
     if rewrite == "goal":
         goal = next((goals[span.text] for span in injection.spans if span.text in goals), None)
         if goal is None:
             figures["without_goal"] += 1
             return None
-        return _probe(injection, rewritten(injection, goal), split, family)
+        return _probe(injection, rewritten(injection, goal), split, [goal], family)
     if rewrite == "lang":
         text, code = foreign_language(*names)
-        return _probe(injection, rewritten(injection, text), split, family, injected=code)
+        return _probe(injection, rewritten(injection, text), split, [text], family, injected=code)
     if rewrite == "encoded":
         text, name = encoded(*names)
-        return _probe(injection, rewritten(injection, text), split, family, injected=name)
-    return _probe(injection, rewritten(injection, diverse(*names)), split, family)
+        return _probe(injection, rewritten(injection, text), split, [text], family, injected=name)
+    text = diverse(*names)
+    return _probe(injection, rewritten(injection, text), split, [text], family)
 
 
 def _probe(
     injection: Injection,
     session: CorpusSession,
     split: Split,
+    placed: Sequence[str],
     family: str | None = None,
     obeyed: bool | None = None,
     control: bool = False,
@@ -140,6 +146,7 @@ def _probe(
         family=injection.family if family is None else family,
         cluster=cluster_of(injection.session),
         obeyed=obeyed,
+        placed=placed,
         **more,
     )
 

@@ -112,6 +112,7 @@ def _probe(
         label=label,
         family=family,
         cluster=cluster_of(carrier),
+        placed=[text] if label == "attack" else [],
         place=place,
         carrier=carrier.tenant or "",
     )

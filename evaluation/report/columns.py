@@ -16,7 +16,7 @@ from evaluation.row import Row
 
 SESSIONS = "sessions.jsonl"
 _AT_ONCE = 20_000
-_OBEYED = {None: -1, False: 0, True: 1}
+_KNOWN = {None: -1, False: 0, True: 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ class Rows:
     """-1 where it is not known."""
     signal: Coded
     events: NDArray[np.int64]
+    marked: NDArray[np.int8]
+    """-1 where it is not known."""
     slices: Mapping[str, Coded] = field(default_factory=dict)
     """By the slice's name, in the order of names."""
 
@@ -154,7 +156,7 @@ class _Reading:
         coded = ("protocol", "system", "tenant", "session", "family", "task", "label", "signal")
         self.names = {name: _Names() for name in coded}
         self.numbers: dict[str, list[NDArray[np.generic]]] = {
-            name: [] for name in ("seed", "score", "flagged", "first_finding_turn", "p", "obeyed", "events")
+            name: [] for name in ("seed", "score", "flagged", "first_finding_turn", "p", "obeyed", "events", "marked")
         }
         self.slices: dict[str, _Names] = {}
         self.rows = 0
@@ -169,8 +171,9 @@ class _Reading:
             ("flagged", np.array([row.flagged for row in rows], np.bool_)),
             ("first_finding_turn", np.array(turns, np.int64)),
             ("p", np.array([row.p for row in rows], np.float64)),
-            ("obeyed", np.array([_OBEYED[row.obeyed] for row in rows], np.int8)),
+            ("obeyed", np.array([_KNOWN[row.obeyed] for row in rows], np.int8)),
             ("events", np.array([row.events for row in rows], np.int64)),
+            ("marked", np.array([_KNOWN[row.marked] for row in rows], np.int8)),
         ):
             self.numbers[name].append(values)
         sliced: dict[str, tuple[list[int], list[str]]] = {}
@@ -190,7 +193,7 @@ class _Reading:
 
         coded = {name: names.done(self.rows) for name, names in self.names.items()}
         kinds = {"seed": np.int64, "score": np.float64, "flagged": np.bool_, "first_finding_turn": np.int64}
-        kinds |= {"p": np.float64, "obeyed": np.int8, "events": np.int64}
+        kinds |= {"p": np.float64, "obeyed": np.int8, "events": np.int64, "marked": np.int8}
         found = {name: numbers(name, kind) for name, kind in kinds.items()}
         slices = {name: self.slices[name].done(self.rows) for name in sorted(self.slices)}
         return Rows(**coded, **found, slices=slices)  # type: ignore[arg-type]

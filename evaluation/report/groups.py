@@ -13,7 +13,7 @@ from evaluation.report.model import Difference, Group, GroupKind, Named, Worst
 from evaluation.report.part import Cell, View
 
 COMPARED = ("auroc", "average_precision", "recall_at_1", "recall_at_5", "recall")
-_MEASURES = (*COMPARED, "precision", "turns")
+_MEASURES = (*COMPARED, "precision", "turns", "marked")
 Key = tuple[GroupKind, str]
 Values = dict[str, NDArray[np.float64]]
 """(s, 1 + r) of each measure: seeds, and replicates after the data as they are."""
@@ -49,6 +49,8 @@ def _measured(cell: Cell, own: NDArray[np.bool_], reference: Reference, wrong: F
     order = Ranked.of(cell.scores[own], weights, reference)
     flagged, turn = cell.flagged[own], cell.part.rows.first_finding_turn[cell.rows[own]]
     found = flagged & (turn >= 0)
+    marked = cell.part.rows.marked[cell.rows[own]]
+    known = flagged & (marked >= 0)
     return {
         "auroc": order.auroc(),
         "average_precision": order.average_precision(),
@@ -57,6 +59,7 @@ def _measured(cell: Cell, own: NDArray[np.bool_], reference: Reference, wrong: F
         "recall": share_of(flagged, weights),
         "precision": precision_of(weights[flagged], wrong),
         "turns": mean_of(turn[found].astype(np.float64) + 1, weights[found]),
+        "marked": share_of(marked[known] == 1, weights[known]),
     }
 
 
@@ -84,6 +87,7 @@ def group(view: View, key: Key, chosen: NDArray[np.bool_], values: Values, produ
         recall=share(part, over["recall"], own),
         precision=ranked(part, over["precision"], own),
         turns=free(part, over["turns"], found),
+        marked=share(part, over["marked"], found & (part.rows.marked >= 0)),
         difference=None if product is None else _difference(view, values, product, own),
     )
 

@@ -63,6 +63,8 @@ def _paired(report: ProtocolReport) -> Iterator[str]:
     if obeyed:
         sentence = f"Of injections that were obeyed, {percent_of(obeyed.recall_at_1)} are found at 1 % false positives"
         yield f"{sentence}{f', of ignored ones {percent_of(ignored.recall_at_1)}' if ignored else ''}."
+    if everything and everything.marked.value is not None:
+        yield f"Of what is found, {percent_of(everything.marked)} of findings show first what was injected."
     for each in own.harmless:
         if (each.label, each.name) == ("control", "all"):
             yield f"Harmless foreign text in an injection's place (controls) has an AUROC of {number_of(each.auroc)}."

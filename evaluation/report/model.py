@@ -58,6 +58,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     """At the nominal operating point; it depends on how many attacks the protocol has for a benign session."""
     turns: Figure
     """Events of a found attack up to the first that was flagged, that one included; mean."""
+    marked: Figure
+    """Share of found attacks, as flagged, of whose strangest event a finding shows first what the attack has placed."""
     difference: Difference | None = None
 
 

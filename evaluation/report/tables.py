@@ -107,7 +107,7 @@ def look_alikes(protocol: ProtocolReport) -> Table:
 def groups(rows: Sequence[Group]) -> Table:
     """One system's groups."""
     heads = ("", "", "sessions", "tasks", "AUROC", "average precision", "found at 1 %", "at 5 %", "found at nominal",
-             "turns")  # fmt: skip
+             "turns", "shown first")  # fmt: skip
     return Table(heads, 2, [_group(each) for each in rows])
 
 
@@ -115,7 +115,7 @@ def _group(each: Group) -> list[str]:
     return [
         each.kind, name(each.name), f"{each.attacks:,}", f"{each.clusters:,}", number_of(each.auroc),
         number_of(each.average_precision), percent_of(each.recall_at_1), percent_of(each.recall_at_5),
-        percent_of(each.recall), number_of(each.turns),
+        percent_of(each.recall), number_of(each.turns), percent_of(each.marked),
     ]  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from stream.record import Record
 from stream.release import Release
 from stream.runtime.train_command import EFFORT
 from stream.state.schema import KINDS
+from stream.steps.explain import anomaly
 from stream.steps.score import eligible_kinds
 from stream.steps.scored import Scored
 from stream.training.attacks import attack_texts
@@ -50,6 +51,8 @@ class Said:
     """(n, kinds), 1 where an event has nothing to be judged by."""
     eligible: NDArray[np.bool_]
     """(n, kinds) which of them count."""
+    shown: list[str]
+    """(n,) what a finding would show first, empty where it would show nothing."""
     seconds: float
 
 
@@ -273,10 +276,18 @@ def said_alone(events: Events, release: Release, settings: Settings, embedder: E
     begun = time.perf_counter()
     p, young = np.ones((len(events), len(KINDS))), np.zeros(len(events), np.bool_)
     heard = np.zeros(len(events), np.bool_)
+    shown, showing_seconds = [""] * len(events), 0.0
 
     def watch(scored: Scored, _: Outcome) -> None:
         at = scored.live.offset
         p[at], heard[at] = scored.scores.p, True
+        # Of each event, as any may be its session's strangest; a service does it for findings alone.
+        nonlocal showing_seconds
+        since = time.perf_counter()
+        for place, (event, row) in enumerate(zip(at.tolist(), scored.placed.live.tolist(), strict=True)):
+            evidence = anomaly(scored, row, place).evidence
+            shown[event] = evidence[0].text if evidence else ""
+        showing_seconds += time.perf_counter() - since
         young[at] = scored.given.session_ordinal <= settings.learning.grace_sessions
 
     core = Core(settings, release, embedder, learning=False, watch=watch)
@@ -287,7 +298,7 @@ def said_alone(events: Events, release: Release, settings: Settings, embedder: E
             core.drop(number)
     if not heard.all():
         raise ValueError(f"no event may be there twice; {int((~heard).sum())} of {len(events)} are. A bug.")
-    return Said(p, eligible_kinds(young), time.perf_counter() - begun)
+    return Said(p, eligible_kinds(young), shown, time.perf_counter() - begun - showing_seconds)
 
 
 def _parts(session: NDArray[np.int64]) -> Iterator[list[int]]:
@@ -317,4 +328,4 @@ def _judged(events: Events, said: Said, calibration: Calibration, nominal: float
     cause, least = counted.argmin(axis=1).tolist(), counted.min(axis=1, initial=1.0).tolist()
     signal = [KINDS[kind] if low < 1 else "" for kind, low in zip(cause, least, strict=True)]
     seconds = said.seconds + time.perf_counter() - begun
-    return judged_by_strangest(events, level, probability(level), nominal, signal, seconds)
+    return judged_by_strangest(events, level, probability(level), nominal, signal, seconds, said.shown)

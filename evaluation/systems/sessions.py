@@ -18,6 +18,7 @@ def judged_by_strangest(
     nominal: float,
     signal: Sequence[str],
     seconds: float,
+    shown: Sequence[str] = (),
 ) -> Judged:
     """What is said of sessions (s), by what is said of their events (n).
 
@@ -33,6 +34,8 @@ def judged_by_strangest(
         The operating point: at or below it an event is flagged.
     signal
         (n,) what said so; empty for a system without parts.
+    shown
+        (n,) what would be shown of each; empty for a system that shows nothing.
 
     Examples
     --------
@@ -58,4 +61,5 @@ def judged_by_strangest(
         first_turn=first_turn,
         signal=[signal[at] if at >= 0 and signal else "" for at in strangest.tolist()],
         seconds=seconds,
+        shown=[shown[at] if at >= 0 else "" for at in strangest.tolist()] if shown else (),
     )

@@ -27,6 +27,8 @@ class Judged:
     """(s,) what said so at the strangest event; empty where a system has no parts."""
     seconds: float
     """What judging took, without the making of the events."""
+    shown: Sequence[str] = ()
+    """(s,) the text that a finding of the strangest event would show first; empty for systems that show none."""
 
 
 class System(Protocol):

@@ -21,8 +21,9 @@ _ANSWER_SECONDS = 5.0
 _MISSING_SECONDS = 3.0
 """A broker that has just started may not have heard of a topic yet."""
 _REFUSED_SECONDS = 5.0
-_REFUSED_APART_SECONDS = 60.0
-"""Refusals further apart than this are two faults, not one that lasts."""
+_REFUSED_APART_SECONDS = 20.0
+"""Refusals further apart than this are two faults, not one that lasts: librdkafka tries again within 15 s
+(`reconnect.backoff.max.ms`, and half of it by chance)."""
 _SILENT_TURNS = 2
 """Questions in a row without an answer after which a broker is away; one may be slow under load."""
 _LATELY_SECONDS = 30.0

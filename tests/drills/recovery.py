@@ -13,8 +13,11 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from confluent_kafka import ConsumerGroupState
+from confluent_kafka.admin import AdminClient
+
 from deploy.kafka.local import LocalKafka
-from tests.drills.chaos.pipeline import Pipeline
+from tests.drills.chaos.pipeline import PARTITIONS, Pipeline
 from tests.drills.scenarios import WITHIN_S, feed, settled
 from tests.drills.traffic import many_tenants, raw_records
 
@@ -58,8 +61,7 @@ def another_instance(pipeline: Pipeline, before: Iterable[bytes], then: Iterable
     pipeline.to_end("score-1")
     pipeline.start("score-2", wait=True)
     _start_stopping(pipeline)
-    # Until the two have shared the partitions out.
-    time.sleep(2 * SESSION_TIMEOUT_S / 3)
+    _await_shared(pipeline)
     feed(pipeline, ((value, False) for value in then))
     _await_frozen(pipeline)
     committed = settled(lambda: pipeline.committed("score"))
@@ -116,6 +118,20 @@ def _start_stopping(pipeline: Pipeline) -> None:
     pipeline.modules["score-1"] = "tests.drills.stops_within"
     pipeline.start("score-1", wait=True, settings={"DRILL_STOP_AT": "commit", "DRILL_STOP_WORK": "2"})
     del pipeline.modules["score-1"]
+
+
+def _await_shared(pipeline: Pipeline) -> None:
+    """Wait until the two scorers have shared the partitions out."""
+    admin, group = AdminClient({"bootstrap.servers": pipeline.bootstrap_servers}), pipeline.group("score")
+    deadline = time.monotonic() + WITHIN_S
+    while True:
+        told = admin.describe_consumer_groups([group])[group].result(WITHIN_S)
+        held = [len(member.assignment.topic_partitions) for member in told.members]
+        if told.state is ConsumerGroupState.STABLE and sorted(held) == [PARTITIONS // 2, PARTITIONS - PARTITIONS // 2]:
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"two scorers have not shared out {PARTITIONS} partitions within {WITHIN_S:.0f} s")
+        time.sleep(0.1)
 
 
 def _await_frozen(pipeline: Pipeline) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import orjson
 import pytest
 
-from evaluation.command import Plan, protocols, run
+from evaluation.command import protocols, run
 from evaluation.parts import Parts
 from evaluation.report.facts import Facts
+from evaluation.seed_process import Order
 from evaluation.seed_run import SEEN, SeedRun, parts_of, trials_of
 from evaluation.systems.registry import LABELLED, PRODUCT, Shared
 from stream.errors import UsageError
@@ -76,7 +77,8 @@ def test_look_alikes_are_judged_seen_and_unseen_and_too_few_labels_are_said(tmp_
     one = SeedRun(corpus(), 0, 0, SETTINGS, shared, parts, steps.append, lambda _: None)
     one.run(trials_of("hard_negatives"), released=False)
     expected = {f"{trial}.0.{system}" for trial in ("hard_negatives", SEEN) for system in (PRODUCT, LABELLED)}
-    assert set(Plan(["hard_negatives"], [0], released=False).names()) == expected
+    order = Order(SETTINGS, given(tmp_path, tmp_path), ("hard_negatives",), 0.0)
+    assert set(order.names(0, 0, released=False)) == expected
     assert all(parts.has(name) for name in expected)
     assert steps[0] == "hard_negatives, seed 0: tidegate"
     lines_of = b"".join(parts.rows(sorted(expected))).splitlines()

@@ -166,6 +166,18 @@ def test_turns_count_the_first_event_as_one() -> None:
     assert own.recall.value == pytest.approx(4 / 6, abs=1e-5)
 
 
+def test_what_a_finding_shows_counts_where_there_is_a_finding_and_it_is_known() -> None:
+    # Two of three findings show it; what was not found, or has no known text, says nothing.
+    marked = [True, True, False, None, True, True]
+    many = [
+        row(session=f"s-{at}", task=f"t-{at}", label="attack", family="x", flagged=at < 4, marked=shows, score=1.0)
+        for at, shows in enumerate(marked)
+    ]
+    own = group(small([*many, row(score=0.0)]).protocols["paired"].systems["tidegate"], "all", "all")
+    assert own.marked.value == pytest.approx(2 / 3, abs=1e-5)
+    assert own.marked.n == 3
+
+
 def test_a_perfect_ranking_has_an_interval_that_ends_below_one() -> None:
     benign = [row(session=f"b-{at}", task=f"b-{at}") for at in range(30)]
     attacks = [row(session=f"a-{at}", task=f"a-{at}", label="attack", family="x", score=9.0) for at in range(20)]

@@ -1,0 +1,154 @@
+"""A seed of an evaluation from its first protocol to its last, so that seeds can be judged side by side."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import msgspec
+
+from evaluation.corpus import Corpus, read_corpus
+from evaluation.parts import Parts
+from evaluation.protocols.stream import run_stream
+from evaluation.protocols.verdicts import PROTOCOL as STREAM
+from evaluation.report.write import EXCERPTS, Excerpt
+from evaluation.seed_run import SeedRun, parts_of, trials_of
+from evaluation.systems.registry import PRODUCT, SYSTEMS, Shared, taking_part
+from stream.config import Settings
+from stream.release import Release
+from stream.runtime.embedders import as_configured, load_embedder, load_transformer
+from stream.runtime.release_store import load_release
+from stream.training.texts import Again
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What all seeds of an evaluation are judged by."""
+
+    settings: Settings
+    arguments: Namespace
+    protocols: tuple[str, ...]
+    begun: float
+    """By the monotonic clock, which processes share."""
+
+    @property
+    def parts(self) -> Parts:
+        """What is finished."""
+        return Parts(self.arguments.out / "parts")
+
+    def names(self, place: int, seed: int, *, released: bool) -> list[str]:
+        """Names of a seed's parts, in the order of the report."""
+        names: list[str] = []
+        for protocol in self.protocols:
+            for trial in trials_of(protocol):
+                names += parts_of(trial, seed, place, released=released).values()
+            if protocol == STREAM:
+                names.append(stream_part(seed))
+        return names
+
+    def tell(self, what: str) -> None:
+        """Show that something begins."""
+        print(f"{time.monotonic() - self.begun:7.1f} s  {what}", file=sys.stderr, flush=True)
+
+
+def judge(order: Order, seeds: Sequence[int], *, released: bool) -> None:
+    """Judge what `seeds` have not finished: one after another, or as many at once as there are processors.
+
+    Raises
+    ------
+    TidegateError
+        Of the first seed that fails; others end what they are at.
+    """
+    parts = order.parts
+    waiting = [
+        (place, seed)
+        for place, seed in enumerate(seeds)
+        if not all(map(parts.has, order.names(place, seed, released=released)))
+    ]
+    at_once = min(len(waiting), len(os.sched_getaffinity(0)))
+    if at_once < 2:
+        for place, seed in waiting:
+            judge_seed(order, place, seed)
+        return
+    # Started anew: a fork of a process that has run threaded code of torch can wait for ever.
+    with ProcessPoolExecutor(at_once, get_context("spawn")) as pool:
+        running = [pool.submit(judge_seed, order, place, seed) for place, seed in waiting]
+        try:
+            for done in as_completed(running):
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def judge_seed(order: Order, place: int, seed: int) -> None:
+    """Judge what a seed has not finished; the how-manieth it is, from 0, is its `place`."""
+    given, parts = order.arguments, order.parts
+    made = shared_by(order.settings, given)
+    shared = made()
+    released = shared.release is not None
+    corpus = read_corpus(given.corpus)
+    left, done = sum(not parts.has(part) for part in order.names(place, seed, released=released)), 0
+
+    def step(what: str) -> None:
+        nonlocal done
+        done += 1
+        order.tell(f"[{done}/{left}] {what}")
+
+    # Not buffered: what other seeds write at the same time comes between lines, never into one.
+    with (given.out / EXCERPTS).open("ab", buffering=0) as said:
+        encoder = msgspec.json.Encoder()
+
+        def excerpt(one: Excerpt) -> None:
+            said.write(encoder.encode(one) + b"\n")
+
+        trials = [trial for protocol in order.protocols for trial in trials_of(protocol)]
+        SeedRun(corpus, seed, place, shared.settings, made, parts, step, excerpt).run(trials, released=released)
+        if STREAM in order.protocols and not parts.has(stream_part(seed)):
+            step(f"{STREAM}, seed {seed}")
+            _stream(corpus, seed, place, made(), order, released)
+
+
+def shared_by(settings: Settings, arguments: Namespace) -> Callable[[], Shared]:
+    """What makes systems anew, with the embedder and the release that were asked for."""
+    if arguments.embedder:
+        settings = replace(settings, embedder=replace(settings.embedder, name=arguments.embedder))
+    embedder = load_embedder(settings.embedder)
+    release: Release | None = None
+    if arguments.release is not None:
+        release = load_release(arguments.release, settings, embedder.space_id)
+        release = as_configured(release, settings, embedder.vocabulary)
+    gate = settings.transformer.threshold
+    again = Again(load_transformer(settings.transformer, embedder.vocabulary), gate) if gate is not None else None
+    return partial(Shared, settings, embedder, release=release, again=again)
+
+
+def stream_part(seed: int) -> str:
+    """The part of a seed's two weeks."""
+    return f"{STREAM}.{seed}.all"
+
+
+def _stream(corpus: Corpus, seed: int, place: int, shared: Shared, order: Order, released: bool) -> None:
+    names = [name for name in taking_part(STREAM, place, released=released) if name != PRODUCT]
+    systems = [SYSTEMS[name].make(shared) for name in names]
+    arrivals: Path = order.arguments.arrivals
+    rows, facts = run_stream(
+        corpus,
+        arrivals,
+        seed,
+        order.arguments.stream_events,
+        shared.settings,
+        shared.embedder,
+        systems,
+        product=shared.product,
+        progress=lambda what: order.tell(f"  {what}"),
+    )
+    order.parts.put(stream_part(seed), rows, facts)

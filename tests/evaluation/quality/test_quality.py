@@ -1,0 +1,16 @@
+"""The gate of quality: what detects worse than recorded does not land.
+
+Figures in `recorded.json` are of the version that recorded them, on the sample, with `measured.py --record`; the noise
+is the worse half of each figure's interval, clustered by task.
+"""
+
+import json
+
+import pytest
+
+from tests.evaluation.quality.measured import RECORDED, measured, worse
+
+
+@pytest.mark.timeout(1200)
+def test_nothing_is_detected_worse_on_the_sample_than_was_recorded() -> None:
+    assert worse(measured(), json.loads(RECORDED.read_text())) == []

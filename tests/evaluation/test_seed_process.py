@@ -1,0 +1,68 @@
+"""Seeds of an evaluation in processes of their own: the same rows, and an error that ends it all."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from evaluation.command import run
+from evaluation.report.write import read_excerpts
+from evaluation.seed_process import Order, judge
+from stream.errors import StateError
+from tests.evaluation.folder import write_corpus
+from tests.evaluation.office import sessions
+from tests.evaluation.systems.small import SETTINGS, embedder
+from tests.evaluation.test_command import given
+from tests.stream.releases import write
+
+
+def _processors(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(count)))
+
+
+@pytest.mark.timeout(600)
+def test_seeds_side_by_side_say_what_they_say_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "release", embedder().space_id)
+    folder = write_corpus(tmp_path / "corpus", sessions())
+    rows, excerpts = [], []
+    for processors in (1, 2):
+        _processors(monkeypatch, processors)
+        out = tmp_path / str(processors)
+        release = str(tmp_path / "release")
+        assert run(SETTINGS, given(folder, out, release=release, seeds=2, only="session")) == 0
+        rows.append(Counter((out / "sessions.jsonl").read_bytes().splitlines()))
+        excerpts.append(read_excerpts(out))
+        said = capfd.readouterr().err
+        assert "session, seed 0: tidegate" in said and "session, seed 1: tidegate" in said
+    assert rows[0] == rows[1] and len(rows[0]) > 0
+    assert excerpts[0] == excerpts[1]
+
+
+def test_what_ends_one_seed_ends_the_command_with_its_own_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "release", embedder().space_id)
+    folder, out = write_corpus(tmp_path / "corpus", sessions()), tmp_path / "out"
+    _processors(monkeypatch, 2)
+    arguments = given(folder, out, release=str(tmp_path / "release"), seeds=2, only="session")
+    assert run(SETTINGS, arguments) == 0
+    # Parts of the two seeds are gone, and what they are judged with is damaged once this process has read it.
+    for part in (out / "parts").glob("session.*"):
+        for file in part.iterdir():
+            file.unlink()
+        part.rmdir()
+    manifest = tmp_path / "release" / "manifest.json"
+
+    def damaged(order: Order, seeds: Sequence[int], *, released: bool) -> None:
+        manifest.write_bytes(b"{")
+        judge(order, seeds, released=released)
+
+    monkeypatch.setattr("evaluation.command.judge", damaged)
+    with pytest.raises(StateError, match=r"manifest\.json"):
+        run(SETTINGS, arguments)
