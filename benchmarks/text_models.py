@@ -75,10 +75,10 @@ def hashed(grams: NGrams, batches: list[TokenBags]) -> None:
         grams.features(batch)
 
 
-def surprised(model: RoleSurprise, batches: list[TokenBags], features: list[Features]) -> None:
-    """Role surprise of all batches."""
-    for batch, own in zip(batches, features, strict=True):
-        model.score(batch, own)
+def surprised(model: RoleSurprise, grams: NGrams, batches: list[TokenBags]) -> None:
+    """Role surprise of all batches, with the features of its windows."""
+    for batch in batches:
+        model.score(batch, grams)
 
 
 def classified(model: AttackClassifier, features: list[Features]) -> None:
@@ -115,7 +115,7 @@ def main() -> None:
         count = sum(len(own) for own in features)
         runs: dict[str, Callable[[], object]] = {
             "n-grams": partial(hashed, grams, batches),
-            "role surprise": partial(surprised, surprise, batches, features),
+            "role surprise": partial(surprised, surprise, grams, batches),
             "five classes": partial(classified, attacks, features),
         }
         taken = {name: median_us(run, count, repetitions) for name, run in runs.items()}

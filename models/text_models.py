@@ -79,12 +79,11 @@ class TextModels:
         out = np.full((len(bags.offsets) - 1, self.columns), np.nan, np.float32)
         if self.role_surprise is None and self.attacks is None:
             return out
-        features = self.ngrams.features(bags)
         if self.role_surprise is not None:
-            out[:, 0] = self.role_surprise.score(bags, features)
+            out[:, 0] = self.role_surprise.score(bags, self.ngrams)
             self._look_again(bags, out[:, 0], again)
         if self.attacks is not None:
-            out[:, 1:] = self.attacks.score(features)
+            out[:, 1:] = self.attacks.score(self.ngrams.features(bags))
         return out
 
     def _look_again(self, bags: TokenBags, told: NDArray[np.float32], again: NDArray[np.bool_] | None) -> None:

@@ -160,7 +160,7 @@ def fit_attack_classifier(
     hosts = ~attack & (tool[rows] if tool is not None else False)
     said = ~taught.made[rows] if taught is not None else np.ones(len(rows), np.bool_)
     donors = (attack & said, ~attack & said)
-    spliced, made_of = splice_tools(taken, hosts & said, donors, share, how.splices, rng, how.splicing)
+    spliced, _, made_of = splice_tools(taken, hosts & said, donors, share, how.splices, rng, how.splicing)
     # A splice is what its words are, and is held out with where they come from. Splices are a source of their own.
     words = made_of[:, 1]
     label, attack, fold = (np.concatenate([column, column[words]]) for column in (label, attack, fold))

@@ -84,7 +84,7 @@ def look(
     bags, role, folds, group = take(bags, drawn), role[drawn], folds[drawn], group[drawn]
     share: NDArray[np.float64] = 1 / np.sqrt(np.bincount(group)[group])
     user, tool = role == USER, role == TOOL
-    spliced, made_of = splice_tools(bags, tool, (user, tool), share, how.splices, rng, how.splicing)
+    spliced, _, made_of = splice_tools(bags, tool, (user, tool), share, how.splices, rng, how.splicing)
     half = len(made_of) // 2
     return Looked(
         transformer.embed(join(bags, spliced)),

@@ -28,15 +28,17 @@ def splice(
     donors: NDArray[np.integer],
     rng: np.random.Generator,
     how: Splicing = Splicing(),
-) -> TokenBags:
+) -> tuple[TokenBags, NDArray[np.bool_]]:
     """`n` segments: some tokens in a row of segment `donors[i]` placed somewhere into segment `hosts[i]`.
 
-    A donor shorter than what is drawn is taken whole.
+    A donor shorter than what is drawn is taken whole. Beside them, (t,) which of their tokens are placed.
 
     >>> bags = TokenBags(np.array([1, 2, 7, 8, 9], np.uint16), np.array([0, 2, 5]))
-    >>> spliced = splice(bags, np.array([0, 0]), np.array([1, 1]), np.random.default_rng(1), Splicing(2, 3, 5))
+    >>> spliced, placed = splice(bags, np.array([0, 0]), np.array([1, 1]), np.random.default_rng(1), Splicing(2, 3, 5))
     >>> [spliced.ids[low:high].tolist() for low, high in zip(spliced.offsets, spliced.offsets[1:])]
     [[1, 2, 8, 9], [7, 8, 9, 1, 2]]
+    >>> placed.astype(int).tolist()
+    [0, 0, 1, 1, 1, 1, 1, 0, 0]
     """
     sizes = np.diff(bags.offsets)
     host, donor = sizes[hosts], sizes[donors]
@@ -55,7 +57,7 @@ def splice(
     inside = (into >= 0) & (into < many)
     from_host = np.repeat(bags.offsets[hosts], kept) + at - np.where(into >= many, many, 0)
     from_donor = np.repeat(bags.offsets[donors] + begin, kept) + into
-    return TokenBags(bags.ids[np.where(inside, from_donor, from_host)], offsets)
+    return TokenBags(bags.ids[np.where(inside, from_donor, from_host)], offsets), inside
 
 
 def splice_tools(
@@ -66,7 +68,7 @@ def splice_tools(
     count: int,
     rng: np.random.Generator,
     how: Splicing = Splicing(),
-) -> tuple[TokenBags, NDArray[np.int64]]:
+) -> tuple[TokenBags, NDArray[np.bool_], NDArray[np.int64]]:
     """`count` splices, each of words placed into a segment that a tool said.
 
     Parameters
@@ -81,8 +83,9 @@ def splice_tools(
 
     Returns
     -------
-    splices, made_of
-        `n` segments, and (n, 2) the segment that each was placed into, and the one that it was taken from.
+    splices, placed, made_of
+        `n` segments; (t,) which of their tokens were placed; (n, 2) the segment that each was placed into, and the one
+        that it was taken from.
     """
     long = np.diff(bags.offsets) >= how.shortest
     half = count // 2
@@ -90,10 +93,10 @@ def splice_tools(
     for pool, size in ((tool, 2 * half), (placed[0] & long, half), (placed[1] & long, half)):
         rows = np.flatnonzero(pool)
         if len(rows) == 0:
-            return take(bags, rows), np.zeros((0, 2), np.int64)
+            return take(bags, rows), np.zeros(0, np.bool_), np.zeros((0, 2), np.int64)
         drawn.append(rng.choice(rows, size, p=share[rows] / share[rows].sum()))
     hosts, donors = drawn[0], np.concatenate(drawn[1:])
-    return splice(bags, hosts, donors, rng, how), np.stack([hosts, donors], axis=1)
+    return *splice(bags, hosts, donors, rng, how), np.stack([hosts, donors], axis=1)
 
 
 def take(bags: TokenBags, rows: NDArray[np.integer]) -> TokenBags:

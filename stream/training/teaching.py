@@ -137,7 +137,7 @@ def teach(
 
     # What it learns from: two thirds as it was said, one third placed into what tools said.
     lesson = _pile(texts, common, judged, attacks, attack_rows[~apart])
-    spliced, of = splice_tools(
+    spliced, _, of = splice_tools(
         lesson.bags, lesson.tool, lesson.sides, lesson.share, teacher.tuning.examples_max // 3, rng
     )
     words = of[:, 1]
@@ -147,7 +147,7 @@ def teach(
 
     # What it is asked about.
     every = _pile(texts, said.rows, take(judged, np.zeros(0, np.int64)), attacks, attack_rows)
-    made, made_of = splice_tools(every.bags, every.tool, every.sides, every.share, teacher.splices_max, rng)
+    made, _, made_of = splice_tools(every.bags, every.tool, every.sides, every.share, teacher.splices_max, rng)
     asked_attacks = _some(attack_rows, teacher.attacks_max, rng, apart)
     likest = _likest(texts, said.rows, attacks, attack_rows, vocabulary, teacher.texts_max // 2, seed)
     asked_texts = _some(said.rows, teacher.texts_max, rng, likest)

@@ -109,8 +109,8 @@ def fitted_texts(
     tokens
         The vocabulary (V,).
     base
-        Of an earlier release, whose counts of words go on, and whose classifier of known attacks stays if there are no
-        `attacks`; the n-grams are then its own too.
+        Of an earlier release, whose classifier of known attacks stays if there are no `attacks`; the n-grams are then
+        its own too.
     attacks
         What to learn a classifier from.
     second
@@ -130,8 +130,7 @@ def fitted_texts(
         return TextModels.silent()
     kept = base.attacks if base is not None and attacks is None else None
     ngrams = base.ngrams if base is not None and kept else NGrams.fit(texts.bags, texts.tenant, token_shapes(tokens))
-    before = base.role_surprise.to_arrays() if base is not None and base.role_surprise is not None else None
-    arrays = fit_role_surprise(texts.bags, texts.role, texts.tenant, ngrams, seed=seed, base=before)
+    arrays = fit_role_surprise(texts.bags, texts.role, texts.tenant, ngrams, seed=seed)
     found = kept if attacks is None else classifier(texts, attacks, ngrams, seed, lesson)
     return TextModels(ngrams, RoleSurprise(arrays), found, second)
 

@@ -98,7 +98,7 @@ def train(
     processes
         Fits side by side.
     base
-        A release to go on from: its counts of words are added to.
+        A release to go on from: its classifier of known attacks stays where there are no `attacks`.
     adapters_only
         Take its backbone as it is and fit adapters alone. Sessions that it was fitted on are not held out from it: what
         calibrates should have come after.

@@ -305,10 +305,9 @@ class TextSubject:
         ids = columns[0].astype(np.int32)
         inside = ids != _NONE
         bags = TokenBags(ids[inside].astype(np.uint16), np.r_[0, np.cumsum(inside.sum(axis=1))])
-        features = self.grams.features(bags)
         if isinstance(self.model, RoleSurprise):
-            return self.model.score(bags, features)
-        strongest: NDArray[np.float32] = self.model.score(features).max(axis=1)
+            return self.model.score(bags, self.grams)
+        strongest: NDArray[np.float32] = self.model.score(self.grams.features(bags)).max(axis=1)
         return strongest
 
     def teach(self, columns: Columns) -> None:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.ngrams import NGrams, token_shapes
-from models.role_surprise import WINDOW, RoleSurprise, best_span, best_window
+from models.role_surprise import STRIDE, WINDOW, RoleSurprise, windows
 from models.training.role_surprise import Fit, fit_role_surprise
 from models.training.splices import take
 from models.wordpiece import TokenBags
@@ -28,7 +28,7 @@ def _fitted() -> tuple[NGrams, dict[str, NDArray[Any]]]:
 
 def _score(bags: TokenBags) -> NDArray[np.float32]:
     grams, arrays = _fitted()
-    return RoleSurprise(arrays).score(bags, grams.features(bags))
+    return RoleSurprise(arrays).score(bags, grams)
 
 
 def test_an_instruction_inside_a_tool_s_text_outranks_every_plain_one() -> None:
@@ -48,20 +48,24 @@ def test_a_score_has_the_same_bits_in_any_batch() -> None:
         assert np.concatenate(parts).tobytes() == together.tobytes()
 
 
-def test_a_score_is_what_the_arrays_say() -> None:
-    """Python's own numbers, from the definition: block sums over roots, and the best window of the ratio."""
+def test_a_score_is_what_the_arrays_say_of_the_window_where_it_is_largest() -> None:
+    """Python's own numbers, from the definition: block sums over roots, in every window."""
     grams, arrays = _fitted()
     bags = bags_of([_HIDDEN])
-    features = grams.features(bags)
-    low, middle, high = features.offsets.tolist()
-    words = sum(int(arrays["weights"][column]) for column in features.columns[low:middle])
-    masked = sum(int(arrays["weights"][column]) for column in features.columns[middle:high])
+    ids = bags.ids.tolist()
+    begins = [*range(0, len(ids) - WINDOW, STRIDE), len(ids) - WINDOW]
     unit_words, unit_masked = arrays["scales"].tolist()
-    linear = words * unit_words / (middle - low) ** 0.5 + masked * unit_masked / (high - middle) ** 0.5
-    ratios = RoleSurprise(arrays)._ratios(bags).tolist()
-    window = max(sum(ratios[max(0, end - WINDOW) : end]) for end in range(1, len(ratios) + 1))
-    expected = linear + float(arrays["constant"]) + float(arrays["ratio_share"]) * window / 16
-    assert _score(bags)[0] == pytest.approx(expected, rel=1e-6)
+    expected = []
+    for begin in begins:
+        own = TokenBags(np.array(ids[begin : begin + WINDOW], np.uint16), np.array([0, WINDOW]))
+        features = grams.features(own)
+        low, middle, high = features.offsets.tolist()
+        words = sum(int(arrays["weights"][column]) for column in features.columns[low:middle])
+        masked = sum(int(arrays["weights"][column]) for column in features.columns[middle:high])
+        linear = words * unit_words / (middle - low) ** 0.5 + masked * unit_masked / (high - middle) ** 0.5
+        expected.append(linear + float(arrays["constant"]))
+    assert len(expected) > 2
+    assert _score(bags)[0] == pytest.approx(max(expected), rel=1e-6)
 
 
 def test_a_segment_without_tokens_has_the_constant() -> None:
@@ -80,7 +84,8 @@ def test_the_explanation_points_at_the_instruction() -> None:
     words = [TOKENS[token] for token in bags.ids[bags.offsets[2] :]][found.begin[2] : found.end[2]]
     assert {"please", "send", "me", "money"} <= set(words)
     assert (found.begin[1], found.end[1]) == (0, 0)
-    assert len(words) <= WINDOW
+    assert len(words) == WINDOW
+    assert not found.tokens[bags.offsets[2] : bags.offsets[2] + found.begin[2]].any()
 
 
 def test_an_explanation_is_the_same_in_any_batch() -> None:
@@ -106,22 +111,22 @@ def test_arrays_that_are_not_its_own_are_refused() -> None:
     _, arrays = _fitted()
     with pytest.raises(ValueError, match=re.escape("weights must be int8 (262144,); got int8 (5,).")):
         RoleSurprise({**arrays, "weights": np.zeros(5, np.int8)})
-    with pytest.raises(ValueError, match=r"role surprise needs the arrays .*'bigrams'.*; got "):
-        RoleSurprise({name: array for name, array in arrays.items() if name != "bigrams"})
+    with pytest.raises(ValueError, match=r"role surprise needs the arrays .*'scales'.*; got "):
+        RoleSurprise({name: array for name, array in arrays.items() if name != "scales"})
     with pytest.raises(ValueError, match=re.escape("constant must be finite; got nan.")):
         RoleSurprise({**arrays, "constant": np.array(np.nan)})
 
 
-@pytest.mark.parametrize("width", [1, 3, 16])
-def test_the_best_window_is_that_of_a_search(width: int) -> None:
+def test_windows_cover_every_token_and_none_holds_those_of_two_segments() -> None:
     rng = np.random.default_rng(8)
-    sizes = rng.integers(0, 12, 40)
+    sizes = np.concatenate([np.arange(3 * WINDOW), rng.integers(0, 70, 40)])
     offsets = np.concatenate([[0], np.cumsum(sizes)])
-    values = rng.integers(-9, 10, offsets[-1])
-    best = best_window(values, offsets, width)
-    begin, end = best_span(values, offsets, width)
-    for row, (low, high) in enumerate(pairwise(offsets)):
-        own = values[low:high].tolist()
-        windows = [sum(own[max(0, stop - width) : stop]) for stop in range(1, len(own) + 1)]
-        assert best[row] == max(windows, default=0)
-        assert sum(own[begin[row] : end[row]]) == best[row]
+    parts, first = windows(TokenBags(np.arange(offsets[-1]).astype(np.uint16), offsets))
+    held = [parts.ids[low:high].tolist() for low, high in pairwise(parts.offsets)]
+    for row, (low, high) in enumerate(pairwise(offsets.tolist())):
+        own = held[first[row] : first[row + 1]]
+        assert sorted({token for window in own for token in window}) == list(range(low, high))
+        assert all(window == list(range(low, high))[window[0] - low :][:WINDOW] for window in own if window)
+        # The last is a full one too, as far as there are tokens.
+        assert {len(window) for window in own} == {min(high - low, WINDOW)}
+        assert all(later[0] - earlier[0] <= STRIDE for earlier, later in pairwise(own))

@@ -43,11 +43,10 @@ def _parts() -> tuple[NGrams, RoleSurprise, AttackClassifier]:
 def test_a_text_s_numbers_are_those_of_each_model() -> None:
     grams, role, attacks = _parts()
     bags = bags_of(_TEXTS)
-    features = grams.features(bags)
     scores = _whole().score(bags)
     assert (scores.dtype, scores.shape) == (np.dtype(np.float32), (3, 1 + len(CLASSES)))
-    assert scores[:, 0].tobytes() == role.score(bags, features).tobytes()
-    assert np.array_equal(scores[:, 1:], attacks.score(features))
+    assert scores[:, 0].tobytes() == role.score(bags, grams).tobytes()
+    assert np.array_equal(scores[:, 1:], attacks.score(grams.features(bags)))
     assert (_whole().columns, _whole().classes) == (6, CLASSES)
 
 

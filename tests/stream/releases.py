@@ -14,7 +14,7 @@ from models.autoencoder import SequenceBank
 from models.calibration import Calibration
 from models.ngrams import COLUMNS, NGrams
 from models.novelty import Novelty
-from models.role_surprise import BIGRAM_BITS, RoleSurprise
+from models.role_surprise import RoleSurprise
 from models.text_models import TextModels
 from models.training.calibration import fit_population
 from models.volume import Volume
@@ -74,14 +74,6 @@ def texts(seed: int = 5) -> TextModels:
         "weights": weights[0],
         "scales": np.array([0.25, 0.25]),
         "constant": np.array(1.0),
-        "bigrams": rng.integers(-40, 41, 1 << BIGRAM_BITS).astype(np.int8),
-        "unigrams": rng.integers(-40, 41, size).astype(np.int16),
-        "contexts": rng.integers(-40, 41, size + 1).astype(np.int16),
-        "ratio_share": np.array(0.25),
-        "counts.user": np.zeros(size, np.uint32),
-        "counts.tool": np.zeros(size, np.uint32),
-        "counts.keys": np.zeros(0, np.uint32),
-        "counts.bigrams": np.zeros((2, 0), np.uint32),
     }
     return TextModels(
         NGrams(np.arange(size).astype(np.uint16)),

@@ -451,10 +451,9 @@ def keeps_backbone(request: RetrainRequest) -> bool:
 
 
 def _goes_on(parent: Manifest | None, attacks: AttackTexts | None, events: TrainingEvents) -> bool:
-    """Whether the champion's counts of words go on: only where it learned from nothing that is learned from again.
+    """Whether the champion's classifier helps: only where it learned from nothing that is learned from again.
 
-    Held out from the fits, such sessions would be no strangers. Without attacks the champion goes on all the same, as
-    its classifier of known attacks goes with it.
+    Held out from the fits, such sessions would be no strangers. Without attacks to learn from it stays all the same.
     """
     if parent is None:
         return False

@@ -85,8 +85,8 @@ def test_an_attack_is_known_inside_what_a_tool_said() -> None:
     hosts, words = np.flatnonzero(tool), np.flatnonzero(labels[:, 0])
     rng = np.random.default_rng(3)
     at = rng.choice(hosts, 200)
-    injected = splice(bags, at, rng.choice(words, 200), rng)
-    harmless = splice(bags, at, rng.choice(np.flatnonzero(~attack), 200), rng)
+    injected, _ = splice(bags, at, rng.choice(words, 200), rng)
+    harmless, _ = splice(bags, at, rng.choice(np.flatnonzero(~attack), 200), rng)
     seen = []
     for said in (None, tool):
         model = AttackClassifier(fit_attack_classifier(bags, labels, source, group, grams, seed=1, tool=said, how=_HOW))

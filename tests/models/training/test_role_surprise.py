@@ -38,26 +38,6 @@ def test_the_same_seed_gives_the_same_bytes_in_any_order_and_repetition() -> Non
     assert _bytes(fit_role_surprise(*data, grams, seed=4, how=_HOW)) != _bytes(once)
 
 
-def test_counts_of_a_base_are_added() -> None:
-    first, second = _data(0), _data(1)
-    grams = _grams(first)
-    base = fit_role_surprise(*first, grams, seed=1, how=_HOW)
-    later = fit_role_surprise(*second, grams, seed=1, how=_HOW, base=base)
-    alone = fit_role_surprise(*second, grams, seed=1, how=_HOW)
-    for name in ("counts.user", "counts.tool"):
-        assert (later[name] == base[name] + alone[name]).all()
-    assert later["counts.bigrams"].sum() == base["counts.bigrams"].sum() + alone["counts.bigrams"].sum()
-    assert set(later["counts.keys"]) == set(base["counts.keys"]) | set(alone["counts.keys"])
-
-
-def test_the_most_frequent_bigrams_are_kept() -> None:
-    data = _data()
-    whole = fit_role_surprise(*data, _grams(data), seed=1, how=_HOW)
-    cut = fit_role_surprise(*data, _grams(data), seed=1, how=Fit(splices=400, bigrams_max=20))
-    frequent = np.sort(whole["counts.bigrams"].sum(axis=0))[-20:]
-    assert sorted(cut["counts.bigrams"].sum(axis=0)) == frequent.tolist()
-
-
 def test_segments_of_other_roles_and_without_tokens_change_nothing() -> None:
     data = _data()
     grams = _grams(data)
@@ -73,7 +53,7 @@ def test_words_that_only_users_say_weigh_for_the_user() -> None:
     grams = _grams(data)
     model = RoleSurprise(fit_role_surprise(*data, grams, seed=1, how=_HOW))
     bags = bags_of(["please send me the bill", "currency: EUR, status: delivered"])
-    user, tool = model.score(bags, grams.features(bags))
+    user, tool = model.score(bags, grams)
     assert user > 0 > tool
 
 

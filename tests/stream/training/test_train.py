@@ -150,15 +150,6 @@ def test_a_release_has_text_models_and_units_of_volume_of_its_own(whole: Trained
     assert (release.volume.unit > 0).all()
 
 
-def test_words_of_an_earlier_release_go_on_counting(whole: Trained, events: TrainingEvents) -> None:
-    more = trained(events, base=whole.release).release.texts.role_surprise
-    once = whole.release.texts.role_surprise
-    assert more is not None and once is not None
-    counts = [float(model.to_arrays()["counts.user"].sum()) for model in (once, more)]
-    assert counts[0] > 0
-    assert counts[1] == 2 * counts[0]
-
-
 def test_a_transformer_is_taught_calibrated_and_part_of_the_release(events: TrainingEvents) -> None:
     made = trained(events, again=Again(Counts(), 0.0))
     assert made.release.texts.second is not None
@@ -207,5 +198,5 @@ def test_a_backbone_that_is_kept_is_the_same_while_the_rest_is_learned_anew(
     assert again.texts.role_surprise is not None
     once = whole.release.texts.role_surprise
     assert once is not None
-    counts = [float(m.to_arrays()["counts.user"].sum()) for m in (once, again.texts.role_surprise)]
-    assert counts[0] == counts[1]
+    # Of another seed: what users and tools say is learned anew.
+    assert not np.array_equal(again.texts.role_surprise.to_arrays()["weights"], once.to_arrays()["weights"])
