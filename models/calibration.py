@@ -127,8 +127,8 @@ def _median(values: NDArray[np.float64], counts: NDArray[np.integer[Any]]) -> ND
 class Calibration:
     """P-values on the scale of sessions: p is the share of benign sessions that reach as high anywhere.
 
-    Kinds combine by the fourth-power norm of their weighted surprises, -log p: one that is far out speaks for itself,
-    several that are far out together say more, and many that are a little out say next to nothing. What it is worth is
+    Kinds combine by the Euclidean norm of their weighted surprises, -log p: one that is far out speaks for itself,
+    several that are far out together say more, and many that are a little out say little. What such a norm is worth is
     measured, not assumed: it has a tail of its own, fitted on the same norms' session maxima, for each combination of
     kinds that may be eligible. Of more than four kinds only some combinations are measured, all kinds together among
     them; any other takes the tail of the smallest measured one that holds it. As surprises are not negative, the larger
@@ -302,17 +302,14 @@ class Calibration:
 
 
 def combined_surprise(surprise: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Fourth root (n,) of the sum of fourth powers of weighted surprises (n, k), to 1e-6 nats.
+    """Euclidean norm (n,) of weighted surprises (n, k), to 1e-6 nats: the same bits in any batch and on any machine.
 
-    The same bits in any batch and on any machine: IEEE 754 rounds products, sums and square roots correctly.
-
-    >>> combined_surprise(np.array([[3.0, 4.0], [0.0, 4.0]]), np.ones(2)).round(3)
-    array([4.285, 4.   ])
+    >>> combined_surprise(np.array([[3.0, 4.0]]), np.ones(2))
+    array([5.])
     """
     rounded = np.rint(surprise * weights * _SURPRISE_GRID) / _SURPRISE_GRID
     total = np.zeros(len(surprise))
     for kind in range(surprise.shape[1]):
-        square = rounded[:, kind] ** 2
-        total += square * square
-    norm: NDArray[np.float64] = np.rint(np.sqrt(np.sqrt(total)) * _SURPRISE_GRID) / _SURPRISE_GRID
+        total += rounded[:, kind] ** 2
+    norm: NDArray[np.float64] = np.rint(np.sqrt(total) * _SURPRISE_GRID) / _SURPRISE_GRID
     return norm

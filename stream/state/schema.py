@@ -35,12 +35,12 @@ OF_RELEASE = [SEQUENCE, ROLE_SURPRISE, VOLUME, KNOWN_ATTACK, TOOL_KNOWN_ATTACK]
 """Kinds whose values are a release's models': session maxima that one release measured tell nothing of another's. What
 is left of `REMEMBERED` is distances in the embedding space, which releases that switch have in common."""
 WEIGHTS = {
-    "novelty": 0.7,
-    "tool_novelty": 0.5,
-    "sequence": 0.8,
+    "novelty": 0.3,
+    "tool_novelty": 0.3,
+    "sequence": 0.5,
     "role_surprise": 1.0,
-    "provenance": 0.8,
-    "volume": 0.5,
+    "provenance": 0.7,
+    "volume": 0.65,
     "known_attack": 1.5,
     "tool_known_attack": 1.5,
 }
