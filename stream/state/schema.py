@@ -35,9 +35,9 @@ OF_RELEASE = [SEQUENCE, ROLE_SURPRISE, VOLUME, KNOWN_ATTACK, TOOL_KNOWN_ATTACK]
 """Kinds whose values are a release's models': session maxima that one release measured tell nothing of another's. What
 is left of `REMEMBERED` is distances in the embedding space, which releases that switch have in common."""
 WEIGHTS = {
-    "novelty": 0.3,
-    "tool_novelty": 0.3,
-    "sequence": 0.5,
+    "novelty": 0.7,
+    "tool_novelty": 0.2,
+    "sequence": 0.4,
     "role_surprise": 1.0,
     "provenance": 0.7,
     "volume": 0.65,

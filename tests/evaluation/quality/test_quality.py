@@ -1,7 +1,7 @@
 """The gate of quality: what detects worse than recorded does not land.
 
-Figures in `recorded.json` are of the version that recorded them, on the sample, with `measured.py --record`; the noise
-is the worse half of each figure's interval, clustered by task.
+Figures in `recorded.json` are means over five trainings of the version that recorded them (`measured.py --record`), on
+the sample's sessions; the noise is three standard deviations of the trainings.
 """
 
 import json
