@@ -11,9 +11,6 @@ _LIBC = ctypes.CDLL(None)
 _TRIM: Callable[[int], int] | None = getattr(_LIBC, "malloc_trim", None)
 """glibc's; other C libraries have none."""
 
-_THRESHOLDS = (200_000, 50, 1_000)
-"""Objects made, and searches of the younger generation, from which the next is searched."""
-
 
 def give_back() -> bool:
     """Return what the allocator holds free; whether there was any.
@@ -22,21 +19,6 @@ def give_back() -> bool:
     returns it: of a scorer's 450 MB it was 100. Takes some 10 ms, 70 when there is much, without holding the GIL.
     """
     return _TRIM is not None and _TRIM(0) == 1
-
-
-def collect_seldom() -> Iterator[None]:
-    """Search for cycles rarely from now on; each `next` searches everything once.
-
-    A batch makes tens of thousands of objects and hardly a cycle, and every search through all that lives stops the
-    service: with Python's own thresholds one record in twenty waited 450 ms instead of 210
-    (docs/decisions/0032-transactions-back-to-back.md). What was imported so far is never looked through again.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_THRESHOLDS)
-    while True:
-        yield
-        gc.collect()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from stream.runtime.delivery import Work
 from stream.runtime.faults import Aborted, backoffs
 from stream.runtime.group import GroupSource, Polled
 from stream.runtime.http import StatusServer
-from stream.runtime.memory import collect_seldom, give_back
+from stream.runtime.memory import give_back
 from stream.runtime.metrics import Metrics
 from stream.runtime.plan import INPUT_BYTES_MAX, BatchPlan, TooLarge
 from stream.sources.kafka import Place
@@ -31,8 +31,6 @@ from stream.sources.kafka import Place
 _LOG = logging.getLogger(__name__)
 _HOUSEKEEPING_SECONDS = 1.0
 _MEMORY_SECONDS = 30.0
-_CYCLES_SECONDS = 600.0
-"""A search through all objects takes a few hundred ms."""
 _TICK_SECONDS = 0.2
 _SERVE_SECONDS = 0.5
 _HANGING_SECONDS = 5.0
@@ -163,8 +161,6 @@ class Service:
         self._unready: str | None = "starting"
         self._announced = self._failed = self._done = False
         self._housekeeping_at = self._memory_at = self._tick_at = self._others_at = self._serve_at = 0.0
-        self._cycles_at = 0.0
-        self._cycles = collect_seldom()
         self._waits = backoffs()
         self._source: GroupSource
 
@@ -335,9 +331,6 @@ class Service:
         if now >= self._memory_at:
             self._memory_at = now + _MEMORY_SECONDS
             give_back()
-        if now >= self._cycles_at:
-            self._cycles_at = now + _CYCLES_SECONDS
-            next(self._cycles)
 
     def _is_behind(self, place: Place, end: int | None) -> bool:
         """Whether a partition is not yet committed up to the end that it had when it was assigned."""

@@ -1,14 +1,10 @@
 """Freed memory leaves the process."""
 
-import gc
-import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from stream.runtime.memory import collect_seldom, give_back
+from stream.runtime.memory import give_back
 
 _PAGE = 4096
 _COUNT, _BYTES = 1_500, 64 * 1024
@@ -28,29 +24,3 @@ def test_what_lies_free_between_what_is_in_use_goes_back_to_the_system() -> None
     assert give_back()
     assert before - resident_bytes() > 0.6 * _COUNT * _BYTES
     assert all(array[0] == 1 for array in kept)
-
-
-@pytest.fixture
-def thresholds() -> Iterator[None]:
-    """The collector as it was before."""
-    was = gc.get_threshold()
-    yield
-    gc.set_threshold(*was)
-    gc.unfreeze()
-
-
-class _Looped:
-    def __init__(self) -> None:
-        self.me = self
-
-
-def test_a_cycle_stays_until_all_is_searched_and_goes_then(thresholds: None) -> None:
-    searching = collect_seldom()
-    next(searching)
-    looped = weakref.ref(_Looped())
-    # Python's own first threshold is 700 objects.
-    kept = [[number] for number in range(10_000)]
-    assert looped() is not None
-    next(searching)
-    assert looped() is None
-    assert len(kept) == 10_000
