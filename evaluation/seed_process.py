@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import msgspec
+from threadpoolctl import threadpool_limits
 
 from evaluation.corpus import Corpus, read_corpus
 from evaluation.parts import Parts
@@ -22,6 +23,7 @@ from evaluation.protocols.verdicts import PROTOCOL as STREAM
 from evaluation.report.write import EXCERPTS, Excerpt
 from evaluation.seed_run import SeedRun, parts_of, trials_of
 from evaluation.systems.registry import PRODUCT, SYSTEMS, Shared, taking_part
+from models.training.quantised import threads_of_torch
 from stream.config import Settings
 from stream.release import Release
 from stream.runtime.embedders import as_configured, load_embedder, load_transformer
@@ -90,7 +92,16 @@ def judge(order: Order, seeds: Sequence[int], *, released: bool) -> None:
 
 
 def judge_seed(order: Order, place: int, seed: int) -> None:
-    """Judge what a seed has not finished; the how-manieth it is, from 0, is its `place`."""
+    """Judge what a seed has not finished; the how-manieth it is, from 0, is its `place`.
+
+    Products of matrices take one thread, as how many there are decides their last bits: a seed says the same beside
+    others, by itself, and after what a process did before.
+    """
+    with threadpool_limits(1, user_api="blas"), threads_of_torch(1):
+        _judge_seed(order, place, seed)
+
+
+def _judge_seed(order: Order, place: int, seed: int) -> None:
     given, parts = order.arguments, order.parts
     made = shared_by(order.settings, given)
     shared = made()

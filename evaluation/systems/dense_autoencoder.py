@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from evaluation.features import Features
 from evaluation.systems.dense import Dense
-from models.training.quantised import threads_of_torch
 
 _DIRECTIONS, _HIDDEN, _CODE = 64, 64, 16
 _STEPS, _BATCH, _RATE = 200, 64, 3e-3
@@ -30,8 +29,7 @@ _LOSS_MIN = 1e-3
 class DenseAutoencoder:
     """Reconstruction error of an event's columns by its tenant's autoencoder, in deviations of what it learned with.
 
-    All tenants' models are fitted side by side, as batched products; on one thread, as how many there are decides the
-    last bits.
+    All tenants' models are fitted side by side, as batched products.
 
     References
     ----------
@@ -45,7 +43,6 @@ class DenseAutoencoder:
         self._row: dict[str, int] = {}
         self._mean = self._deviation = np.zeros(0)
 
-    @threads_of_torch(1)
     def fit(self, learn: Features, seed: int) -> None:
         """Fit the models; row 0 is that of all tenants."""
         self._dense = Dense(learn, _DIRECTIONS, seed)
@@ -59,7 +56,6 @@ class DenseAutoencoder:
         self._mean = np.array([values.mean() for values in loss])
         self._deviation = np.array([max(values.std(), _LOSS_MIN) for values in loss])
 
-    @threads_of_torch(1)
     def score(self, events: Features) -> NDArray[np.float64]:
         """Scores (n,)."""
         if self._models is None or self._dense is None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from evaluation.command import run
 from evaluation.report.write import read_excerpts
@@ -35,7 +36,9 @@ def test_seeds_side_by_side_say_what_they_say_one_after_another(
         _processors(monkeypatch, processors)
         out = tmp_path / str(processors)
         release = str(tmp_path / "release")
-        assert run(SETTINGS, given(folder, out, release=release, seeds=2, only="session")) == 0
+        # As a library may have left this process; processes of their own have as many threads as processors.
+        with threadpool_limits(1):
+            assert run(SETTINGS, given(folder, out, release=release, seeds=2, only="session")) == 0
         rows.append(Counter((out / "sessions.jsonl").read_bytes().splitlines()))
         excerpts.append(read_excerpts(out))
         said = capfd.readouterr().err
