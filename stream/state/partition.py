@@ -14,16 +14,20 @@ _DAY_MS = 86_400_000
 
 
 class Allowance(msgspec.Struct):
-    """New findings that are left: as much as a day brings at most, and always room for one."""
+    """New findings that are left."""
 
     left: float
     core_ms: int
 
-    def take(self, daily: float, core_time_ms: int) -> bool:
-        """Spend one, if there is one; what a day brings comes in evenly over core time."""
-        passed = max(0, core_time_ms - self.core_ms)
-        self.left = min(max(daily, 1.0), self.left + daily * passed / _DAY_MS)
+    def refill(self, daily: float, room: float, core_time_ms: int) -> float:
+        """Let in what a day brings, evenly over core time; what is beyond `room` is not kept, but returned."""
+        brought = self.left + daily * max(0, core_time_ms - self.core_ms) / _DAY_MS
+        self.left = min(room, brought)
         self.core_ms = max(self.core_ms, core_time_ms)
+        return brought - self.left
+
+    def take(self) -> bool:
+        """Spend one, if there is one."""
         if self.left < 1:
             return False
         self.left -= 1

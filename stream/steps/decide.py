@@ -1,12 +1,12 @@
 """Which anomalies become findings: the operating point, exceptions, and the budget of new findings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from stream.config import Settings
 from stream.state.partition import Allowance
 from stream.steps.findings import CRITICAL_P
-from stream.steps.route import Router
+from stream.steps.route import Router, partition_of
 
 UNKNOWN_SHARE = 0.1
 """Of the budget, for tenants that the release does not know."""
@@ -19,7 +19,7 @@ RISK_FACTOR = 3.0
 RISK_MAX = 0.2
 """But of no more than this share of sessions, unless the operating point itself lies beyond."""
 
-_POOL, _CRITICAL, _TENANT = "pool", "critical", "tenant/"
+_POOL, _CRITICAL, _SPARE, _TENANT = "pool", "critical", "spare", "tenant/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,14 @@ class Shares:
         What each partition has for all others: those with smaller shares, and those that the release does not know.
     critical
         What each partition has besides, for severity critical alone.
+    living
+        Of each partition those of `of_tenant` whose events it holds.
     """
 
     of_tenant: Mapping[str, float]
     of_partition: tuple[float, ...]
     critical: float
+    living: tuple[tuple[str, ...], ...]
 
 
 def stricter(session_fpr: float) -> float:
@@ -85,21 +88,27 @@ class Decider:
         shares = self.shares
         if shares is None:
             return True
-        own = shares.of_tenant.get(tenant)
-        daily = shares.of_partition[partition] if own is None else own
-        whose = _POOL if own is None else f"{_TENANT}{tenant}"
-        if _allowance(allowances, whose, daily, core_time_ms).take(daily, core_time_ms):
-            return True
-        if p_combined > CRITICAL_P:
-            return False
-        reserve = _allowance(allowances, _CRITICAL, shares.critical, core_time_ms)
-        return reserve.take(shares.critical, core_time_ms)
+        held = _refilled(shares, partition, allowances, core_time_ms)
+        mine = held[f"{_TENANT}{tenant}" if tenant in shares.living[partition] else _POOL]
+        return mine.take() or held[_SPARE].take() or (p_combined <= CRITICAL_P and held[_CRITICAL].take())
 
 
-def _allowance(allowances: dict[str, Allowance], name: str, daily: float, core_time_ms: int) -> Allowance:
-    if name not in allowances:
-        allowances[name] = Allowance(max(daily, 1.0), core_time_ms)
-    return allowances[name]
+def _refilled(
+    shares: Shares, partition: int, allowances: dict[str, Allowance], core_time_ms: int
+) -> Mapping[str, Allowance]:
+    """A partition's allowances, with what has come in since; each has room for a day's, and always for one.
+
+    What one has no room for is anybody's in the partition, for as long as a day.
+    """
+    daily = {f"{_TENANT}{tenant}": shares.of_tenant[tenant] for tenant in shares.living[partition]}
+    daily |= {_POOL: shares.of_partition[partition], _CRITICAL: shares.critical}
+    left_over = 0.0
+    for name, share in daily.items():
+        room = max(share, 1.0)
+        left_over += allowances.setdefault(name, Allowance(room, core_time_ms)).refill(share, room, core_time_ms)
+    spare = allowances.setdefault(_SPARE, Allowance(0.0, core_time_ms))
+    spare.left = min(spare.left + left_over, max(sum(daily.values()), 1.0))
+    return allowances
 
 
 def _shares(settings: Settings, sessions_per_day: Mapping[str, float]) -> Shares:
@@ -108,15 +117,23 @@ def _shares(settings: Settings, sessions_per_day: Mapping[str, float]) -> Shares
     daily = settings.budget.findings_per_day * (1 - settings.budget.critical_reserve)
     total = sum(sessions_per_day.values())
     own: dict[str, float] = {}
+    living: list[list[str]] = [[] for _ in range(partitions)]
     pooled = [daily * (UNKNOWN_SHARE if total else 1.0) / partitions] * partitions
     for tenant in sorted(sessions_per_day):
         share = daily * (1 - UNKNOWN_SHARE) * sessions_per_day[tenant] / total if total else 0.0
         split = settings.routing.shards.get(tenant, 1)
         if share / max(split, 1) >= 1:
             own[tenant] = share / max(split, 1)
+            for number in sorted(_partitions_of(tenant, split, partitions)):
+                living[number].append(tenant)
         elif split > 1:
             pooled = [part + share / partitions for part in pooled]
         else:
             pooled[router.route(tenant, "")[1]] += share
     reserve = settings.budget.findings_per_day * settings.budget.critical_reserve
-    return Shares(own, tuple(pooled), reserve / partitions)
+    return Shares(own, tuple(pooled), reserve / partitions, tuple(map(tuple, living)))
+
+
+def _partitions_of(tenant: str, split: int, partitions: int) -> set[int]:
+    shards: Iterable[int | None] = range(split) if split > 1 else (None,)
+    return {partition_of(tenant, shard, partitions) for shard in shards}

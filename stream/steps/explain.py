@@ -109,9 +109,11 @@ def anomaly(scored: Scored, event: int, at: int) -> Anomaly:
     head = batch.heads[event]
     segments = np.flatnonzero(given.segment_event == at)
     cause = int(np.argmin(scores.p[at]))
-    # What the signal that caused it speaks of stands before all else, then the strangest.
-    off_cause = ~np.isin(given.segment_role[segments], _ROLES_OF.get(cause, ()))
-    strangest = segments[np.lexsort((-_strangeness(cause, given, scores, segments), off_cause))][:EXCERPTS_MAX]
+    # What the signal that caused it speaks of stands before all else, then the strangest; of one that speaks of no
+    # text, what the rarest of those does that do.
+    shown_by = cause if cause in _ROLES_OF else min(_ROLES_OF, key=scores.p[at].__getitem__)
+    off_cause = ~np.isin(given.segment_role[segments], _ROLES_OF[shown_by])
+    strangest = segments[np.lexsort((-_strangeness(shown_by, given, scores, segments), off_cause))][:EXCERPTS_MAX]
     mine = np.flatnonzero(new.event == at)
     texts = [(text, int(new.message[i])) for i in mine[new.unseen[mine]].tolist() for text in contents[i].texts]
     first = int(segments[0]) if len(segments) else 0
@@ -193,16 +195,16 @@ def drift_anomaly(scored: Scored, event: int, moved: Moved) -> Anomaly:
     )
 
 
-def _strangeness(cause: int, given: ScoreInput, scores: Scores, segments: NDArray[np.int64]) -> NDArray[np.float32]:
-    """How much each of the `segments` (s) shows what caused an anomaly."""
+def _strangeness(kind: int, given: ScoreInput, scores: Scores, segments: NDArray[np.int64]) -> NDArray[np.float32]:
+    """How much each of the `segments` (s) shows what a signal speaks of."""
     judged = given.segment_judged[segments]
     shown: NDArray[np.float32] = scores.distance[segments]
-    if cause in (ROLE_SURPRISE, PROVENANCE):
+    if kind in (ROLE_SURPRISE, PROVENANCE):
         # A call stands before what it obeys.
         is_call = given.segment_role[segments] == CALL
         told = np.nan_to_num(judged[:, 0], nan=-np.inf)
-        shown = np.where(is_call & (cause == PROVENANCE), np.float32(np.inf), told)
-    elif cause in _KNOWN:
+        shown = np.where(is_call & (kind == PROVENANCE), np.float32(np.inf), told)
+    elif kind in _KNOWN:
         shown = np.nan_to_num(judged[:, 1:].max(axis=1), nan=-np.inf)
     return shown
 

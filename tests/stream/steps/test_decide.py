@@ -45,8 +45,23 @@ def test_a_tenant_has_its_share_of_a_day_and_more_as_time_passes() -> None:
     # 8 a day, 90 % of them for known tenants, 90 % of those for this one: 6.48.
     assert _new(decider, "large", partition, 100, 0, RARE, left) == 6
     assert _new(decider, "large", partition, 100, 0, RARE, left) == 0
-    assert _new(decider, "large", partition, 100, DAY_MS // 2, RARE, left) == 3
-    assert _new(decider, "large", partition, 100, 100 * DAY_MS, RARE, left) == 6
+    # 0.48 were left, and a quarter brings 1.62.
+    assert _new(decider, "large", partition, 100, DAY_MS // 4, RARE, left) == 2
+
+
+def test_what_others_in_the_partition_leave_is_spent_and_kept_for_a_day_at_most() -> None:
+    decider = Decider(SETTINGS, TRAFFIC)
+    partition, shares = partition_of("large", None, 2), decider.shares
+    assert shares is not None
+    day = 6.48 + shares.of_partition[partition] + shares.critical
+    left: dict[str, Allowance] = {}
+    assert _new(decider, "large", partition, 100, 0, RARE, left) == 6
+    # Day after day nobody else finds anything: all of what the partition has is this tenant's, to the last.
+    spent = [_new(decider, "large", partition, 100, n * DAY_MS, RARE, left) for n in range(1, 201)]
+    assert sum(spent) == pytest.approx(200 * day, abs=2)
+    # A long silence brings a day's share, and a day of what everybody left.
+    assert _new(decider, "large", partition, 100, 900 * DAY_MS, RARE, left) == int(6.48) + int(day)
+    assert _new(decider, "small", partition, 100, 900 * DAY_MS, RARE, left) == 1
 
 
 def test_small_and_unknown_tenants_share_what_their_partition_has() -> None:
@@ -72,11 +87,16 @@ def test_critical_findings_have_a_reserve_of_their_own() -> None:
 
 
 def test_time_that_goes_back_brings_nothing() -> None:
-    allowance = Allowance(1.0, 5 * DAY_MS)
-    assert allowance.take(1.0, 5 * DAY_MS)
-    assert not allowance.take(1.0, 0)
-    assert not allowance.take(1.0, 5 * DAY_MS + DAY_MS // 2)
-    assert allowance.take(1.0, 6 * DAY_MS)
+    allowance = Allowance(0.0, 5 * DAY_MS)
+    for core_time_ms, brought in ((0, 0.0), (5 * DAY_MS + DAY_MS // 2, 0.5), (4 * DAY_MS, 0.5), (6 * DAY_MS, 1.0)):
+        assert allowance.refill(1.0, 1.0, core_time_ms) == 0
+        assert allowance.left == brought
+
+
+def test_what_there_is_no_room_for_comes_back() -> None:
+    allowance = Allowance(0.5, 0)
+    assert allowance.refill(2.0, 1.0, DAY_MS) == 1.5
+    assert allowance.left == 1.0
 
 
 def test_a_split_tenants_share_is_split() -> None:
@@ -85,6 +105,8 @@ def test_a_split_tenants_share_is_split() -> None:
     assert shares is not None
     assert shares.of_tenant["large"] == pytest.approx(3.24)
     assert list(shares.of_partition) == pytest.approx([0.4 + 0.36] * 2)
+    homes = {partition_of("large", shard, 2) for shard in range(2)}
+    assert shares.living == tuple(("large",) if number in homes else () for number in range(2))
 
 
 def test_excepted_tenants_are_named_by_the_configuration() -> None:
