@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.event_head import EventHead
-from stream.steps.content import ASSISTANT, CALL, TOOL, USER, Content, ContentReader
+from stream.steps.content import ASSISTANT, CALL, USER, Content, ContentReader
 from stream.steps.sessions import NewContent
 
 ECHO_SHARE = 0.8
@@ -23,7 +23,7 @@ _WRITTEN = (USER, ASSISTANT, CALL)
 def without_echoes(
     heads: Sequence[EventHead], new: NewContent, contents: Sequence[Content], reader: ContentReader
 ) -> list[Content]:
-    """Contents (m) of events' (n) new messages; a tool's passage that repeats what came before it in its request speaks like nobody.
+    """Contents (m) of events' (n) new messages, in which a tool's echo of its own request speaks like nobody.
 
     A mail tool that answers with the mail as it was sent speaks like a user, in words that the model wrote for one.
     What a tool said first and a model then repeats is judged where the tool said it. Where a gateway does not resend
