@@ -29,13 +29,13 @@ def run(settings: Settings, arguments: Namespace) -> int:
         With the exit code that says what is wrong.
     """
     chosen = tuple(protocols(arguments.only))
-    order = Order(settings, arguments, chosen, time.monotonic())
+    order = Order.of(settings, arguments, chosen, time.monotonic())
     arrivals: Path | None = arguments.arrivals
     if STREAM in chosen and arrivals is None:
         raise UsageError("--arrivals must name a folder of arrival traces, for the protocol stream. Or set --only.")
     if arguments.seeds < 1:
         raise UsageError(f"--seeds must be at least 1; got {arguments.seeds}.")
-    shared = shared_by(settings, arguments)()
+    shared = shared_by(order)()
     released = shared.release is not None
     order.tell(f"reading {arguments.corpus}")
     # Whoever names a folder that is none is told so before anything begins.

@@ -33,18 +33,29 @@ from stream.training.texts import Again
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What all seeds of an evaluation are judged by."""
+    """What all seeds of an evaluation are judged by: plain values, as other processes take it."""
 
     settings: Settings
-    arguments: Namespace
+    corpus: Path
+    arrivals: Path | None
+    out: Path
+    embedder: str | None
+    release: Path | None
+    stream_events: int
     protocols: tuple[str, ...]
     begun: float
     """By the monotonic clock, which processes share."""
 
+    @classmethod
+    def of(cls, settings: Settings, given: Namespace, protocols: tuple[str, ...], begun: float) -> Order:
+        """What a command line orders."""
+        where = (given.corpus, given.arrivals, given.out, given.embedder, given.release, given.stream_events)
+        return cls(settings, *where, protocols, begun)
+
     @property
     def parts(self) -> Parts:
         """What is finished."""
-        return Parts(self.arguments.out / "parts")
+        return Parts(self.out / "parts")
 
     def names(self, place: int, seed: int, *, released: bool) -> list[str]:
         """Names of a seed's parts, in the order of the report."""
@@ -102,11 +113,11 @@ def judge_seed(order: Order, place: int, seed: int) -> None:
 
 
 def _judge_seed(order: Order, place: int, seed: int) -> None:
-    given, parts = order.arguments, order.parts
-    made = shared_by(order.settings, given)
+    parts = order.parts
+    made = shared_by(order)
     shared = made()
     released = shared.release is not None
-    corpus = read_corpus(given.corpus)
+    corpus = read_corpus(order.corpus)
     left, done = sum(not parts.has(part) for part in order.names(place, seed, released=released)), 0
 
     def step(what: str) -> None:
@@ -115,7 +126,7 @@ def _judge_seed(order: Order, place: int, seed: int) -> None:
         order.tell(f"[{done}/{left}] {what}")
 
     # Not buffered: what other seeds write at the same time comes between lines, never into one.
-    with (given.out / EXCERPTS).open("ab", buffering=0) as said:
+    with (order.out / EXCERPTS).open("ab", buffering=0) as said:
         encoder = msgspec.json.Encoder()
 
         def excerpt(one: Excerpt) -> None:
@@ -128,14 +139,15 @@ def _judge_seed(order: Order, place: int, seed: int) -> None:
             _stream(corpus, seed, place, made(), order, released)
 
 
-def shared_by(settings: Settings, arguments: Namespace) -> Callable[[], Shared]:
+def shared_by(order: Order) -> Callable[[], Shared]:
     """What makes systems anew, with the embedder and the release that were asked for."""
-    if arguments.embedder:
-        settings = replace(settings, embedder=replace(settings.embedder, name=arguments.embedder))
+    settings = order.settings
+    if order.embedder:
+        settings = replace(settings, embedder=replace(settings.embedder, name=order.embedder))
     embedder = load_embedder(settings.embedder)
     release: Release | None = None
-    if arguments.release is not None:
-        release = load_release(arguments.release, settings, embedder.space_id)
+    if order.release is not None:
+        release = load_release(order.release, settings, embedder.space_id)
         release = as_configured(release, settings, embedder.vocabulary)
     gate = settings.transformer.threshold
     again = Again(load_transformer(settings.transformer, embedder.vocabulary), gate) if gate is not None else None
@@ -150,12 +162,13 @@ def stream_part(seed: int) -> str:
 def _stream(corpus: Corpus, seed: int, place: int, shared: Shared, order: Order, released: bool) -> None:
     names = [name for name in taking_part(STREAM, place, released=released) if name != PRODUCT]
     systems = [SYSTEMS[name].make(shared) for name in names]
-    arrivals: Path = order.arguments.arrivals
+    if order.arrivals is None:
+        raise ValueError("two weeks need arrival traces; got none. A bug.")
     rows, facts = run_stream(
         corpus,
-        arrivals,
+        order.arrivals,
         seed,
-        order.arguments.stream_events,
+        order.stream_events,
         shared.settings,
         shared.embedder,
         systems,

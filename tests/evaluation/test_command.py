@@ -77,7 +77,7 @@ def test_look_alikes_are_judged_seen_and_unseen_and_too_few_labels_are_said(tmp_
     one = SeedRun(corpus(), 0, 0, SETTINGS, shared, parts, steps.append, lambda _: None)
     one.run(trials_of("hard_negatives"), released=False)
     expected = {f"{trial}.0.{system}" for trial in ("hard_negatives", SEEN) for system in (PRODUCT, LABELLED)}
-    order = Order(SETTINGS, given(tmp_path, tmp_path), ("hard_negatives",), 0.0)
+    order = Order.of(SETTINGS, given(tmp_path, tmp_path), ("hard_negatives",), 0.0)
     assert set(order.names(0, 0, released=False)) == expected
     assert all(parts.has(name) for name in expected)
     assert steps[0] == "hard_negatives, seed 0: tidegate"

@@ -19,6 +19,7 @@ from tests.evaluation.office import sessions
 from tests.evaluation.systems.small import SETTINGS, embedder
 from tests.evaluation.test_command import given
 from tests.stream.releases import write
+from tidegate.commands import parse
 
 
 def _processors(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
@@ -31,14 +32,14 @@ def test_seeds_side_by_side_say_what_they_say_one_after_another(
 ) -> None:
     write(tmp_path / "release", embedder().space_id)
     folder = write_corpus(tmp_path / "corpus", sessions())
+    line = ["evaluate", "--corpus", str(folder), "--release", str(tmp_path / "release"), "--seeds", "2"]
     rows, excerpts = [], []
     for processors in (1, 2):
         _processors(monkeypatch, processors)
         out = tmp_path / str(processors)
-        release = str(tmp_path / "release")
         # As a library may have left this process; processes of their own have as many threads as processors.
         with threadpool_limits(1):
-            assert run(SETTINGS, given(folder, out, release=release, seeds=2, only="session")) == 0
+            assert run(SETTINGS, parse([*line, "--out", str(out), "--only", "session"])) == 0
         rows.append(Counter((out / "sessions.jsonl").read_bytes().splitlines()))
         excerpts.append(read_excerpts(out))
         said = capfd.readouterr().err
