@@ -216,6 +216,12 @@ def _watched(seen: Any, said: Said) -> dict[str, Any]:
                 "strangest": any(
                     0 < value == measured[f"{segment.role} {name}"] for name, value in segment.measures.items()
                 ),
+                "normal": segment.normal
+                and {
+                    "text": safe_text(segment.normal.text, EXCERPT_MAX),
+                    "distance": round(segment.normal.distance, 6),
+                    "event_id": segment.normal.event_id,
+                },
             }
             for segment in watched.segments
         ],

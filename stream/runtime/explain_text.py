@@ -127,6 +127,9 @@ def _segments(segments: list[dict[str, Any]]) -> Iterator[Any]:
             text = Text(segment["text"], "bold reverse" if marked else "")
             where = Text(f"message {segment['message_index']}", "dim")
             table.add_row(Text("▶" if marked else "", "red"), Text(_measured(segment)), where, text)
+            if marked and (normal := segment.get("normal")):
+                said = f"nearest normal, at {normal['distance']:.2f}: {normal['text']}"
+                table.add_row("", "", "", Text(said, "green"))
         yield Text(f"  {role}" + (f", {left} less strange left out" if left else ""), "cyan")
         yield table
 

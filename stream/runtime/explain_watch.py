@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stream.config import Settings
 from stream.inputs import Outcome
+from stream.runtime.explain_past import Normal, Past
 from stream.sinks.sink import Written
 from stream.state.open_findings import Anomaly
 from stream.state.schema import FEATURES
@@ -29,6 +30,8 @@ class Segment:
     text: str
     measures: dict[str, float]
     """How strange it is, by measure, higher is stranger; empty for roles that nothing judges."""
+    normal: Normal | None = None
+    """The nearest that the tenant has said before, as far as that was replayed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,32 +74,42 @@ class Watcher:
     def __init__(self, event_id: str, settings: Settings) -> None:
         self._event_id = event_id
         self._settings = settings
+        self._past = Past()
 
     def __call__(self, scored: Scored, outcome: Outcome) -> None:
         """Look for the event in a batch."""
         for at, event in enumerate(scored.placed.live.tolist()):
             if scored.placed.batch.heads[event].event_id != self._event_id:
                 continue
+            self._past.hear(scored, until=at)
             watched = Watched(
                 score=orjson.loads(outcome.scores[event].value),
                 explained=anomaly(scored, event, at),
                 turn=int(scored.suspicion.turn[at]),
-                segments=_segments(at, scored),
+                segments=_segments(at, scored, self._past),
                 features=_features(scored.scores.feature_error[at]),
                 session_fpr=self._settings.decision.session_fpr,
                 grace_sessions=self._settings.learning.grace_sessions,
             )
             raise Seen(watched)
+        self._past.hear(scored)
 
 
-def _segments(at: int, scored: Scored) -> list[Segment]:
+def _segments(at: int, scored: Scored, past: Past) -> list[Segment]:
     """The event's new segments in the order of its messages."""
     given, new = scored.given, scored.new
+    tenant = scored.live.heads[at].tenant
     index = np.flatnonzero(given.segment_event == at).tolist()
     mine = np.flatnonzero((new.event == at) & new.unseen).tolist()
     texts = [(text, int(new.message[i])) for i in mine for text in scored.contents[i].texts]
     return [
-        Segment(ROLES[int(given.segment_role[i])], message, text, _measures(i, scored))
+        Segment(
+            ROLES[int(given.segment_role[i])],
+            message,
+            text,
+            _measures(i, scored),
+            past.nearest(tenant, int(given.segment_role[i]), given.segment_vector[i]),
+        )
         for i, (text, message) in zip(index, texts, strict=True)
     ]
 

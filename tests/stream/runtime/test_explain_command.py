@@ -126,6 +126,26 @@ def test_strangest_segment_of_a_role_is_the_most_distant(made: Run, capsys: pyte
     assert any(each["strangest"] for each in found["segments"])
 
 
+def test_a_segment_stands_beside_the_nearest_that_its_tenant_had_said(
+    made: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    event_id = made.opening["finding_info"]["related_events"][0]["uid"]
+    found = told(capsys, event_id, *made.replaying("--replay"))
+    scores = {each["event_id"]: each for each in made.scores}
+    judged = [each for each in found["segments"] if each["measures"]]
+    held = [each for each in judged if each["normal"]]
+    assert held
+    for segment in held:
+        before = scores[segment["normal"]["event_id"]]
+        assert before["tenant"] == found["tenant"] and before["decision"] in ("none", "warmup")
+        assert before["offset"] < found["offset"] and before["session"] != found["session"]
+        # The same words are at no distance but that of rounding to whole 127ths, other words are.
+        same = segment["normal"]["text"] == segment["text"]
+        assert (segment["normal"]["distance"] < 0.01) == same
+    assert explain_command.run(SETTINGS, parse(["explain", event_id, *made.replaying("--replay")])) == 0
+    assert "nearest normal, at 0." in capsys.readouterr().out
+
+
 def test_event_that_is_looked_at_is_scored_like_any_other(made: Run, capsys: pytest.CaptureFixture[str]) -> None:
     for score in made.scores[10::150]:
         found = told(capsys, score["event_id"], *made.replaying())
