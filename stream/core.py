@@ -31,7 +31,6 @@ from stream.steps.controls import ControlStep
 from stream.steps.decide import Decider
 from stream.steps.decode import decode
 from stream.steps.drift import DriftStep, Moved
-from stream.steps.echo import without_echoes
 from stream.steps.explain import anomaly, drift_anomaly
 from stream.steps.features import features, windows
 from stream.steps.findings import FindingWriter, Source
@@ -321,7 +320,7 @@ class Core:
         ]
         runs = find_runs(keys, core_time, core_end, state.sessions, quiet_ms)
         new, heads = find_new_content(live, runs, state.sessions)
-        contents = without_echoes(live.heads, new, self._contents(live, new), self._reader)
+        contents = self._contents(live, new)
         x = features(live, new, contents, _previous_time(live, runs, state))
         seen, lengths, tail, tail_lengths = windows(x, runs, state.sessions)
         tenant, names = tenant_rows(keys, state, self._release)

@@ -31,7 +31,7 @@ class Past:
     """Segments that users and tools of each tenant have said in events that were not anomalous."""
 
     def __init__(self) -> None:
-        self._said: OrderedDict[tuple[str, int, str], tuple[NDArray[np.int8], str]] = OrderedDict()
+        self._said: OrderedDict[tuple[str, int, str], tuple[NDArray[np.int8], str, str]] = OrderedDict()
 
     def hear(self, scored: Scored, until: int | None = None) -> None:
         """Take in what the events of a batch say that is new; with `until` those before that one."""
@@ -43,17 +43,24 @@ class Past:
         for segment in np.flatnonzero(kept).tolist():
             head = heads[int(given.segment_event[segment])]
             key = head.tenant, int(given.segment_role[segment]), texts[segment]
-            self._said[key] = given.segment_vector[segment].copy(), head.event_id
+            self._said[key] = given.segment_vector[segment].copy(), head.event_id, head.session
             self._said.move_to_end(key)
         while len(self._said) > SEGMENTS_MAX:
             self._said.popitem(last=False)
 
-    def nearest(self, tenant: str, role: int, vector: NDArray[np.int8]) -> Normal | None:
-        """What the tenant's users, or its tools, have said that is nearest to `vector` (d,); of equals the latest."""
-        mine = [(key[2], *said) for key, said in self._said.items() if key[:2] == (tenant, role)][::-1]
-        if not mine or not vector.any():
+    def nearest(self, tenant: str, session: str, role: int, vector: NDArray[np.int8]) -> Normal | None:
+        """What the tenant's users, or its tools, have said in other sessions that is nearest to `vector` (d,).
+
+        Of equals the latest.
+        """
+        if not vector.any():
             return None
-        near = np.stack([said for _, said, _ in mine]).astype(np.float32) @ (vector / (_UNIT * _UNIT))
+        mine = [
+            (key[2], *said) for key, said in self._said.items() if key[:2] == (tenant, role) and said[2] != session
+        ][::-1]
+        if not mine:
+            return None
+        near = np.stack([each[1] for each in mine]).astype(np.float32) @ (vector / (_UNIT * _UNIT))
         best = int(near.argmax())
-        text, _, event_id = mine[best]
+        text, _, event_id, _ = mine[best]
         return Normal(text, max(0.0, 1.0 - float(near[best])), event_id)

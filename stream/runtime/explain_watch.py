@@ -98,7 +98,7 @@ class Watcher:
 def _segments(at: int, scored: Scored, past: Past) -> list[Segment]:
     """The event's new segments in the order of its messages."""
     given, new = scored.given, scored.new
-    tenant = scored.live.heads[at].tenant
+    head = scored.live.heads[at]
     index = np.flatnonzero(given.segment_event == at).tolist()
     mine = np.flatnonzero((new.event == at) & new.unseen).tolist()
     texts = [(text, int(new.message[i])) for i in mine for text in scored.contents[i].texts]
@@ -108,7 +108,7 @@ def _segments(at: int, scored: Scored, past: Past) -> list[Segment]:
             message,
             text,
             _measures(i, scored),
-            past.nearest(tenant, int(given.segment_role[i]), given.segment_vector[i]),
+            past.nearest(head.tenant, head.session, int(given.segment_role[i]), given.segment_vector[i]),
         )
         for i, (text, message) in zip(index, texts, strict=True)
     ]

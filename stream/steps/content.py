@@ -95,8 +95,6 @@ class Content:
     """(s, d), 0 for roles that are not `EMBEDDED`."""
     judged: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     """(s, c) by the text models, NaN for roles that are not `JUDGED`."""
-    orders: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
-    """(o,) segments that a tool returned and that speak like no tool."""
     words: Words = field(default_factory=lambda: Words(np.zeros((0, 0), np.uint32), np.zeros((0, 0), np.uint8)))
     """(s,) of the segments."""
     asked: Words = field(default_factory=lambda: Words(np.zeros((0, 0), np.uint32), np.zeros((0, 0), np.uint8)))
@@ -170,7 +168,6 @@ class ContentReader:
             theirs = slice(value_at, value_at + len(content.values))
             # Copies: a view would keep the arrays of all that was read with it for as long as this message is cached.
             content.vectors, content.judged = vectors[mine_too].copy(), judged[mine_too].copy()
-            content.orders = np.flatnonzero((content.roles == TOOL) & (content.judged[:, 0] > 0)).copy()
             content.words = Words(told.hash[mine_too].copy(), told.weight[mine_too].copy())
             content.asked = Words(asked.hash[theirs].copy(), asked.weight[theirs].copy())
             at, value_at = mine_too.stop, theirs.stop
@@ -179,16 +176,7 @@ class ContentReader:
 def _size(content: Content) -> int:
     """Bytes that a message takes while it is kept."""
     words, asked = content.words, content.asked
-    arrays = (
-        content.vectors,
-        content.judged,
-        words.hash,
-        words.weight,
-        asked.hash,
-        asked.weight,
-        content.lengths,
-        content.orders,
-    )
+    arrays = (content.vectors, content.judged, words.hash, words.weight, asked.hash, asked.weight, content.lengths)
     characters = sum(map(len, content.texts)) + sum(map(len, content.values))
     return _ENTRY_OVERHEAD + sum(array.nbytes for array in arrays) + characters
 

@@ -98,10 +98,13 @@ def _refilled(
 ) -> Mapping[str, Allowance]:
     """A partition's allowances, with what has come in since; each has room for a day's, and always for one.
 
-    What one has no room for is anybody's in the partition, for as long as a day.
+    What one has no room for is anybody's in the partition, up to a day's of all. Those of tenants that have no share any
+    more, under another release, end: what they would bring in the meantime is others' by now.
     """
     daily = {f"{_TENANT}{tenant}": shares.of_tenant[tenant] for tenant in shares.living[partition]}
     daily |= {_POOL: shares.of_partition[partition], _CRITICAL: shares.critical}
+    for name in allowances.keys() - daily.keys() - {_SPARE}:
+        del allowances[name]
     left_over = 0.0
     for name, share in daily.items():
         room = max(share, 1.0)

@@ -110,9 +110,10 @@ def anomaly(scored: Scored, event: int, at: int) -> Anomaly:
     segments = np.flatnonzero(given.segment_event == at)
     cause = int(np.argmin(scores.p[at]))
     # What the signal that caused it speaks of stands before all else, then the strangest; of one that speaks of no
-    # text, what the rarest of those does that do.
-    shown_by = cause if cause in _ROLES_OF else min(_ROLES_OF, key=scores.p[at].__getitem__)
-    off_cause = ~np.isin(given.segment_role[segments], _ROLES_OF[shown_by])
+    # text, what the rarest of those does that do, if it says anything.
+    textual = min(_ROLES_OF, key=scores.p[at].__getitem__)
+    shown_by = textual if cause not in _ROLES_OF and scores.p[at, textual] < 1 else cause
+    off_cause = ~np.isin(given.segment_role[segments], _ROLES_OF.get(shown_by, ()))
     strangest = segments[np.lexsort((-_strangeness(shown_by, given, scores, segments), off_cause))][:EXCERPTS_MAX]
     mine = np.flatnonzero(new.event == at)
     texts = [(text, int(new.message[i])) for i in mine[new.unseen[mine]].tolist() for text in contents[i].texts]

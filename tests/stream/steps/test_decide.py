@@ -64,6 +64,18 @@ def test_what_others_in_the_partition_leave_is_spent_and_kept_for_a_day_at_most(
     assert _new(decider, "small", partition, 100, 900 * DAY_MS, RARE, left) == 1
 
 
+def test_a_tenant_that_comes_back_finds_no_more_than_a_days_share() -> None:
+    partition = partition_of("large", None, 2)
+    with_it, without = Decider(SETTINGS, TRAFFIC), Decider(SETTINGS, {"other": 1000.0})
+    left: dict[str, Allowance] = {}
+    assert _new(with_it, "large", partition, 100, 0, RARE, left) == 6
+    # Another release, which does not know it, is served for ten days, and spends what there is.
+    for day in range(1, 11):
+        _new(without, "stranger", partition, 100, day * DAY_MS, RARE, left)
+    assert "tenant/large" not in left
+    assert _new(with_it, "large", partition, 100, 10 * DAY_MS, RARE, left) == 6
+
+
 def test_small_and_unknown_tenants_share_what_their_partition_has() -> None:
     decider = Decider(SETTINGS, TRAFFIC)
     here = partition_of("small", None, 2)
