@@ -98,8 +98,8 @@ def _refilled(
 ) -> Mapping[str, Allowance]:
     """A partition's allowances, with what has come in since; each has room for a day's, and always for one.
 
-    What one has no room for is anybody's in the partition, up to a day's of all. Those of tenants that have no share any
-    more, under another release, end: what they would bring in the meantime is others' by now.
+    What one has no room for is anybody's in the partition, up to a day's of all. Those of tenants that have no share
+    under this release end: what they would bring in the meantime is others' by now.
     """
     daily = {f"{_TENANT}{tenant}": shares.of_tenant[tenant] for tenant in shares.living[partition]}
     daily |= {_POOL: shares.of_partition[partition], _CRITICAL: shares.critical}
