@@ -88,8 +88,12 @@ class Decider:
         shares = self.shares
         if shares is None:
             return True
+        name = f"{_TENANT}{tenant}"
+        if tenant in shares.of_tenant:
+            # Wherever its events come in, by whatever key: its share is its own.
+            allowances.setdefault(name, Allowance(max(shares.of_tenant[tenant], 1.0), core_time_ms))
         held = _refilled(shares, partition, allowances, core_time_ms)
-        mine = held[f"{_TENANT}{tenant}" if tenant in shares.living[partition] else _POOL]
+        mine = held.get(name, held[_POOL])
         return mine.take() or held[_SPARE].take() or (p_combined <= CRITICAL_P and held[_CRITICAL].take())
 
 
@@ -101,7 +105,11 @@ def _refilled(
     What one has no room for is anybody's in the partition, up to a day's of all. Those of tenants that have no share
     under this release end: what they would bring in the meantime is others' by now.
     """
-    daily = {f"{_TENANT}{tenant}": shares.of_tenant[tenant] for tenant in shares.living[partition]}
+    daily = {
+        f"{_TENANT}{tenant}": share
+        for tenant, share in shares.of_tenant.items()
+        if tenant in shares.living[partition] or f"{_TENANT}{tenant}" in allowances
+    }
     daily |= {_POOL: shares.of_partition[partition], _CRITICAL: shares.critical}
     for name in allowances.keys() - daily.keys() - {_SPARE}:
         del allowances[name]

@@ -103,7 +103,8 @@ def test_a_new_day_brings_new_findings() -> None:
     first = run(told, alone([strange(i, 10_000 * i) for i in range(20)]))
     later = run(told, alone([strange(20 + i, 2 * DAY_MS + 10_000 * i) for i in range(20)]))
     assert decided(first, "team-0")["over_budget"] > 5
-    assert 5 <= decided(later, "team-0")["finding"] <= 7
+    # Its own 5.4, and of what nobody had room for in two days as much as a day brings the partition.
+    assert 5 + 3 <= decided(later, "team-0")["finding"] <= 5 + 7
 
 
 def test_updates_of_an_open_finding_cost_nothing() -> None:
