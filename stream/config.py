@@ -257,7 +257,7 @@ class BudgetSettings:
     findings_per_day: float = 50.0
     """New findings a day, over all tenants; of mode `budget`."""
     critical_reserve: float = 0.2
-    """Share of them kept for severity critical; of mode `budget`."""
+    """Share of them kept for severity critical, as far as a day's has room; of mode `budget`."""
 
     def __post_init__(self) -> None:
         rules.number("budget.findings_per_day", self.findings_per_day, above=0.0)

@@ -166,6 +166,14 @@ class Core:
         """Bytes that tenants and sessions take in memory."""
         return self._state.memory_bytes()
 
+    def budget_used(self) -> float:
+        """Share of a day's new findings that the partitions held have spent; 0 without a budget."""
+        used = room = 0.0
+        for held in self._state.partitions.values():
+            own = self._decider.used(held.number, held.allowances, held.core_time_ms)
+            used, room = used + own[0], room + own[1]
+        return used / room if room else 0.0
+
     def export_tenants(self) -> tuple[list[str], dict[str, NDArray[Any]]]:
         """Tenants (t), sorted, and the columns of their rows, t each: what a release's warm rows are made of.
 

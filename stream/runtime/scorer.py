@@ -87,6 +87,9 @@ class ScoringCore(Protocol):
     def state_bytes(self) -> int:
         """Bytes of state in memory."""
 
+    def budget_used(self) -> float:
+        """Share of a day's new findings that is spent."""
+
 
 @dataclass(frozen=True, slots=True)
 class InService:
@@ -453,6 +456,7 @@ class ScorePipeline:
         metrics.embedding_cache.labels("hit").inc(outcome.counts.get("embedding_cache_hits", 0))
         metrics.embedding_cache.labels("miss").inc(outcome.counts.get("embedding_cache_misses", 0))
         metrics.state_bytes.set(self._core.state_bytes())
+        metrics.budget_used_ratio.set(self._core.budget_used())
         for finding in outcome.findings:
             value = orjson.loads(finding.value)
             metrics.findings.labels(_ACTIVITIES[value["activity_id"]], str(value["severity_id"])).inc()

@@ -1,6 +1,7 @@
 """What a partition has besides rows: its time, its place, and its timers."""
 
 import heapq
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -21,10 +22,14 @@ class Allowance(msgspec.Struct):
 
     def refill(self, daily: float, room: float, core_time_ms: int) -> float:
         """Let in what a day brings, evenly over core time; what is beyond `room` is not kept, but returned."""
-        brought = self.left + daily * max(0, core_time_ms - self.core_ms) / _DAY_MS
+        brought = self.after(daily, math.inf, core_time_ms)
         self.left = min(room, brought)
         self.core_ms = max(self.core_ms, core_time_ms)
         return brought - self.left
+
+    def after(self, daily: float, room: float, core_time_ms: int) -> float:
+        """What would be left by then; nothing changes."""
+        return min(room, self.left + daily * max(0, core_time_ms - self.core_ms) / _DAY_MS)
 
     def take(self) -> bool:
         """Spend one, if there is one."""

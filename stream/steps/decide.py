@@ -29,19 +29,15 @@ class Shares:
     Parameters
     ----------
     of_tenant
-        Tenants whose share is one a day or more.
+        Tenants whose share is one a day or more, and that share; of a tenant that is split, that of one shard.
     of_partition
-        What each partition has for all others: those with smaller shares, and those that the release does not know.
-    critical
-        What each partition has besides, for severity critical alone.
-    living
-        Of each partition those of `of_tenant` whose events it holds.
+        What each partition has a day, by allowance: those of the tenants whose events it holds (of several shards their
+        sum); the pool for all others, that is for those with smaller shares and those that the release does not know;
+        and what is for severity critical alone.
     """
 
     of_tenant: Mapping[str, float]
-    of_partition: tuple[float, ...]
-    critical: float
-    living: tuple[tuple[str, ...], ...]
+    of_partition: tuple[Mapping[str, float], ...]
 
 
 def stricter(session_fpr: float) -> float:
@@ -89,12 +85,39 @@ class Decider:
         if shares is None:
             return True
         name = f"{_TENANT}{tenant}"
-        if tenant in shares.of_tenant:
+        if tenant in shares.of_tenant and name not in shares.of_partition[partition]:
             # Wherever its events come in, by whatever key: its share is its own.
-            allowances.setdefault(name, Allowance(max(shares.of_tenant[tenant], 1.0), core_time_ms))
+            allowances.setdefault(name, Allowance(_room(shares.of_tenant[tenant]), core_time_ms))
         held = _refilled(shares, partition, allowances, core_time_ms)
         mine = held.get(name, held[_POOL])
         return mine.take() or held[_SPARE].take() or (p_combined <= CRITICAL_P and held[_CRITICAL].take())
+
+    def used(self, partition: int, allowances: Mapping[str, Allowance], core_time_ms: int) -> tuple[float, float]:
+        """New findings that a partition has spent of those that it can have had in a day, and these; 0 without a budget.
+
+        >>> Decider(Settings(), {}).used(0, {}, 0)
+        (0.0, 0.0)
+        """
+        if self.shares is None:
+            return 0.0, 0.0
+        room = left = 0.0
+        for name, share in _daily(self.shares, partition, allowances).items():
+            held = allowances.get(name)
+            room += _room(share)
+            left += _room(share) if held is None else held.after(share, _room(share), core_time_ms)
+        if _SPARE in allowances:
+            left += allowances[_SPARE].left
+        return max(room - left, 0.0), room
+
+
+def _daily(shares: Shares, partition: int, allowances: Mapping[str, Allowance]) -> dict[str, float]:
+    """What each of a partition's allowances brings a day, those of tenants included whose events only came in here."""
+    daily = dict(shares.of_partition[partition])
+    for name in allowances:
+        tenant = name.removeprefix(_TENANT)
+        if name.startswith(_TENANT) and name not in daily and tenant in shares.of_tenant:
+            daily[name] = shares.of_tenant[tenant]
+    return daily
 
 
 def _refilled(
@@ -105,21 +128,20 @@ def _refilled(
     What one has no room for is anybody's in the partition, up to a day's of all. Those of tenants that have no share
     under this release end: what they would bring in the meantime is others' by now.
     """
-    daily = {
-        f"{_TENANT}{tenant}": share
-        for tenant, share in shares.of_tenant.items()
-        if tenant in shares.living[partition] or f"{_TENANT}{tenant}" in allowances
-    }
-    daily |= {_POOL: shares.of_partition[partition], _CRITICAL: shares.critical}
+    daily = _daily(shares, partition, allowances)
     for name in allowances.keys() - daily.keys() - {_SPARE}:
         del allowances[name]
     left_over = 0.0
     for name, share in daily.items():
-        room = max(share, 1.0)
+        room = _room(share)
         left_over += allowances.setdefault(name, Allowance(room, core_time_ms)).refill(share, room, core_time_ms)
     spare = allowances.setdefault(_SPARE, Allowance(0.0, core_time_ms))
-    spare.left = min(spare.left + left_over, max(sum(daily.values()), 1.0))
+    spare.left = min(spare.left + left_over, _room(sum(daily.values())))
     return allowances
+
+
+def _room(share: float) -> float:
+    return max(share, 1.0)
 
 
 def _shares(settings: Settings, sessions_per_day: Mapping[str, float]) -> Shares:
@@ -127,24 +149,27 @@ def _shares(settings: Settings, sessions_per_day: Mapping[str, float]) -> Shares
     router = Router(partitions, settings.routing.shards)
     daily = settings.budget.findings_per_day * (1 - settings.budget.critical_reserve)
     total = sum(sessions_per_day.values())
+    reserve = settings.budget.findings_per_day * settings.budget.critical_reserve / partitions
+    pool = daily * (UNKNOWN_SHARE if total else 1.0) / partitions
     own: dict[str, float] = {}
-    living: list[list[str]] = [[] for _ in range(partitions)]
-    pooled = [daily * (UNKNOWN_SHARE if total else 1.0) / partitions] * partitions
+    of_partition = [{_POOL: pool, _CRITICAL: reserve} for _ in range(partitions)]
     for tenant in sorted(sessions_per_day):
         share = daily * (1 - UNKNOWN_SHARE) * sessions_per_day[tenant] / total if total else 0.0
-        split = settings.routing.shards.get(tenant, 1)
-        if share / max(split, 1) >= 1:
-            own[tenant] = share / max(split, 1)
-            for number in sorted(_partitions_of(tenant, split, partitions)):
-                living[number].append(tenant)
+        split = max(settings.routing.shards.get(tenant, 1), 1)
+        if share / split >= 1:
+            own[tenant] = share / split
+            for number in _partitions_of(tenant, split, partitions):
+                held = of_partition[number]
+                held[f"{_TENANT}{tenant}"] = held.get(f"{_TENANT}{tenant}", 0.0) + own[tenant]
         elif split > 1:
-            pooled = [part + share / partitions for part in pooled]
+            for held in of_partition:
+                held[_POOL] += share / partitions
         else:
-            pooled[router.route(tenant, "")[1]] += share
-    reserve = settings.budget.findings_per_day * settings.budget.critical_reserve
-    return Shares(own, tuple(pooled), reserve / partitions, tuple(map(tuple, living)))
+            of_partition[router.route(tenant, "")[1]][_POOL] += share
+    return Shares(own, tuple(of_partition))
 
 
-def _partitions_of(tenant: str, split: int, partitions: int) -> set[int]:
+def _partitions_of(tenant: str, split: int, partitions: int) -> list[int]:
+    """Of each shard."""
     shards: Iterable[int | None] = range(split) if split > 1 else (None,)
-    return {partition_of(tenant, shard, partitions) for shard in shards}
+    return [partition_of(tenant, shard, partitions) for shard in shards]

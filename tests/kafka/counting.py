@@ -75,6 +75,9 @@ class CountingCore:
     def state_bytes(self) -> int:
         return sum(map(len, self._counts.values()))
 
+    def budget_used(self) -> float:
+        return 0.0
+
     def drop(self, partition: int) -> None:
         self._counts.pop(partition, None)
         self._cursors.pop(partition, None)

@@ -103,8 +103,18 @@ def test_a_new_day_brings_new_findings() -> None:
     first = run(told, alone([strange(i, 10_000 * i) for i in range(20)]))
     later = run(told, alone([strange(20 + i, 2 * DAY_MS + 10_000 * i) for i in range(20)]))
     assert decided(first, "team-0")["over_budget"] > 5
-    # Its own 5.4, and of what nobody had room for in two days as much as a day brings the partition.
-    assert 5 + 3 <= decided(later, "team-0")["finding"] <= 5 + 7
+    # Its own 5.4, and of what nobody had room for in two days as much as a day brings this partition, which is not the
+    # tenants' home: 5.4, an eighth of the 0.8 for unknown tenants, and an eighth of the 2 for critical findings.
+    assert decided(later, "team-0")["finding"] == int(5.4) + int(5.4 + 0.8 / 8 + 2 / 8)
+
+
+def test_how_much_of_the_budget_is_used_is_told() -> None:
+    assert core(EXCEPTED).budget_used() == 0
+    told = core(BUDGET, _reading(100.0))
+    assert told.budget_used() == 0
+    run(told, alone([strange(i, 10_000 * i) for i in range(20)]))
+    # 5 of 5.4 are spent, and the critical one; nobody has spent the pool's. Each of the small ones has room for one.
+    assert told.budget_used() == pytest.approx((5 + 1) / (5.4 + 1 + 1), abs=0.01)
 
 
 def test_updates_of_an_open_finding_cost_nothing() -> None:

@@ -49,6 +49,9 @@ class Odd:
     def state_bytes(self) -> int:
         return 0
 
+    def budget_used(self) -> float:
+        return 0.4
+
 
 class Controls:
     """A queue with one control of `size` bytes at each offset, and a release that one of them put in service."""
@@ -112,6 +115,14 @@ def test_what_is_odd_about_events_is_counted_once_it_is_committed() -> None:
     assert flagged(metrics) == {}
     work.committed()
     assert flagged(metrics) == dict.fromkeys(FLAGS, 2.0)
+
+
+def test_how_much_of_the_budget_is_used_is_shown_once_it_is_committed() -> None:
+    metrics = Metrics()
+    work = pipeline(Odd(), metrics).step(Polled(), {("events", 0): 7})
+    assert metrics.registry.get_sample_value("tidegate_budget_used_ratio") == 0
+    work.committed()
+    assert metrics.registry.get_sample_value("tidegate_budget_used_ratio") == 0.4
 
 
 def test_a_release_serves_before_the_step_that_tells_its_partitions() -> None:

@@ -1,5 +1,6 @@
 """What of the anomalies becomes a finding."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -53,7 +54,7 @@ def test_what_others_in_the_partition_leave_is_spent_and_kept_for_a_day_at_most(
     decider = Decider(SETTINGS, TRAFFIC)
     partition, shares = partition_of("large", None, 2), decider.shares
     assert shares is not None
-    day = 6.48 + shares.of_partition[partition] + shares.critical
+    day = sum(shares.of_partition[partition].values())
     left: dict[str, Allowance] = {}
     assert _new(decider, "large", partition, 100, 0, RARE, left) == 6
     # Day after day nobody else finds anything: all of what the partition has is this tenant's, to the last.
@@ -82,9 +83,9 @@ def test_small_and_unknown_tenants_share_what_their_partition_has() -> None:
     shares = decider.shares
     assert shares is not None and dict(shares.of_tenant) == {"large": pytest.approx(6.48)}
     # Unknown tenants: 10 % of 8, halved by partition; the small one has 0.72 beside it where it lives.
-    assert shares.of_partition[here] == pytest.approx(0.4 + 0.72)
-    assert shares.of_partition[1 - here] == pytest.approx(0.4)
-    assert sum(shares.of_tenant.values()) + sum(shares.of_partition) + 2 * shares.critical == pytest.approx(10)
+    assert shares.of_partition[here]["pool"] == pytest.approx(0.4 + 0.72)
+    assert shares.of_partition[1 - here]["pool"] == pytest.approx(0.4)
+    assert sum(sum(held.values()) for held in shares.of_partition) == pytest.approx(10)
     left: dict[str, Allowance] = {}
     assert _new(decider, "small", here, 5, 0, RARE, left) + _new(decider, "stranger", here, 5, 0, RARE, left) == 1
 
@@ -116,9 +117,32 @@ def test_a_split_tenants_share_is_split() -> None:
     shares = Decider(split, TRAFFIC).shares
     assert shares is not None
     assert shares.of_tenant["large"] == pytest.approx(3.24)
-    assert list(shares.of_partition) == pytest.approx([0.4 + 0.36] * 2)
-    homes = {partition_of("large", shard, 2) for shard in range(2)}
-    assert shares.living == tuple(("large",) if number in homes else () for number in range(2))
+    assert [held["pool"] for held in shares.of_partition] == pytest.approx([0.4 + 0.36] * 2)
+
+
+def test_shards_that_meet_in_a_partition_bring_their_shares_with_them() -> None:
+    # Nine shards on two partitions: whatever the hash, some meet. Of 648 findings a day each has 72.
+    budget = BudgetSettings(findings_per_day=1000.0, critical_reserve=0.2)
+    split = replace(SETTINGS, budget=budget, routing=RoutingSettings(shards={"large": 9}))
+    shares = Decider(split, TRAFFIC).shares
+    assert shares is not None
+    homes = Counter(partition_of("large", shard, 2) for shard in range(9))
+    assert [held.get("tenant/large", 0) for held in shares.of_partition] == pytest.approx(
+        [72.0 * homes[number] for number in range(2)]
+    )
+    assert sum(sum(held.values()) for held in shares.of_partition) == pytest.approx(1000)
+
+
+def test_what_is_used_is_what_was_spent_and_has_not_come_in_again() -> None:
+    decider = Decider(SETTINGS, TRAFFIC)
+    partition, left = partition_of("large", None, 2), dict[str, Allowance]()
+    used, room = decider.used(partition, left, 0)
+    assert used == 0
+    assert _new(decider, "large", partition, 100, 0, RARE, left) == 6
+    # A quarter of a day brings a quarter of the share of 6.48.
+    for day, still_used in ((0.0, 6.0), (0.25, 6 - 6.48 / 4), (1.0, 0.0)):
+        assert decider.used(partition, left, int(day * DAY_MS)) == (pytest.approx(still_used), room)
+    assert Decider(Settings(), TRAFFIC).used(partition, left, 0) == (0.0, 0.0)
 
 
 def test_excepted_tenants_are_named_by_the_configuration() -> None:
