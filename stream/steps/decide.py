@@ -93,7 +93,7 @@ class Decider:
         return mine.take() or held[_SPARE].take() or (p_combined <= CRITICAL_P and held[_CRITICAL].take())
 
     def used(self, partition: int, allowances: Mapping[str, Allowance], core_time_ms: int) -> tuple[float, float]:
-        """New findings that a partition has spent of those that it can have had in a day, and these; 0 without a budget.
+        """New findings that a partition has spent of those that it can have in a day, and these; 0 without a budget.
 
         >>> Decider(Settings(), {}).used(0, {}, 0)
         (0.0, 0.0)
