@@ -141,7 +141,7 @@ def test_what_is_used_is_what_was_spent_and_has_not_come_in_again() -> None:
     assert _new(decider, "large", partition, 100, 0, RARE, left) == 6
     # A quarter of a day brings a quarter of the share of 6.48.
     for day, still_used in ((0.0, 6.0), (0.25, 6 - 6.48 / 4), (1.0, 0.0)):
-        assert decider.used(partition, left, int(day * DAY_MS)) == (pytest.approx(still_used), room)
+        assert decider.used(partition, left, int(day * DAY_MS)) == pytest.approx((still_used, room))
     assert Decider(Settings(), TRAFFIC).used(partition, left, 0) == (0.0, 0.0)
 
 
