@@ -127,12 +127,14 @@ def _median(values: NDArray[np.float64], counts: NDArray[np.integer[Any]]) -> ND
 class Calibration:
     """P-values on the scale of sessions: p is the share of benign sessions that reach as high anywhere.
 
-    Kinds combine by the Euclidean norm of their weighted surprises, -log p: one that is far out speaks for itself,
-    several that are far out together say more, and many that are a little out say little. What such a norm is worth is
-    measured, not assumed: it has a tail of its own, fitted on the same norms' session maxima, for each combination of
-    kinds that may be eligible. Of more than four kinds only some combinations are measured, all kinds together among
-    them; any other takes the tail of the smallest measured one that holds it. As surprises are not negative, the larger
-    combination's norm is never the smaller, so this errs to larger p-values whatever the dependence.
+    Kinds combine by a norm of their weighted surprises, -log p: those of one group, which speak of the same thing, by
+    the root of their squares, and groups by the fourth root of fourth powers. One kind that is far out speaks for
+    itself, several that say so of the same thing together say more, and things that are a little out each say next to
+    nothing. What such a norm is worth is measured, not assumed: it has a tail of its own, fitted on the same norms'
+    session maxima, for each combination of kinds that may be eligible. Of more than four kinds only some combinations
+    are measured, all kinds together among them; any other takes the tail of the smallest measured one that holds it.
+    As surprises are not negative, the larger combination's norm is never the smaller, so this errs to larger p-values
+    whatever the dependence.
 
     Parameters
     ----------
@@ -148,6 +150,8 @@ class Calibration:
         Bit mask of kinds (bit i is kind i) -> tail of the session maxima of the norm of their surprises.
     weights
         (k,) of the surprises in it.
+    groups
+        (k,) numbers, equal for kinds of one group.
 
     References
     ----------
@@ -162,6 +166,7 @@ class Calibration:
     tails: tuple[Tail, ...]
     combined: Mapping[int, Tail]
     weights: NDArray[np.float64]
+    groups: NDArray[np.int64]
 
     def __post_init__(self) -> None:
         k = len(self.kinds)
@@ -173,6 +178,8 @@ class Calibration:
             raise ValueError(f"prior_location, prior_scale and tails must be ({k},), one for each of {self.kinds}.")
         if self.weights.shape != (k,) or not (np.isfinite(self.weights) & (self.weights > 0)).all():
             raise ValueError(f"weights must be ({k},) and above 0; got {self.weights.tolist()}.")
+        if self.groups.shape != (k,) or self.groups.dtype != np.int64:
+            raise ValueError(f"groups must be int64 ({k},); got {self.groups.dtype} {self.groups.shape}.")
         if (
             not np.isfinite(self.prior_location).all()
             or not (np.isfinite(self.prior_scale) & (self.prior_scale > 0)).all()
@@ -236,7 +243,7 @@ class Calibration:
         if p.shape != eligible.shape or p.ndim != 2 or p.shape[1] != len(self.kinds):
             raise ValueError(f"p and eligible must be (n, {len(self.kinds)}); got {p.shape} and {eligible.shape}.")
         counts = eligible & ~np.isnan(p)
-        statistic = combined_surprise(-np.log(np.where(counts, p, 1.0)), self.weights)
+        statistic = combined_surprise(-np.log(np.where(counts, p, 1.0)), self.weights, self.groups)
         mask = np.zeros(len(p), np.int64)
         for kind in range(len(self.kinds)):
             mask |= eligible[:, kind].astype(np.int64) << kind
@@ -261,6 +268,7 @@ class Calibration:
         return arrays, {
             "kinds": list(self.kinds),
             "scales": list(self.scales),
+            "groups": self.groups.tolist(),
             "combined": sorted(self.combined),
         }
 
@@ -273,7 +281,7 @@ class Calibration:
         ValueError
             Something is missing, or no calibration.
         """
-        if missing := {"kinds", "scales", "combined"} - meta.keys():
+        if missing := {"kinds", "scales", "groups", "combined"} - meta.keys():
             raise ValueError(f"a calibration's meta needs {sorted(missing)}, which are missing.")
 
         def array(name: str) -> NDArray[np.float64]:
@@ -298,18 +306,24 @@ class Calibration:
             tuple(tail(f"tail.{kind}") for kind in kinds),
             {int(mask): tail(f"combined.{mask}") for mask in meta["combined"]},
             array("weights"),
+            np.array(meta["groups"], np.int64),
         )
 
 
-def combined_surprise(surprise: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Euclidean norm (n,) of weighted surprises (n, k), to 1e-6 nats: the same bits in any batch and on any machine.
+def combined_surprise(
+    surprise: NDArray[np.float64], weights: NDArray[np.float64], groups: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Norm (n,) of weighted surprises (n, k), to 1e-6 nats: the same bits in any batch and on any machine.
 
-    >>> combined_surprise(np.array([[3.0, 4.0]]), np.ones(2))
-    array([5.])
+    >>> combined_surprise(np.array([[3.0, 4.0, 5.0]]), np.ones(3), np.array([0, 0, 1])).round(3)
+    array([5.946])
     """
     rounded = np.rint(surprise * weights * _SURPRISE_GRID) / _SURPRISE_GRID
     total = np.zeros(len(surprise))
-    for kind in range(surprise.shape[1]):
-        total += rounded[:, kind] ** 2
-    norm: NDArray[np.float64] = np.rint(np.sqrt(total) * _SURPRISE_GRID) / _SURPRISE_GRID
+    for group in np.unique(groups):
+        together = np.zeros(len(surprise))
+        for kind in np.flatnonzero(groups == group):
+            together += rounded[:, kind] ** 2
+        total += together**2
+    norm: NDArray[np.float64] = np.rint(np.sqrt(np.sqrt(total)) * _SURPRISE_GRID) / _SURPRISE_GRID
     return norm

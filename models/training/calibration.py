@@ -27,6 +27,7 @@ def fit_population(
     scales: Mapping[str, str] | None = None,
     atoms: Mapping[str, float] | None = None,
     weights: Mapping[str, float] | None = None,
+    groups: Mapping[str, str] | None = None,
     ring: int = RING,
     prior_weight: float = PRIOR_SESSIONS,
 ) -> Calibration:
@@ -49,6 +50,8 @@ def fit_population(
         By kind on the population's scale: the least value, which means that there is nothing (`Tail.fit`).
     weights
         By kind, of its surprise among the others'; 1 where it is not named.
+    groups
+        By kind, the name of what it speaks of; a kind that is not named is a group of its own.
     ring, prior_weight
         As scoring has them.
 
@@ -85,12 +88,21 @@ def fit_population(
         tails.append(tail)
         surprise[:, kind] = tail.surprise((scores[name] - location[session]) / scale[session])
     weight = np.array([(weights or {}).get(kind, 1.0) for kind in kinds])
+    of_kind = [(groups or {}).get(kind, f"of {kind} alone") for kind in kinds]
+    group = np.array([of_kind.index(name) for name in of_kind], np.int64)
     combined = {
-        mask: Tail.fit(_combined_maxima(surprise, weight, session, mask))
+        mask: Tail.fit(_combined_maxima(surprise, weight, group, session, mask))
         for mask in _measured_masks(k, list(scale_of.values()))
     }
     return Calibration(
-        kinds, tuple(scale_of[kind] for kind in kinds), prior_location, prior_scale, tuple(tails), combined, weight
+        kinds,
+        tuple(scale_of[kind] for kind in kinds),
+        prior_location,
+        prior_scale,
+        tuple(tails),
+        combined,
+        weight,
+        group,
     )
 
 
@@ -156,9 +168,13 @@ def _measured_masks(k: int, scales: list[str]) -> list[int]:
 
 
 def _combined_maxima(
-    surprise: NDArray[np.float64], weights: NDArray[np.float64], session: NDArray[np.int64], mask: int
+    surprise: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    session: NDArray[np.int64],
+    mask: int,
 ) -> NDArray[np.float64]:
     """Session maxima (s,) of the norm of the surprises of the kinds in `mask`, NaN where a session has none of them."""
     chosen = [kind for kind in range(surprise.shape[1]) if mask >> kind & 1]
-    norm = combined_surprise(np.nan_to_num(surprise[:, chosen]), weights[chosen])
+    norm = combined_surprise(np.nan_to_num(surprise[:, chosen]), weights[chosen], groups[chosen])
     return session_maxima(np.where(np.isnan(surprise[:, chosen]).all(axis=1), np.nan, norm), session)

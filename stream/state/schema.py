@@ -39,13 +39,24 @@ WEIGHTS = {
     "tool_novelty": 0.2,
     "sequence": 0.4,
     "role_surprise": 1.0,
-    "provenance": 0.7,
-    "volume": 0.65,
+    "provenance": 0.6,
+    "volume": 0.9,
     "known_attack": 1.5,
     "tool_known_attack": 1.5,
 }
 """Of signals' surprises beside each other, where not 1: what is often strange for no reason counts less than what
-hardly ever is (docs/decisions/0012)."""
+hardly ever is (docs/decisions/0012, 0036)."""
+GROUP_OF = {
+    "novelty": "what users say",
+    "known_attack": "what users say",
+    "tool_novelty": "what tools answer",
+    "role_surprise": "what tools answer",
+    "tool_known_attack": "what tools answer",
+    "sequence": "how it is called",
+    "volume": "how it is called",
+}
+"""What signals speak of: two that find the same thing strange bear each other out, more than two that find a little
+strange in two things. Provenance is alone: it sees what a tool's answer made the model do (docs/decisions/0036)."""
 ATOMS = {"provenance": 0.0, "known_attack": 0.0, "tool_known_attack": 0.0}
 """Signals whose least value means that there was nothing, in many sessions."""
 STAMP = "release_stamp"

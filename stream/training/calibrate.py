@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.calibration import Calibration, baseline
 from models.training.calibration import fit_population, session_maxima
-from stream.state.schema import ATOMS, KINDS, REMEMBERED, RING, SCALE_OF, WEIGHTS
+from stream.state.schema import ATOMS, GROUP_OF, KINDS, REMEMBERED, RING, SCALE_OF, WEIGHTS
 from stream.steps.rings import PRIOR_SESSIONS
 from stream.training.events import TrainingEvents
 
@@ -118,7 +118,15 @@ def _fit(events: TrainingEvents, scores: NDArray[np.float64], mature: NDArray[np
     by_kind = {name: scores[mature, kind] for kind, name in enumerate(KINDS)}
     tenant = events.session_tenant[session]
     return fit_population(
-        by_kind, tenant, session, scales=SCALE_OF, atoms=ATOMS, weights=WEIGHTS, ring=RING, prior_weight=PRIOR_SESSIONS
+        by_kind,
+        tenant,
+        session,
+        scales=SCALE_OF,
+        atoms=ATOMS,
+        weights=WEIGHTS,
+        groups=GROUP_OF,
+        ring=RING,
+        prior_weight=PRIOR_SESSIONS,
     )
 
 

@@ -88,6 +88,7 @@ def _calibration(k: int = 2, masks: list[int] | None = None) -> Calibration:
             for mask in (masks if masks is not None else range(1, 1 << k))
         },
         np.linspace(0.5, 1.5, k) if k > 1 else np.ones(1),
+        np.arange(k) // 2,
     )
 
 
@@ -110,6 +111,16 @@ def test_surprises_have_a_norm_that_meets_the_tail_of_their_combination() -> Non
     assert statistic == pytest.approx(expected, abs=1e-5)
     for i, mask in enumerate([3, 1, 2, 3]):
         assert combined[i] == calibration.combined[mask].survival(statistic[i : i + 1])[0]
+
+
+def test_kinds_of_one_group_bear_each_other_out_more_than_those_of_two() -> None:
+    calibration = _calibration(3)
+    assert calibration.groups.tolist() == [0, 0, 1]
+    # Weights are 0.5, 1 and 1.5: each of these says as much as the others.
+    p = np.exp(-np.array([6.0, 3.0, 2.0]))
+    both, apart = np.array([[p[0], p[1], 1.0], [1.0, p[1], p[2]]])
+    statistic = calibration.combine(np.array([both, apart]), np.ones((2, 3), bool))[0]
+    assert statistic == pytest.approx([3 * 2 ** (1 / 2), 3 * 2 ** (1 / 4)], abs=1e-5)
 
 
 def test_an_event_without_eligible_kinds_or_scores_is_no_anomaly() -> None:
@@ -174,16 +185,17 @@ def test_scoring_changes_no_input() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"meta": {"kinds": ["a", "b"]}}, r"meta needs \['combined', 'scales'\]"),
+        ({"only": {"kinds": ["a", "b"]}}, r"meta needs \['combined', 'groups', 'scales'\]"),
         ({"drop": "tail.b.x"}, "tail.b: a calibration needs the array tail.b.x, which is missing"),
         ({"set": ("prior_scale", np.ones(2, np.float32))}, "prior_scale must be float64; got float32"),
         ({"set": ("prior_scale", np.zeros(2))}, "prior_scale above 0"),
         ({"set": ("prior_location", np.zeros(3))}, r"prior_location, prior_scale and tails must be \(2,\)"),
         ({"set": ("combined.3.level", np.zeros(2))}, "combined.3: a tail needs"),
         ({"set": ("weights", np.zeros(2))}, r"weights must be \(2,\) and above 0"),
-        ({"meta": {"kinds": ["a", "a"], "scales": ["tenant"] * 2, "combined": [3]}}, "kinds must be 1 to 16 different"),
-        ({"meta": {"kinds": ["a", "b"], "scales": ["tenant", "mine"], "combined": [3]}}, "scales must be one of"),
-        ({"meta": {"kinds": ["a", "b"], "scales": ["tenant"] * 2, "combined": [1]}}, r"that of all; got \[1\]"),
+        ({"meta": {"kinds": ["a", "a"]}}, "kinds must be 1 to 16 different"),
+        ({"meta": {"scales": ["tenant", "mine"]}}, "scales must be one of"),
+        ({"meta": {"groups": [0]}}, r"groups must be int64 \(2,\); got int64 \(1,\)"),
+        ({"meta": {"combined": [1]}}, r"that of all; got \[1\]"),
     ],
 )
 def test_arrays_that_make_no_calibration_are_refused(change: dict[str, Any], message: str) -> None:
@@ -193,7 +205,7 @@ def test_arrays_that_make_no_calibration_are_refused(change: dict[str, Any], mes
     if "set" in change:
         loaded[change["set"][0]] = change["set"][1]
     with pytest.raises(ValueError, match=message):
-        Calibration.from_arrays(loaded, change.get("meta", meta))
+        Calibration.from_arrays(loaded, change.get("only", {**meta, **change.get("meta", {})}))
 
 
 def test_p_values_of_other_kinds_are_refused() -> None:

@@ -26,6 +26,7 @@ from stream.state.schema import (
     ATOMS,
     FEATURE_SCHEMA,
     FEATURES,
+    GROUP_OF,
     SCALE_OF,
     STATE_SCHEMA,
     WEIGHTS,
@@ -99,7 +100,9 @@ def calibration(reading: bool = False) -> Calibration:
         "known_attack": rng.normal(30.0, 30.0, n) if reading else silent,
         "tool_known_attack": rng.normal(30.0, 30.0, n) if reading else silent,
     }
-    return fit_population(scores, sessions % 8, sessions, scales=SCALE_OF, atoms=ATOMS, weights=WEIGHTS)
+    return fit_population(
+        scores, sessions % 8, sessions, scales=SCALE_OF, atoms=ATOMS, weights=WEIGHTS, groups=GROUP_OF
+    )
 
 
 @cache

@@ -127,6 +127,19 @@ def test_of_many_kinds_some_combinations_are_measured() -> None:
     assert len(calibration.combined) == 1 + 6 + 6 + 1
 
 
+def test_kinds_without_a_group_are_alone_and_their_combinations_know_of_groups() -> None:
+    x, tenant, session = _world(0, 200, 0.0, False)
+    scores = {"a": x[:, 0], "b": x[:, 1], "c": x[:, 0] + x[:, 1]}
+    apart, together = (fit_population(scores, tenant[session], session, groups=g) for g in ({}, {"a": "g", "b": "g"}))
+    assert (apart.groups.tolist(), together.groups.tolist()) == ([0, 1, 2], [0, 0, 2])
+    # The same two surprises come to more in one group, and so do those of the sessions that the tail is measured on.
+    levels = np.full((1, 3), 0.01)
+    chosen = np.array([[True, True, False]])
+    assert together.combine(levels, chosen)[0] > apart.combine(levels, chosen)[0]
+    assert together.combined[0b011].surprise(np.array([6.0])) < apart.combined[0b011].surprise(np.array([6.0]))
+    assert together.combined[0b001].level.tolist() == apart.combined[0b001].level.tolist()
+
+
 @pytest.mark.parametrize("values", [[0.5], [0.5, 0.5, 0.5], [0.1, 0.4], [0.0, 0.0, 1.0]])
 def test_a_handful_of_sessions_still_gives_p_values(values: list[float]) -> None:
     n = len(values)
