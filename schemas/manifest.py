@@ -92,6 +92,8 @@ class CalibrationMeta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     kinds: list[str]
     scales: list[str]
+    groups: list[int]
+    """Of each kind a number, the same for kinds that speak of the same thing."""
     combined: list[int]
 
 

@@ -136,7 +136,7 @@ def test_kinds_without_a_group_are_alone_and_their_combinations_know_of_groups()
     levels = np.full((1, 3), 0.01)
     chosen = np.array([[True, True, False]])
     assert together.combine(levels, chosen)[0] > apart.combine(levels, chosen)[0]
-    assert together.combined[0b011].surprise(np.array([6.0])) < apart.combined[0b011].surprise(np.array([6.0]))
+    assert together.combined[0b011].surprise(np.array([3.0])) < apart.combined[0b011].surprise(np.array([3.0]))
     assert together.combined[0b001].level.tolist() == apart.combined[0b001].level.tolist()
 
 
