@@ -41,11 +41,11 @@ WEIGHTS = {
     "role_surprise": 1.0,
     "provenance": 0.6,
     "volume": 0.9,
-    "known_attack": 1.5,
-    "tool_known_attack": 1.5,
+    "known_attack": 1.0,
+    "tool_known_attack": 1.0,
 }
-"""Of signals' surprises beside each other, where not 1: what is often strange for no reason counts less than what
-hardly ever is (docs/decisions/0012, 0036)."""
+"""Of signals' surprises beside each other: what is often strange for no reason counts less than what hardly ever is
+ (docs/decisions/0012, 0036)."""
 GROUP_OF = {
     "novelty": "what users say",
     "known_attack": "what users say",
