@@ -37,8 +37,8 @@ HEARD = {USER: NOVELTY, TOOL: TOOL_NOVELTY}
 _SIGNAL_OF_ROLE = np.array([HEARD.get(role, -1) for role in range(len(ROLES))], np.int64)
 RELIABLE_CHARS = np.float32(80)
 """A shorter segment, less than half of a full one, says too little for its distance to count in full."""
-STRANGEST = (1.0, 0.5, 0.25, 0.125)
-"""Weights of an event's strangest segments: one strange sentence counts, several count more."""
+LIKEST = (1.0, 0.5, 0.25, 0.125)
+"""Weights of an event's segments that are likest to known attacks: one such sentence counts, several count more."""
 SAME_DISTANCE = np.float32(0.02)
 """Of two segments that say the same: a sentence hidden among known ones moves a segment further, if not far."""
 _DAY_MS = 86_400_000
@@ -286,7 +286,7 @@ class ScoreStep:
         scores: Scores,
         slot: NDArray[np.int16],
     ) -> None:
-        """Signals of new segments: an event's strangest few, as `_strangest` weighs them, or its strangest."""
+        """Signals of new segments: an event's strangest, or of likeness to attacks its likest few, as `_likest` weighs them."""
         if len(heard) == 0:
             return
         event = given.segment_event[heard]
@@ -296,8 +296,7 @@ class ScoreStep:
         )
         reliable = np.minimum(given.segment_chars[heard] / RELIABLE_CHARS, np.float32(1))
         scores.distance[heard] = distance * reliable
-        signal = _SIGNAL_OF_ROLE[given.segment_role[heard]]
-        _strangest(scores.x, event, signal, scores.distance[heard])
+        np.fmax.at(scores.x, (event, _SIGNAL_OF_ROLE[given.segment_role[heard]]), scores.distance[heard])
         # What the tenant has heard before, all but word for word, is no surprise however it speaks.
         fresh = np.flatnonzero(distance > SAME_DISTANCE)
         role, judged = given.segment_role[heard[fresh]], given.segment_judged[heard[fresh]]
@@ -306,7 +305,7 @@ class ScoreStep:
         if judged.shape[1] > 1:
             kind = np.where(told, TOOL_KNOWN_ATTACK, KNOWN_ATTACK)
             likeness = np.maximum(judged[:, 1:].max(axis=1), 0) * reliable[fresh]
-            _strangest(scores.x, event[fresh], kind, likeness)
+            _likest(scores.x, event[fresh], kind, likeness)
 
     def _decide(self, given: ScoreInput, tenants: Table[TenantKey], here: NDArray[np.int64], scores: Scores) -> None:
         rows = given.tenant[here]
@@ -404,12 +403,12 @@ class ScoreStep:
         tenants.mark("learned", rows)
 
 
-def _strangest(
+def _likest(
     x: NDArray[np.float64], event: NDArray[np.int64], signal: NDArray[np.int64], value: NDArray[np.float32]
 ) -> None:
     """Set signals of events in `x` (n, kinds) to the weighted mean of their segments' (s,) largest values, at least 0.
 
-    Segments that an event lacks count 0: one strange sentence counts, several count more.
+    Segments that an event lacks count 0.
     """
     if len(event) == 0:
         return
@@ -419,10 +418,10 @@ def _strangest(
     starts = np.flatnonzero(first)
     rank = np.arange(len(order)) - starts[np.cumsum(first) - 1]
     x[event[starts], signal[starts]] = 0
-    strange = np.flatnonzero(rank < len(STRANGEST))
-    weight = np.array(STRANGEST) / sum(STRANGEST)
+    few = np.flatnonzero(rank < len(LIKEST))
+    weight = np.array(LIKEST) / sum(LIKEST)
     # Added one after another, each event's own from the strangest down: the same sum in any batch.
-    np.add.at(x, (event[strange], signal[strange]), weight[rank[strange]] * value[order][strange])
+    np.add.at(x, (event[few], signal[few]), weight[rank[few]] * value[order][few])
 
 
 def memory_of(tenants: Table[TenantKey], rows: NDArray[np.int64]) -> Memory:
