@@ -286,7 +286,7 @@ class ScoreStep:
         scores: Scores,
         slot: NDArray[np.int16],
     ) -> None:
-        """Signals of new segments: an event's strangest, or of likeness to attacks its likest few, as `_likest` weighs them."""
+        """Signals of new segments: an event's strangest; of likeness to known attacks the likest few, as `_likest` does."""
         if len(heard) == 0:
             return
         event = given.segment_event[heard]
