@@ -286,7 +286,7 @@ class ScoreStep:
         scores: Scores,
         slot: NDArray[np.int16],
     ) -> None:
-        """Signals of new segments: an event's strangest; of likeness to known attacks the likest few, as `_likest` does."""
+        """Signals of new segments: the strangest of an event, or the likest few to known attacks, as `_likest` has them."""
         if len(heard) == 0:
             return
         event = given.segment_event[heard]
