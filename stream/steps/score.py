@@ -286,7 +286,7 @@ class ScoreStep:
         scores: Scores,
         slot: NDArray[np.int16],
     ) -> None:
-        """Signals of new segments: the strangest of an event, or the likest few to known attacks, as `_likest` has them."""
+        """Signals of new segments: the strangest of an event, or the likest few to known attacks (`_likest`)."""
         if len(heard) == 0:
             return
         event = given.segment_event[heard]

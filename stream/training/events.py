@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
@@ -15,6 +16,8 @@ from stream.record import Record
 from stream.steps.decode import decode
 
 FOLDS = 5
+_ALIKE = 2
+"""Sessions that open alike, of however small a tenant, are no greeting yet."""
 _AT_ONCE = 2000
 
 
@@ -77,11 +80,13 @@ class _Placed:
     identity: tuple[str, str]
     session: tuple[str, str]
     """Tenant and name."""
+    opening: str
+    """Digest of the first thing that a user says in it."""
     gathered: Gathered
 
 
 def arrange(gathered: Iterable[Gathered], future_ms: int) -> TrainingEvents:
-    """Events in the order of time, the first of equal ones kept, tasks (where there is none, sessions) dealt to folds.
+    """Events in the order of time, the first of equal ones kept, tasks (where there is none, openings) dealt to folds.
 
     Parameters
     ----------
@@ -111,7 +116,7 @@ def arrange(gathered: Iterable[Gathered], future_ms: int) -> TrainingEvents:
         if event.session not in numbers:
             numbers[event.session] = len(numbers)
             firsts.append(event)
-    tasks = [_task(event) for event in firsts]
+    tasks = _tasks(firsts)
     tenants = sorted({tenant for tenant, _ in numbers})
     rows = {tenant: row for row, tenant in enumerate(tenants)}
     digest = sha256()
@@ -135,10 +140,23 @@ def arrange(gathered: Iterable[Gathered], future_ms: int) -> TrainingEvents:
     )
 
 
-def _task(first: _Placed) -> str:
-    """What a session must lie in one fold with, by its first event."""
-    task = first.gathered.task
-    return f"session {first.session[1]}" if task is None else f"task {task}"
+def _tasks(firsts: Sequence[_Placed]) -> list[str]:
+    """What each session (s) must lie in one fold with, by their first events.
+
+    Without a task it is how a session opens: another answer to the same question is no session that was never seen. An
+    opening of more of its tenant's sessions than a fold holds is a greeting, and no task.
+    """
+    openings = Counter((first.session[0], first.opening) for first in firsts)
+    sessions = Counter(first.session[0] for first in firsts)
+    tasks = []
+    for first in firsts:
+        tenant, name = first.session
+        common = openings[tenant, first.opening] > max(sessions[tenant] // FOLDS, _ALIKE)
+        if first.gathered.task is not None:
+            tasks.append(f"task {first.gathered.task}")
+        else:
+            tasks.append(f"session {name}" if common else f"opening {first.opening}")
+    return tasks
 
 
 def _read(gathered: Iterable[Gathered], future_ms: int) -> Iterator[_Placed | None]:
@@ -150,7 +168,8 @@ def _read(gathered: Iterable[Gathered], future_ms: int) -> Iterator[_Placed | No
         readable = (item for item in chunk if id(item.record) not in refused)
         for item, head, time_ms in zip(readable, batch.heads, batch.event_time_ms.tolist(), strict=True):
             identity = head.event_id, head.source.raw_sha256
-            yield _Placed(time_ms, item.record, identity, (head.tenant, head.session), item)
+            opening = next((message.digest for message in head.messages if message.role == "user"), "")
+            yield _Placed(time_ms, item.record, identity, (head.tenant, head.session), opening, item)
         yield from (None for _ in dead)
 
 

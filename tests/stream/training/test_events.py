@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import numpy as np
+import orjson
 import pytest
 
 from stream.errors import UsageError
 from stream.record import Record
 from stream.training.events import FOLDS, Gathered, TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
-from tests.stream.training.captures import SETTINGS, START_MS, corpus, write_lines
+from tests.stream.training.captures import SETTINGS, START_MS, corpus, session, write_lines
 
 FUTURE_MS = SETTINGS.core.future_ms
 
@@ -72,6 +74,31 @@ def test_every_fold_holds_sessions_of_every_tenant(gathered: list[Gathered]) -> 
 def test_without_tasks_sessions_are_dealt(gathered: list[Gathered]) -> None:
     events = arrange([replace(item, task=None) for item in gathered], FUTURE_MS)
     assert np.bincount(events.session_fold).tolist() == [24] * FOLDS
+
+
+def folds_by_opening(path: Path, opening: Callable[[int], str]) -> dict[str, set[int]]:
+    """Of 60 sessions of one tenant, the `i`-th of which opens with `opening(i)`: folds that hold each opening."""
+    lines = [session(i, "team", task=None) for i in range(60)]
+    for number, line in enumerate(lines):
+        line["turns"][0]["text"] = opening(number)
+    events = arrange(gather_files([write_lines(path, lines)], "corpus", SETTINGS, Tally()), FUTURE_MS)
+    found: dict[str, set[int]] = {}
+    for record, row in zip(events.records, events.session.tolist(), strict=True):
+        number = int(orjson.loads(record.value or b"")["session"].removeprefix("s"))
+        found.setdefault(opening(number), set()).add(int(events.session_fold[row]))
+    return found
+
+
+def test_without_tasks_sessions_that_open_alike_are_held_out_together(tmp_path: Path) -> None:
+    found = folds_by_opening(tmp_path / "c.jsonl", lambda number: f"What is {number // 6}?")
+    assert [len(folds) for folds in found.values()] == [1] * 10
+    assert set.union(*found.values()) == set(range(FOLDS))
+
+
+def test_a_greeting_is_no_task(tmp_path: Path) -> None:
+    found = folds_by_opening(tmp_path / "c.jsonl", lambda number: f"What is {number}?" if number % 4 else "Hello")
+    # A quarter of the sessions, more than one of five folds would hold.
+    assert found["Hello"] == set(range(FOLDS))
 
 
 def test_two_sessions_lie_in_two_folds_whatever_their_tenants(tmp_path: Path) -> None:
