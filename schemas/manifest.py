@@ -92,7 +92,7 @@ class CalibrationMeta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     kinds: list[str]
     scales: list[str]
-    groups: list[int]
+    groups: list[Annotated[int, msgspec.Meta(ge=0, le=15)]]
     """Of each kind a number, the same for kinds that speak of the same thing."""
     combined: list[int]
 

@@ -167,7 +167,7 @@ class Core:
         return self._state.memory_bytes()
 
     def budget_used(self) -> float:
-        """Share of a day's new findings that the partitions held have spent; 0 without a budget."""
+        """Share of what the partitions' allowances can hold that is spent; 0 without a budget."""
         used = room = 0.0
         for held in self._state.partitions.values():
             own = self._decider.used(held.number, held.allowances, held.core_time_ms)
@@ -484,8 +484,12 @@ class Core:
                 self._close_findings(held, core_time_ms, fired_by, outcome)
                 for moved in moved_at.get(i, ()):
                     drifted = drift_anomaly(scored, i, moved)
-                    if self._decided(held, drifted) == "finding":
+                    decided = self._decided(held, drifted)
+                    if decided == "finding":
                         outcome.findings.append(self._findings.flag(drifted, (batch.topic, number, offset(i)))[1])
+                    elif decided == "over_budget":
+                        # It is on no score: nobody would know.
+                        outcome.count({decided: 1})
                 if not found[i]:
                     continue
                 strange = anomaly(scored, i, int(at[i]))

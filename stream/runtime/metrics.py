@@ -168,8 +168,8 @@ class Metrics:
         )
         self.budget_used_ratio = Gauge(
             "tidegate_budget_used_ratio",
-            "Share of a day's alert budget that this process's partitions have used and that has not come in again; 0 "
-            "when decision.mode is fpr.",
+            "Share of what the alert budget's allowances can hold that is spent, over this process's partitions: of a "
+            "day, or of one finding where a day's share is less; 0 when decision.mode is fpr.",
             registry=self.registry,
         )
         self._start_at_zero()

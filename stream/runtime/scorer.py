@@ -419,8 +419,9 @@ class ScorePipeline:
 
     def _work(self, batch: InputBatch, offsets: Mapping[Place, int]) -> Work:
         outcome = self._core.step(batch)
-        # Of now: they are written later, when another release may be in service.
-        topics = self._topics
+        # Of now: they are written later, by another thread, when another release may be in service and the next batch
+        # has changed the state.
+        topics, budget_used = self._topics, self._core.budget_used()
         sizes = [len(row.key) + len(row.value) for rows in (outcome.scores, outcome.findings) for row in rows]
         sizes += [len(row.key) + len(row.value or b"") for row in outcome.changes]
         sizes += [len(entry.value) for entry in outcome.journal]
@@ -429,13 +430,13 @@ class ScorePipeline:
             offsets,
             outputs=lambda writer: topics.write_outputs(writer, outcome),
             state=lambda writer: topics.write_state(writer, outcome),
-            committed=lambda: self._count(batch, outcome),
+            committed=lambda: self._count(batch, outcome, budget_used),
             inputs=len(batch.records),
             records=len(sizes),
             size=sum(sizes),
         )
 
-    def _count(self, batch: InputBatch, outcome: Outcome) -> None:
+    def _count(self, batch: InputBatch, outcome: Outcome, budget_used: float) -> None:
         metrics, topic = self._metrics, batch.topic
         dead = len(outcome.dead_letters)
         if batch.records:
@@ -456,7 +457,7 @@ class ScorePipeline:
         metrics.embedding_cache.labels("hit").inc(outcome.counts.get("embedding_cache_hits", 0))
         metrics.embedding_cache.labels("miss").inc(outcome.counts.get("embedding_cache_misses", 0))
         metrics.state_bytes.set(self._core.state_bytes())
-        metrics.budget_used_ratio.set(self._core.budget_used())
+        metrics.budget_used_ratio.set(budget_used)
         for finding in outcome.findings:
             value = orjson.loads(finding.value)
             metrics.findings.labels(_ACTIVITIES[value["activity_id"]], str(value["severity_id"])).inc()

@@ -45,7 +45,7 @@ WEIGHTS = {
     "tool_known_attack": 1.0,
 }
 """Of signals' surprises beside each other: what is often strange for no reason counts less than what hardly ever is
-(docs/decisions/0012, 0036)."""
+(docs/decisions/0012, 0034, 0036, 0037)."""
 GROUP_OF = {
     "novelty": "what users say",
     "known_attack": "what users say",

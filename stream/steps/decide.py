@@ -1,12 +1,13 @@
 """Which anomalies become findings: the operating point, exceptions, and the budget of new findings."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from stream.config import Settings
 from stream.state.partition import Allowance
 from stream.steps.findings import CRITICAL_P
-from stream.steps.route import Router, partition_of
+from stream.steps.route import partition_of
 
 UNKNOWN_SHARE = 0.1
 """Of the budget, for tenants that the release does not know."""
@@ -29,7 +30,8 @@ class Shares:
     Parameters
     ----------
     of_tenant
-        Tenants whose share is one a day or more, and that share; of a tenant that is split, that of one shard.
+        Tenants whose share is one a day or more wherever their events come in, and that share; of a tenant that is
+        split, that of one shard.
     of_partition
         What each partition has a day, by allowance: those of the tenants whose events it holds (of several shards their
         sum); the pool for all others, that is for those with smaller shares and those that the release does not know;
@@ -93,21 +95,21 @@ class Decider:
         return mine.take() or held[_SPARE].take() or (p_combined <= CRITICAL_P and held[_CRITICAL].take())
 
     def used(self, partition: int, allowances: Mapping[str, Allowance], core_time_ms: int) -> tuple[float, float]:
-        """New findings that a partition has spent of those that it can have in a day, and these; 0 without a budget.
+        """New findings that a partition's allowances have spent, and what they can hold; both 0 without a budget.
+
+        What is spent of others' overflow is not among them.
 
         >>> Decider(Settings(), {}).used(0, {}, 0)
         (0.0, 0.0)
         """
-        if self.shares is None:
-            return 0.0, 0.0
-        room = left = 0.0
-        for name, share in _daily(self.shares, partition, allowances).items():
-            held = allowances.get(name)
-            room += _room(share)
-            left += _room(share) if held is None else held.after(share, _room(share), core_time_ms)
-        if _SPARE in allowances:
-            left += allowances[_SPARE].left
-        return max(room - left, 0.0), room
+        spent = room = 0.0
+        if self.shares is not None:
+            for name, share in _daily(self.shares, partition, allowances).items():
+                own = _room(share)
+                room += own
+                if name in allowances:
+                    spent += own - allowances[name].after(share, own, core_time_ms)
+        return spent, room
 
 
 def _daily(shares: Shares, partition: int, allowances: Mapping[str, Allowance]) -> dict[str, float]:
@@ -146,7 +148,6 @@ def _room(share: float) -> float:
 
 def _shares(settings: Settings, sessions_per_day: Mapping[str, float]) -> Shares:
     partitions = settings.topics.partitions
-    router = Router(partitions, settings.routing.shards)
     daily = settings.budget.findings_per_day * (1 - settings.budget.critical_reserve)
     total = sum(sessions_per_day.values())
     reserve = settings.budget.findings_per_day * settings.budget.critical_reserve / partitions
@@ -158,14 +159,11 @@ def _shares(settings: Settings, sessions_per_day: Mapping[str, float]) -> Shares
         split = max(settings.routing.shards.get(tenant, 1), 1)
         if share / split >= 1:
             own[tenant] = share / split
-            for number in _partitions_of(tenant, split, partitions):
-                held = of_partition[number]
-                held[f"{_TENANT}{tenant}"] = held.get(f"{_TENANT}{tenant}", 0.0) + own[tenant]
-        elif split > 1:
-            for held in of_partition:
-                held[_POOL] += share / partitions
-        else:
-            of_partition[router.route(tenant, "")[1]][_POOL] += share
+        # Shards that meet in a partition bring their shares with them.
+        for number, shards in Counter(_partitions_of(tenant, split, partitions)).items():
+            part = share / split * shards
+            name = f"{_TENANT}{tenant}" if part >= 1 else _POOL
+            of_partition[number][name] = of_partition[number].get(name, 0.0) + part
     return Shares(own, tuple(of_partition))
 
 

@@ -144,14 +144,15 @@ def _tasks(firsts: Sequence[_Placed]) -> list[str]:
     """What each session (s) must lie in one fold with, by their first events.
 
     Without a task it is how a session opens: another answer to the same question is no session that was never seen. An
-    opening of more of its tenant's sessions than a fold holds is a greeting, and no task.
+    opening of more of its tenant's sessions than a fold holds is a greeting, and no task. Nor is one that all share.
     """
     openings = Counter((first.session[0], first.opening) for first in firsts)
     sessions = Counter(first.session[0] for first in firsts)
     tasks = []
     for first in firsts:
         tenant, name = first.session
-        common = openings[tenant, first.opening] > max(sessions[tenant] // FOLDS, _ALIKE)
+        common = openings[tenant, first.opening] > max(sessions[tenant] // FOLDS, _ALIKE) or not first.opening
+        common = common or openings[tenant, first.opening] == len(firsts)
         if first.gathered.task is not None:
             tasks.append(f"task {first.gathered.task}")
         else:

@@ -50,7 +50,7 @@ class Odd:
         return 0
 
     def budget_used(self) -> float:
-        return 0.4
+        return 0.4 * sum(isinstance(each, InputBatch) for each in self.told)
 
 
 class Controls:
@@ -119,7 +119,10 @@ def test_what_is_odd_about_events_is_counted_once_it_is_committed() -> None:
 
 def test_how_much_of_the_budget_is_used_is_shown_once_it_is_committed() -> None:
     metrics = Metrics()
-    work = pipeline(Odd(), metrics).step(Polled(), {("events", 0): 7})
+    made = pipeline(Odd(), metrics)
+    work = made.step(Polled(), {("events", 0): 7})
+    # The next batch is being worked on while this one is committed.
+    made.step(Polled(), {("events", 0): 8})
     assert metrics.registry.get_sample_value("tidegate_budget_used_ratio") == 0
     work.committed()
     assert metrics.registry.get_sample_value("tidegate_budget_used_ratio") == 0.4

@@ -117,7 +117,9 @@ def test_a_split_tenants_share_is_split() -> None:
     shares = Decider(split, TRAFFIC).shares
     assert shares is not None
     assert shares.of_tenant["large"] == pytest.approx(3.24)
-    assert [held["pool"] for held in shares.of_partition] == pytest.approx([0.4 + 0.36] * 2)
+    # Of the small tenant's two shards each brings 0.36 to where it lives.
+    homes = Counter(partition_of("small", shard, 2) for shard in range(2))
+    assert [held["pool"] for held in shares.of_partition] == pytest.approx([0.4 + 0.36 * homes[n] for n in range(2)])
 
 
 def test_shards_that_meet_in_a_partition_bring_their_shares_with_them() -> None:
@@ -133,6 +135,17 @@ def test_shards_that_meet_in_a_partition_bring_their_shares_with_them() -> None:
     assert sum(sum(held.values()) for held in shares.of_partition) == pytest.approx(1000)
 
 
+def test_shards_that_are_too_small_alone_have_an_allowance_where_enough_of_them_meet() -> None:
+    # 6.48 a day in eight shards: 0.81 each, on two partitions.
+    split = replace(SETTINGS, routing=RoutingSettings(shards={"large": 8}))
+    shares = Decider(split, TRAFFIC).shares
+    assert shares is not None and not shares.of_tenant
+    homes = Counter(partition_of("large", shard, 2) for shard in range(8))
+    for number, held in enumerate(shares.of_partition):
+        assert held.get("tenant/large", 0) == pytest.approx(0.81 * homes[number] if homes[number] > 1 else 0)
+    assert sum(sum(held.values()) for held in shares.of_partition) == pytest.approx(10)
+
+
 def test_what_is_used_is_what_was_spent_and_has_not_come_in_again() -> None:
     decider = Decider(SETTINGS, TRAFFIC)
     partition, left = partition_of("large", None, 2), dict[str, Allowance]()
@@ -143,6 +156,10 @@ def test_what_is_used_is_what_was_spent_and_has_not_come_in_again() -> None:
     for day, still_used in ((0.0, 6.0), (0.25, 6 - 6.48 / 4), (1.0, 0.0)):
         assert decider.used(partition, left, int(day * DAY_MS)) == pytest.approx((still_used, room))
     assert Decider(Settings(), TRAFFIC).used(partition, left, 0) == (0.0, 0.0)
+    # Ten quiet days later there is what others left besides; its own is spent first.
+    assert _new(decider, "large", partition, 7, 11 * DAY_MS, RARE, left) == 7
+    assert left["spare"].left > 0
+    assert decider.used(partition, left, 11 * DAY_MS) == pytest.approx((6.0, room))
 
 
 def test_excepted_tenants_are_named_by_the_configuration() -> None:

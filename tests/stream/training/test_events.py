@@ -101,6 +101,14 @@ def test_a_greeting_is_no_task(tmp_path: Path) -> None:
     assert found["Hello"] == set(range(FOLDS))
 
 
+def test_an_opening_that_all_sessions_share_holds_none_of_them_together(tmp_path: Path) -> None:
+    pair = [session(i, "team", task=None) for i in range(2)]
+    for line in pair:
+        line["turns"][0]["text"] = "What is it?"
+    events = arrange(gather_files([write_lines(tmp_path / "c.jsonl", pair)], "corpus", SETTINGS, Tally()), FUTURE_MS)
+    assert len(set(events.session_fold.tolist())) == 2
+
+
 def test_two_sessions_lie_in_two_folds_whatever_their_tenants(tmp_path: Path) -> None:
     for tenants in range(1, 8):
         pair = [line | {"tenant": f"of-{tenants}-{i * tenants % 2}"} for i, line in enumerate(corpus(7)[::6])]
