@@ -8,14 +8,17 @@ from dataclasses import replace
 from functools import cache
 from random import Random
 
+import numpy as np
 import orjson
 import pytest
+from numpy.typing import NDArray
 
 from stream.config import BudgetSettings, DecisionSettings, FindingsSettings, LearningSettings, Settings
 from stream.core import Core
 from stream.inputs import InputBatch
 from stream.record import Record
 from stream.release import Release
+from stream.steps.drift import DriftStep, Moved
 from tests.doubles import WordEmbedder
 from tests.stream.releases import release
 from tests.stream.streams import SETTINGS, START_MS, Said, cut, event, record, run, stream, text
@@ -138,6 +141,21 @@ def test_the_operating_point_follows_from_the_budget_and_the_sessions_of_a_day()
         scored = [score for score in said.scored() if score["p_combined"] is not None]
         assert anomalous(said) == sum(score["p_combined"] <= fpr for score in scored)
     assert anomalous(busy) < anomalous(quiet)
+
+
+def test_drift_that_the_budget_drops_is_counted_though_no_score_tells_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    moves: list[int] = []
+
+    def moving(step: DriftStep, window: object, due: NDArray[np.int64], *_: object) -> list[Moved]:
+        moves.extend(due.tolist())
+        return [Moved(0, int(at), "prompt tokens", 1.0, 2.0, 3.0) for at in due]
+
+    monkeypatch.setattr(DriftStep, "learn", moving)
+    said = run(core(BUDGET, _reading(100.0)), alone([strange(i, 10_000 * i) for i in range(120)]))
+    drifts = [finding for finding in said.found() if finding["unmapped"]["entity_type"] == "tenant"]
+    told = decided(said, "team-0")["over_budget"]
+    assert len(drifts) < len(moves)
+    assert said.counts["over_budget"] - told == len(moves) - len(drifts)
 
 
 @pytest.mark.parametrize("settings", [BUDGET, EXCEPTED], ids=["budget", "exceptions"])

@@ -162,6 +162,21 @@ def test_a_manifest_that_is_none_is_refused(tmp_path: Path, body: bytes) -> None
         load_release(tmp_path / "r", SETTINGS)
 
 
+def test_a_release_whose_signals_combined_otherwise_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    written(tmp_path / "r")
+    rewrite_manifest(tmp_path / "r", lambda plain: plain["calibration"].pop("groups"))
+    with pytest.raises(StateError, match=r"missing required field `groups` .* make it anew with 'tidegate train'"):
+        load_release(tmp_path / "r", SETTINGS)
+
+
+@pytest.mark.parametrize("number", [-1, 16, 1 << 63])
+def test_a_group_that_no_calibration_has_is_refused(tmp_path: Path, number: int) -> None:
+    written(tmp_path / "r")
+    rewrite_manifest(tmp_path / "r", lambda plain: plain["calibration"]["groups"].__setitem__(0, number))
+    with pytest.raises(StateError, match=r"manifest\.json is not one that this version reads"):
+        load_release(tmp_path / "r", SETTINGS)
+
+
 def test_a_changed_manifest_no_longer_has_its_name(tmp_path: Path) -> None:
     written(tmp_path / "r")
     rewrite_manifest(tmp_path / "r", lambda plain: plain["metrics"].update(recall=1.0), rename=False)
