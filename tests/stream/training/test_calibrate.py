@@ -118,8 +118,9 @@ def test_winsorising_input_without_attacks_costs_few_false_positives() -> None:
         events, scores = drawn(seed=seed)
         calibration, taken = calibrate(events, scores, grace_sessions=20, labelled=False)
         shares.append(flagged_share(events, scores, calibration, rings(events, taken, calibration), 0.01))
-    # Each of the signals is winsorised, so that the more there are the more it costs: 2.9 % when these were seven.
-    assert 0.008 <= np.mean(shares) <= 0.035
+    # Each of the signals is winsorised, so that the more there are the more it costs, and the more the largest alone
+    # decides: 4.1 % of eight that are independent (docs/decisions/0036).
+    assert 0.008 <= np.mean(shares) <= 0.045
 
 
 def test_of_sessions_that_somebody_called_benign_every_height_counts() -> None:
