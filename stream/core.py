@@ -31,7 +31,7 @@ from stream.steps.controls import ControlStep
 from stream.steps.decide import Decider
 from stream.steps.decode import decode
 from stream.steps.drift import DriftStep, Moved
-from stream.steps.explain import anomaly, drift_anomaly
+from stream.steps.explain import DRIFT, anomaly, drift_anomaly
 from stream.steps.features import features, windows
 from stream.steps.findings import FindingWriter, Source
 from stream.steps.provenance import obeyed, store_told
@@ -530,7 +530,9 @@ class Core:
             return "suppressed"
         if strange.entity in self._state.findings:
             return "finding"
-        admitted = self._decider.admits(tenant, held.number, held.allowances, strange.core_time_ms, strange.p_combined)
+        admitted = self._decider.admits(
+            tenant, held.number, held.allowances, strange.core_time_ms, strange.p_combined, drift=strange.cause == DRIFT
+        )
         return "finding" if admitted else "over_budget"
 
     def _ordinals(self, batch: EventBatch, at: NDArray[np.int64], given: ScoreInput) -> list[int]:

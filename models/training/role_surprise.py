@@ -30,7 +30,7 @@ class Fit:
     splices: int = 14_000
     """Half of them user into tool, half tool into tool."""
     splicing: Splicing = field(default_factory=Splicing)
-    weights: tuple[float, float, float, float] = (1.5, 1.5, 0.5, 1.0)
+    weights: tuple[float, float, float, float] = (1.5, 1.5, 0.1, 1.0)
     """Of system, user, assistant and tool; over the root of the segments of the same tenant and role."""
     placed_min: float = 0.4
     """Share of a window's tokens that must be a user's for it to speak like one."""
@@ -40,6 +40,17 @@ class Fit:
     """The regression's C: the inverse of what a weight's square costs."""
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Segments (n) that no tenant said, to learn from beside what tenants did."""
+
+    bags: TokenBags
+    role: NDArray[np.integer]
+    """(n,) one of `SYSTEM` to `TOOL`."""
+    share: NDArray[np.float64]
+    """(n,) what each counts, where each of a tenant's and role's k segments counts 1/sqrt(k)."""
+
+
 def fit_role_surprise(
     bags: TokenBags,
     role: NDArray[np.integer],
@@ -47,6 +58,7 @@ def fit_role_surprise(
     ngrams: NGrams,
     *,
     seed: int,
+    beside: Beside | None = None,
     how: Fit = Fit(),
 ) -> dict[str, NDArray[Any]]:
     """Arrays of a `RoleSurprise`.
@@ -68,7 +80,7 @@ def fit_role_surprise(
         if not (role == code).any():
             raise ValueError(f"role surprise needs segments that {said} said; got none in {len(role)} segments.")
     rng = np.random.default_rng(seed)
-    arrays = _regression(bags, role, tenant, ngrams, rng, how)
+    arrays = _regression(bags, role, tenant, beside, ngrams, rng, how)
     check(arrays)
     return arrays
 
@@ -91,6 +103,7 @@ def _regression(
     bags: TokenBags,
     role: NDArray[np.int64],
     tenant: NDArray[np.int64],
+    beside: Beside | None,
     ngrams: NGrams,
     rng: np.random.Generator,
     how: Fit,
@@ -103,6 +116,9 @@ def _regression(
     rows = np.sort(order[place < how.segments_max])
     bags, role, group = take(bags, rows), role[rows], group[rows]
     share: NDArray[np.float64] = 1 / np.sqrt(np.bincount(group)[group])
+    if beside is not None:
+        bags, role = join(bags, beside.bags), np.concatenate([role, beside.role])
+        share = np.concatenate([share, beside.share])
     parts, many = _windows(bags)
     plain = np.repeat(role != TOOL, many)
     weight = np.repeat(share * np.array(how.weights)[role] / np.sqrt(many), many)

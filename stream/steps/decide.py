@@ -11,6 +11,8 @@ from stream.steps.route import partition_of
 
 UNKNOWN_SHARE = 0.1
 """Of the budget, for tenants that the release does not know."""
+DRIFT_SHARE = 0.1
+"""Of the budget, for tenants whose traffic has moved: many do on the day of a change, and so do attacks' findings."""
 THRESHOLDS = (1e-6, 0.2)
 """Range of the p-value that a budget may come to: beyond one end a tail says nothing, at the other nothing is rare."""
 
@@ -20,7 +22,7 @@ RISK_FACTOR = 3.0
 RISK_MAX = 0.2
 """But of no more than this share of sessions, unless the operating point itself lies beyond."""
 
-_POOL, _CRITICAL, _SPARE, _TENANT = "pool", "critical", "spare", "tenant/"
+_POOL, _CRITICAL, _DRIFT, _SPARE, _TENANT = "pool", "critical", "drift", "spare", "tenant/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Shares:
     of_partition
         What each partition has a day, by allowance: those of the tenants whose events it holds (of several shards their
         sum); the pool for all others, that is for those with smaller shares and those that the release does not know;
-        and what is for severity critical alone.
+        and what is for severity critical alone, and for drift alone.
     """
 
     of_tenant: Mapping[str, float]
@@ -80,7 +82,14 @@ class Decider:
         return tenant in self._exceptions
 
     def admits(
-        self, tenant: str, partition: int, allowances: dict[str, Allowance], core_time_ms: int, p_combined: float
+        self,
+        tenant: str,
+        partition: int,
+        allowances: dict[str, Allowance],
+        core_time_ms: int,
+        p_combined: float,
+        *,
+        drift: bool = False,
     ) -> bool:
         """Whether the budget has room for a new finding; `allowances` are the partition's, which this may change."""
         shares = self.shares
@@ -91,6 +100,8 @@ class Decider:
             # Wherever its events come in, by whatever key: its share is its own.
             allowances.setdefault(name, Allowance(_room(shares.of_tenant[tenant]), core_time_ms))
         held = _refilled(shares, partition, allowances, core_time_ms)
+        if drift and held[_DRIFT].take():
+            return True
         mine = held.get(name, held[_POOL])
         return mine.take() or held[_SPARE].take() or (p_combined <= CRITICAL_P and held[_CRITICAL].take())
 
@@ -151,11 +162,12 @@ def _shares(settings: Settings, sessions_per_day: Mapping[str, float]) -> Shares
     daily = settings.budget.findings_per_day * (1 - settings.budget.critical_reserve)
     total = sum(sessions_per_day.values())
     reserve = settings.budget.findings_per_day * settings.budget.critical_reserve / partitions
-    pool = daily * (UNKNOWN_SHARE if total else 1.0) / partitions
+    unknown = UNKNOWN_SHARE if total else 1 - DRIFT_SHARE
+    first = {_POOL: daily * unknown / partitions, _CRITICAL: reserve, _DRIFT: daily * DRIFT_SHARE / partitions}
     own: dict[str, float] = {}
-    of_partition = [{_POOL: pool, _CRITICAL: reserve} for _ in range(partitions)]
+    of_partition = [dict(first) for _ in range(partitions)]
     for tenant in sorted(sessions_per_day):
-        share = daily * (1 - UNKNOWN_SHARE) * sessions_per_day[tenant] / total if total else 0.0
+        share = daily * (1 - UNKNOWN_SHARE - DRIFT_SHARE) * sessions_per_day[tenant] / total if total else 0.0
         split = max(settings.routing.shards.get(tenant, 1), 1)
         if share / split >= 1:
             own[tenant] = share / split

@@ -31,6 +31,8 @@ from stream.steps.scored import Scored
 
 EXCERPTS_MAX = 3
 FEATURES_NAMED = 3
+DRIFT = "drift"
+"""The signal, and the cause, of a finding of a tenant whose traffic has moved."""
 CONTRIBUTES_P = 0.1
 """A signal this rare by itself is one of those that a finding names as its cause."""
 _ROLES_OF = {
@@ -169,7 +171,7 @@ def drift_anomaly(scored: Scored, event: int, moved: Moved) -> Anomaly:
     batch = scored.placed.batch
     head, event_time_ms = batch.heads[event], int(batch.event_time_ms[event])
     drift = SignalView(
-        name="drift",
+        name=DRIFT,
         value=round(moved.statistic, 6),
         baseline=round(moved.before, 6),
         baseline_pattern=f"mean of {moved.metric} over the tenant's windows until now",

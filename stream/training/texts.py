@@ -25,6 +25,7 @@ from stream.training.teaching import Lesson
 
 if TYPE_CHECKING:
     from models.training.attack_classifier import Taught
+    from models.training.role_surprise import Beside
 
 _AT_ONCE = 2000
 
@@ -101,6 +102,7 @@ def fitted_texts(
     attacks: AttackTexts | None = None,
     second: SecondLook | None = None,
     lesson: Lesson | None = None,
+    beside: Beside | None = None,
 ) -> TextModels:
     """The text models of benign segments; they say nothing where users or tools have said nothing.
 
@@ -117,6 +119,8 @@ def fitted_texts(
         What a transformer adds.
     lesson
         What the classifier learns beside the labels.
+    beside
+        What role surprise learns beside them (`stream.training.voices`).
 
     Raises
     ------
@@ -130,7 +134,7 @@ def fitted_texts(
         return TextModels.silent()
     kept = base.attacks if base is not None and attacks is None else None
     ngrams = base.ngrams if base is not None and kept else NGrams.fit(texts.bags, texts.tenant, token_shapes(tokens))
-    arrays = fit_role_surprise(texts.bags, texts.role, texts.tenant, ngrams, seed=seed)
+    arrays = fit_role_surprise(texts.bags, texts.role, texts.tenant, ngrams, seed=seed, beside=beside)
     found = kept if attacks is None else classifier(texts, attacks, ngrams, seed, lesson)
     return TextModels(ngrams, RoleSurprise(arrays), found, second)
 

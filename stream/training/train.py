@@ -36,6 +36,7 @@ from stream.training.texts import (
     looking,
     require_enough,
 )
+from stream.training.voices import voices
 
 _DAY_MS = 86_400_000
 Progress = Callable[[str], None]
@@ -148,7 +149,7 @@ def train(
     if base is not None and adapters_only:
         backbone = base.bank.arrays
     looks = _looks(said, again, seed, progress)
-
+    beside = voices(embedder, settings.redaction.policy, seed=seed)
     lessons, teaching = _lessons(
         said, attacks, embedder.vocabulary, seed, teacher, hard, mined_max, base_texts, progress
     )
@@ -156,7 +157,7 @@ def train(
     def texts_of(part: TrainingTexts, without: int | None) -> TextModels:
         second = looks.without(without) if looks is not None else None
         lesson = lessons.without(without)
-        return fitted_texts(part, embedder.vocabulary, seed, base_texts, attacks, second, lesson)
+        return fitted_texts(part, embedder.vocabulary, seed, base_texts, attacks, second, lesson, beside)
 
     def held_out(number: int) -> NDArray[np.float64]:
         progress(f"fitting without part {number + 1} of {FOLDS}, and scoring that part")

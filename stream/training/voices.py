@@ -1,0 +1,87 @@
+"""Who says what beside the tenants: requests to agents and what tools return, written for this project.
+
+A tenant's own traffic holds a few hundred requests, all for what its own agents do. A stranger's order in a tool's
+result asks for something else, and letters that people write to each other ask for things as well. So role surprise
+learns from `written/*.toml` too: requests in many wordings, which users say, and letters, pages and records, which
+tools return. None of it is an attack, and evaluation has lists of its own.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import chain
+
+import numpy as np
+
+from models.segments import split
+from models.training.role_surprise import TOOL, USER, Beside
+from stream.steps.content import Embeds
+from stream.steps.redact import Redactor
+
+WORDINGS = 4
+"""Framings of each request, all different where a language has as many."""
+REQUESTS_SHARE = 0.05
+"""What a segment of a request counts, where each of a tenant's and role's k counts 1/sqrt(k)."""
+TEXTS_SHARE = 0.001
+"""The same of what tools return: more of it makes orders in any prose look like a tool's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """What one language's files hold."""
+
+    requests: list[str]
+    """Clauses with a capital letter and without a full stop."""
+    framings: list[str]
+    """With `{request}`, or `{rest}` for one with a small letter; some with `{other}` or `{other_rest}` beside it."""
+    texts: list[str]
+    """What tools return."""
+
+
+def languages() -> dict[str, Lists]:
+    """The lists by language, in the order of its tag."""
+    found: dict[str, Lists] = {}
+    for file in sorted(files("stream.training").joinpath("written").iterdir(), key=lambda file: file.name):
+        if not file.name.endswith(".toml"):
+            continue
+        kind, _, language = file.name.removesuffix(".toml").partition("_")
+        read = tomllib.loads(file.read_text("utf-8"))
+        lists = found.setdefault(language, Lists([], [], []))
+        for table, into in (("requests", lists.requests), ("framings", lists.framings), ("texts", lists.texts)):
+            into += chain.from_iterable(read.get(table, {}).values())
+    return found
+
+
+def voices(embedder: Embeds, policy: str, *, seed: int) -> Beside:
+    """All that is written, as traffic is read: redacted by `policy`, and cut into segments."""
+    redactor, rng = Redactor(policy), np.random.default_rng(seed)
+
+    def segments(said: Iterable[str]) -> list[str]:
+        return [segment for text in said for segment in split(redactor.text(text, {}))]
+
+    read = languages().values()
+    requests = segments(chain.from_iterable(worded(lists, rng) for lists in read))
+    texts = segments(chain.from_iterable(lists.texts for lists in read))
+    many = [len(requests), len(texts)]
+    return Beside(
+        embedder.encode([*requests, *texts]),
+        np.repeat([USER, TOOL], many),
+        np.repeat([REQUESTS_SHARE, TEXTS_SHARE], many),
+    )
+
+
+def worded(lists: Lists, rng: np.random.Generator) -> Iterator[str]:
+    """Every request in `WORDINGS` of the framings."""
+    for request in lists.requests:
+        for place in rng.permutation(len(lists.framings))[:WORDINGS]:
+            other = lists.requests[rng.integers(len(lists.requests))]
+            yield lists.framings[place].format(
+                request=request, rest=_small(request), other=other, other_rest=_small(other)
+            )
+
+
+def _small(text: str) -> str:
+    return text[:1].lower() + text[1:]
