@@ -30,7 +30,7 @@ class Fit:
     splices: int = 14_000
     """Half of them user into tool, half tool into tool."""
     splicing: Splicing = field(default_factory=Splicing)
-    weights: tuple[float, float, float, float] = (1.5, 1.5, 0.1, 1.0)
+    weights: tuple[float, float, float, float] = (1.5, 1.5, 0.5, 1.0)
     """Of system, user, assistant and tool; over the root of the segments of the same tenant and role."""
     placed_min: float = 0.4
     """Share of a window's tokens that must be a user's for it to speak like one."""
