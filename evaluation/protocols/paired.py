@@ -123,8 +123,9 @@ def _rewrite(
         text, code = foreign_language(*names)
         return _probe(injection, rewritten(injection, text), split, [text], family, injected=code)
     if rewrite == "encoded":
-        text, name = encoded(*names)
-        return _probe(injection, rewritten(injection, text), split, [text], family, injected=name)
+        text, name, goal = encoded(*names)
+        # Either of them is what was injected: a finding may show what was undone.
+        return _probe(injection, rewritten(injection, text), split, [text, goal], family, injected=name)
     text = diverse(*names)
     return _probe(injection, rewritten(injection, text), split, [text], family)
 

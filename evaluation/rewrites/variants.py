@@ -38,14 +38,14 @@ def foreign_language(*names: object) -> tuple[str, str]:
     return dice.choice(leads).format(goal=dice.choice(goals)), code
 
 
-def encoded(*names: object) -> tuple[str, str]:
-    """One of the project's goals in another writing, and that writing's name."""
+def encoded(*names: object) -> tuple[str, str, str]:
+    """One of the project's goals in another writing, that writing's name, and the goal as it is."""
     own, dice = lists(), drawn("encoded", *names)
     name = dice.choice([*ENCODED, *DISGUISED])
     goal = dice.choice(own.goals)
     if name in DISGUISED:
-        return DISGUISED[name](goal), name
-    return dice.choice(own.encoded_leads).format(text=ENCODED[name](goal), name=name), name
+        return DISGUISED[name](goal), name, goal
+    return dice.choice(own.encoded_leads).format(text=ENCODED[name](goal), name=name), name, goal
 
 
 def answered(injection: Injection) -> int:

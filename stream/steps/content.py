@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from models.provenance import Words, words
 from models.segments import split
 from models.wordpiece import TokenBags
+from models.writings import undone
 from schemas.event_head import MessageHead
 from stream.state.schema import TOOL_BUCKETS
+from stream.steps.redact import Redactor
 
 SYSTEM, USER, ASSISTANT, TOOL, CALL = range(5)
 ROLES = ("system", "user", "assistant", "tool", "call")
@@ -29,6 +31,8 @@ JUDGED = (USER, TOOL)
 """Roles whose segments the text models judge."""
 _ENTRY_OVERHEAD = 2_500
 """Bytes of Python objects around a message's arrays and characters (measured with tracemalloc)."""
+_STRICT = Redactor("standard")
+"""For what a text hides, whatever the policy is."""
 _WORDS_MAX = 32
 """Words looked at of a segment, which holds few more."""
 
@@ -181,6 +185,17 @@ def _size(content: Content) -> int:
     return _ENTRY_OVERHEAD + sum(array.nbytes for array in arrays) + characters
 
 
+def _read(text: str) -> list[str]:
+    """Segments of a text, then those of sentences that it hides in other writings.
+
+    What was redacted was the text as it stood: what it hides may hold secrets that nobody could see in it.
+    """
+    segments = split(text)
+    for hidden in undone(text, segments):
+        segments += split(_STRICT.text(hidden, {}))
+    return segments
+
+
 def segmented(message: MessageHead) -> Content:
     """What a message says, before any model has seen it."""
     role = _ROLE_CODES.get(message.role, USER)
@@ -204,7 +219,7 @@ def segmented(message: MessageHead) -> Content:
         else:
             text = part.text or part.response or ""
             chars += len(text)
-            pieces, code = split(text), TOOL if part.type == "tool_call_response" else role
+            pieces, code = _read(text), TOOL if part.type == "tool_call_response" else role
         texts += pieces
         roles += [code] * len(pieces)
     buckets = np.zeros(TOOL_BUCKETS, np.int16)

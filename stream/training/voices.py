@@ -47,7 +47,7 @@ def languages() -> dict[str, Lists]:
     for file in sorted(files("stream.training").joinpath("written").iterdir(), key=lambda file: file.name):
         if not file.name.endswith(".toml"):
             continue
-        kind, _, language = file.name.removesuffix(".toml").partition("_")
+        _, _, language = file.name.removesuffix(".toml").partition("_")
         read = tomllib.loads(file.read_text("utf-8"))
         lists = found.setdefault(language, Lists([], [], []))
         for table, into in (("requests", lists.requests), ("framings", lists.framings), ("texts", lists.texts)):
