@@ -236,14 +236,22 @@ class Calibration:
         statistic, level = self.surprise(p, eligible)
         return statistic, probability(level)
 
+    def leading(self, p: NDArray[np.float64], eligible: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """The kind (n,) whose weighted surprise is the largest of each event's (n, k): of equal ones the first."""
+        weighted = np.rint(self._surprises(p, eligible) * self.weights * _SURPRISE_GRID)
+        largest: NDArray[np.intp] = weighted.argmax(axis=1)
+        return largest
+
+    def _surprises(self, p: NDArray[np.float64], eligible: NDArray[np.bool_]) -> NDArray[np.float64]:
+        if p.shape != eligible.shape or p.ndim != 2 or p.shape[1] != len(self.kinds):
+            raise ValueError(f"p and eligible must be (n, {len(self.kinds)}); got {p.shape} and {eligible.shape}.")
+        return -np.log(np.where(eligible & ~np.isnan(p), p, 1.0))
+
     def surprise(
         self, p: NDArray[np.float64], eligible: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """As `combine`, but instead of p-values, which end at a floor, their negative logarithms (n,), unbounded."""
-        if p.shape != eligible.shape or p.ndim != 2 or p.shape[1] != len(self.kinds):
-            raise ValueError(f"p and eligible must be (n, {len(self.kinds)}); got {p.shape} and {eligible.shape}.")
-        counts = eligible & ~np.isnan(p)
-        statistic = combined_surprise(-np.log(np.where(counts, p, 1.0)), self.weights, self.groups)
+        statistic = combined_surprise(self._surprises(p, eligible), self.weights, self.groups)
         mask = np.zeros(len(p), np.int64)
         for kind in range(len(self.kinds)):
             mask |= eligible[:, kind].astype(np.int64) << kind

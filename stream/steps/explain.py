@@ -110,7 +110,7 @@ def anomaly(scored: Scored, event: int, at: int) -> Anomaly:
     new, contents, suspicion = scored.new, scored.contents, scored.suspicion
     head = batch.heads[event]
     segments = np.flatnonzero(given.segment_event == at)
-    cause = int(np.argmin(scores.p[at]))
+    cause = int(scores.cause[at])
     # What the signal that caused it speaks of stands before all else, then the strangest; of one that speaks of no
     # text, what the rarest of those does that do, if it says anything.
     textual = min(_ROLES_OF, key=scores.p[at].__getitem__)

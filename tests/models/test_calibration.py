@@ -123,6 +123,13 @@ def test_kinds_of_one_group_bear_each_other_out_more_than_those_of_two() -> None
     assert statistic == pytest.approx([3 * 2 ** (1 / 2), 3 * 2 ** (1 / 4)], abs=1e-5)
 
 
+def test_what_leads_is_the_largest_weighted_surprise_of_those_that_count() -> None:
+    # Weights are 0.5 and 1.5: the second is less rare and weighs more, until it does not count.
+    p = np.array([[1e-4, 1e-3], [1e-4, 1e-3], [1e-4, np.nan], [1.0, 1.0]])
+    eligible = np.array([[True, True], [True, False], [True, True], [True, True]])
+    assert _calibration(2).leading(p, eligible).tolist() == [1, 0, 0, 0]
+
+
 def test_an_event_without_eligible_kinds_or_scores_is_no_anomaly() -> None:
     p = np.array([[1e-9, 1e-9], [np.nan, np.nan]])
     statistic, combined = _calibration().combine(p, np.array([[False, False], [True, True]]))
