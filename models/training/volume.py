@@ -7,9 +7,9 @@ from models.volume import GAUGES, RATES, SIZES, SUB_FEATURES, UNIT_MIN, Baseline
 
 RARE = 0.01
 """Share of benign sessions whose highest sub-feature may exceed its unit."""
-_BUSY, _BUSIER = ("duration", "key_calls", "key_tokens"), 1.5
-"""These follow how busy a system is, and the days to come are busier at times than those that were learned from: their
-unit is so many times what benign sessions rarely exceeded."""
+_LOADS, _BUSIER = ("key_calls", "key_tokens"), 1.5
+"""The days to come are busier at times than those that were learned from: the unit of a key's load is so many times
+what benign sessions rarely exceeded."""
 _WEIGHT_MIN = 5.0
 """Weight from which a tenant helps to say how tenants are: 20 calls."""
 _TRIES_MIN = 5.0
@@ -68,7 +68,7 @@ def fit_priors(learned: Baseline) -> Volume:
 def fit_units(model: Volume, features: NDArray[np.float32], session: NDArray[np.integer]) -> Volume:
     """The model with units that one benign session in `1 / RARE` exceeds, and never less than a surprise of 1 %.
 
-    Those of what follows how busy a system is are larger.
+    Those of a key's load are larger.
 
     Parameters
     ----------
@@ -83,5 +83,5 @@ def fit_units(model: Volume, features: NDArray[np.float32], session: NDArray[np.
         highest = np.zeros((int(number.max()) + 1, len(SUB_FEATURES)))
         np.maximum.at(highest, number, features.astype(np.float64))
         unit = np.maximum(unit, np.quantile(highest, 1 - RARE, axis=0, method="higher"))
-        unit[[SUB_FEATURES.index(name) for name in _BUSY]] *= _BUSIER
+        unit[[SUB_FEATURES.index(name) for name in _LOADS]] *= _BUSIER
     return Volume(model.to_arrays() | {"unit": unit})
