@@ -35,7 +35,7 @@ OF_RELEASE = [SEQUENCE, ROLE_SURPRISE, VOLUME, KNOWN_ATTACK, TOOL_KNOWN_ATTACK]
 """Kinds whose values are a release's models': session maxima that one release measured tell nothing of another's. What
 is left of `REMEMBERED` is distances in the embedding space, which releases that switch have in common."""
 WEIGHTS = {
-    "novelty": 1.0,
+    "novelty": 0.85,
     "tool_novelty": 0.2,
     "sequence": 0.4,
     "role_surprise": 1.0,
