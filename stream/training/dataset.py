@@ -60,6 +60,9 @@ _FAMILIES = {
 }
 """ATLAS technique -> family, as `models.training.attack_classifier` reads it."""
 _ELSE = "abuse"
+_ATTACKS_FROM, _TOOLS_BELOW = 0.75, 0.5
+"""Of the largest role surprise in a tool's result that holds an attack: from the one on it is the attack's, below the
+other the tool's."""
 _MARKS = re.compile(r"[\W_]+")
 _FIGURES = re.compile(r"\d+")
 
@@ -103,6 +106,8 @@ class DataSet:
     """Of attack sessions that are not held out."""
     mistaken: list[FoundSegment]
     """What was found of sessions that were then judged benign and are not held out: it passes for an attack."""
+    beside: list[FoundSegment]
+    """What stood in tools' results beside attacks that are not held out, and speaks like a tool."""
     heard: list[Record]
     """Events of sessions that teach, later than what the champion learned from, in the order of time."""
     held_out: list[Record]
@@ -188,8 +193,8 @@ def assemble(
     heard_after_ms
         The latest event that the champion learned from; None: there is none.
     surprise
-        By the champion: of an attack in a tool's result only what does not speak like the tool is learned. Without, all
-        that stands about its evidence is.
+        By the champion: of an attack in a tool's result only what does not speak like the tool is learned, and what
+        does is the tool's. Without, all that stands about its evidence is the attack's.
     """
     verdicts = _Verdicts(labels, refused)
     suspected = {captured.session_at(place) for place in found if place in captured.of_place}
@@ -232,6 +237,7 @@ def assemble(
         training=gathered,
         attacks=_segments("attack", counted, captured, facts, surprise),
         mistaken=_segments("benign", counted, captured, facts),
+        beside=[] if surprise is None else _beside(counted, captured, facts, surprise),
         heard=_in_order(captured, [fact for fact in taken.values() if _learns(fact)], heard_after_ms),
         held_out=_in_order(
             captured, [fact for name, fact in facts.items() if fact.held_out and name not in alike - late]
@@ -537,8 +543,40 @@ def _segments(
     return list(segments.values())
 
 
+def _beside(
+    counted: Sequence[Label], captured: Captured, facts: Mapping[Session, SessionFacts], surprise: Surprise
+) -> list[FoundSegment]:
+    """What tools said, in the messages that attacks' findings show, that speaks like a tool beside the attack.
+
+    Sessions that hold an attack teach nothing benign: what a tool says nowhere else would be the attack's.
+    """
+    found: dict[tuple[str, str], FoundSegment] = {}
+    for label in counted:
+        if label.teaches != "attack" or any(facts[name].held_out for name in _sessions(label) if name in facts):
+            continue
+        group = orjson.dumps(min(_sessions(label))).decode()
+        texts = list(dict.fromkeys(text for text, role in _shown_whole(label, captured) if role == TOOL))
+        odds = surprise(texts) if texts else np.zeros(0)
+        peak = float(odds.max(initial=0.0))
+        for text, height in zip(texts, odds.tolist(), strict=True):
+            if height < peak * _TOOLS_BELOW:
+                found.setdefault((group, text), FoundSegment(text, (), group))
+    return list(found.values())
+
+
+def _shown_whole(label: Label, captured: Captured) -> Iterator[tuple[str, int]]:
+    """All of the captured messages that a label shows parts of."""
+    shown = {(segment.event_id, segment.message_index) for segment in label.segments}
+    for event in label.events:
+        at = captured.of_place.get((event.partition, event.offset))
+        if at is not None:
+            for number, message in enumerate(captured.heads[at].messages):
+                if (event.event_id, number) in shown:
+                    yield from _judged_texts(message)
+
+
 def _unlike_tools(texts: Mapping[str, int], surprise: Surprise) -> list[str]:
-    """What of a tool's result does not speak like one, by half as much as what does so most, and all that users say.
+    """What of a tool's result speaks almost as little like one as what does so least, and all that users say.
 
     An attack in a tool's result stands among what the tool returned anyway, and of that nothing is to be learned.
     """
@@ -546,7 +584,7 @@ def _unlike_tools(texts: Mapping[str, int], surprise: Surprise) -> list[str]:
     tool = np.array([role == TOOL for role in texts.values()], np.bool_)
     if not tool.any() or np.isnan(odds[tool]).any():
         return list(texts)
-    least = max(float(odds[tool].max()) / 2, 0.0)
+    least = max(float(odds[tool].max()) * _ATTACKS_FROM, 0.0)
     return [text for text, mine, height in zip(texts, tool, odds, strict=True) if not mine or height >= least]
 
 

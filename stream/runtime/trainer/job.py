@@ -385,11 +385,12 @@ class Job:
         return attack_texts(data.attacks, self._embedder)
 
     def _mistaken(self, data: DataSet) -> HardNegatives | None:
-        """What was found and judged benign."""
-        if not data.mistaken:
+        """What was found and judged benign, and what tools said beside attacks."""
+        harmless = [*data.mistaken, *data.beside]
+        if not harmless:
             return None
-        bags = self._embedder.encode([segment.text for segment in data.mistaken])
-        return HardNegatives(bags, [segment.group for segment in data.mistaken])
+        bags = self._embedder.encode([segment.text for segment in harmless])
+        return HardNegatives(bags, [segment.group for segment in harmless])
 
     def _teacher(self) -> TeacherOf | None:
         trainer = self.settings.trainer
