@@ -106,8 +106,8 @@ def test_a_new_day_brings_new_findings() -> None:
     first = run(told, alone([strange(i, 10_000 * i) for i in range(20)]))
     later = run(told, alone([strange(20 + i, 2 * DAY_MS + 10_000 * i) for i in range(20)]))
     assert decided(first, "team-0")["over_budget"] > 5
-    # Its own 4.8, and of what nobody had room for in two days as much as a day brings this partition, which is not the
-    # tenants' home: 4.8, and an eighth of the 0.8 for unknown tenants, the 0.8 for drift and the 2 for critical findings.
+    # Its own 4.8, and of what nobody had room for in two days as much as a day brings this partition, not the tenants'
+    # home: 4.8, and an eighth of the 0.8 for unknown tenants, the 0.8 for drift and the 2 for critical ones.
     assert decided(later, "team-0")["finding"] == int(4.8) + int(4.8 + 0.8 / 8 + 0.8 / 8 + 2 / 8)
 
 
