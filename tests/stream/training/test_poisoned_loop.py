@@ -38,7 +38,7 @@ class Loop:
 def loop() -> Loop:
     settings = Settings(embedder=EmbedderSettings(device="cpu"))
     benign = [session for session in sessions_of(TRAIN) if session.tenant in TENANTS][::4]
-    attacks = list(sessions_of(ATTACKS))[::3]
+    attacks = list(sessions_of(ATTACKS))
     world = drill.world(settings, load_embedder(settings.embedder), benign, attacks, SEED)
     champion = drill.champion_of(world, EFFORT)
     return Loop(world, champion, drill.found(world, champion), drill.known_of(world))
