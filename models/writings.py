@@ -12,21 +12,28 @@ import binascii
 import codecs
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from urllib.parse import unquote
 
 HIDDEN_MAX = 64
-"""Texts undone of one message."""
+"""Sentences of one writing that are undone of a text."""
 _BYTES_MAX = 16_384
 """Read of one encoded run: more is no sentence."""
 _WORDS_MIN = 4
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
-_BASE32 = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Z2-7]{32,}+={0,6}+(?![A-Za-z0-9+/=_-])")
-_BASE64 = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{24,}+={0,2}+")
+_BASE32 = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Z2-7]{32,}+={0,6}+(?![A-Za-z0-9+/=_-])")
+_BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{24,}+={0,2}+")
 _HEXADECIMAL = re.compile(r"(?<![A-Za-z0-9])(?:0x)?((?:[0-9A-Fa-f]{2}){16,}+)(?![A-Za-z0-9])")
-_SPACED = re.compile(r"(?<!\S)(?:\S {1,3}){12,}\S(?!\S)")
+_SPACED = re.compile(r"(?<!\S)(?:\S {1,3}){12,}+\S?")
+_ESCAPED_BLANK = re.compile(r"\\+[nrt]")
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]+")
+_UNPRINTABLE = re.compile(r"[^\S ]|[\x00-\x1f\x7f\ufffd]")
 _BETWEEN_WORDS = re.compile(" {2,}")
 
+_AROUND_NAMES = "\"'`{}[]().,;:!?"
+_CODE = frozenset("()[]{}:/\\=")
+"""Of names that programs have."""
 _LEET_OF = str.maketrans("aeiost", "431057")
 _UNLEET = str.maketrans("431057", "aeiost")
 _CYRILLIC = str.maketrans("асеіорхуАВСЕНКМОРТХ", "aceiopxyABCEHKMOPTX")
@@ -42,7 +49,10 @@ _COMMON = frozenset(
 """Of English words with three letters or more, those that hardly a sentence does without."""
 
 
-_OWN_WORDS = frozenset({"bar", "dna", "era", "nac", "nor", "sah", "saw", "sti", "ton", "tub", "won"})
+_OWN_WORDS = frozenset(
+    {"bar", "bire", "dna", "eno", "era", "nac", "ner", "nor", "sah", "saw", "sti", "ton", "tub", "tuo", "won"}
+)
+"""In English or another language."""
 
 
 def _turned(by: Callable[[str], str]) -> frozenset[str]:
@@ -59,8 +69,7 @@ _TURNS: Sequence[tuple[Callable[[str], str], frozenset[str]]] = (
     (lambda text: text[::-1], _turned(lambda word: word[::-1])),
     (lambda text: text.translate(_UNLEET), _turned(lambda word: word.translate(_LEET_OF))),
 )
-"""How letters are turned back, and the words that tell of it: two of them are taken for no chance."""
-_TELLING = frozenset().union(*(words for _, words in _TURNS))
+"""How letters are turned back, and the words that tell of it: two different ones are taken for no chance."""
 _SIGNS = re.compile(r"[a-z0-9]{3,}")
 
 
@@ -81,54 +90,53 @@ def undone(text: str, segments: Sequence[str]) -> list[str]:
     >>> undone("sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", ["all of it"])
     []
     """
+    plain = _INVISIBLE.sub("", _ESCAPED_BLANK.sub(" ", text)) if "\\" in text or not text.isascii() else text
+    writings = [*(_encoded(pattern, decode, plain) for pattern, decode in _ENCODED), _spaced(plain), _joined(plain)]
+    writings += [_turned_back(segments, undo, telling) for undo, telling in _TURNS]
+    writings += [] if text.isascii() else [_look_alikes(segments)]
     found: list[str] = []
-    for hidden in _hidden(text, segments):
-        found.append(hidden)
-        if len(found) == HIDDEN_MAX:
-            break
+    for sentences in writings:
+        found += islice(dict.fromkeys(sentence for sentence in sentences if _reads(sentence)), HIDDEN_MAX)
     return found
 
 
-def _hidden(text: str, segments: Sequence[str]) -> Iterator[str]:
-    for pattern, decode in _ENCODED:
-        for run in pattern.finditer(text):
-            sentence = decode(run.group()[:_BYTES_MAX])
-            if sentence and _reads(sentence):
-                yield sentence
+def _encoded(pattern: re.Pattern[str], decode: Callable[[str], str], text: str) -> Iterator[str]:
+    return (decode(run.group()[:_BYTES_MAX]) for run in pattern.finditer(text))
+
+
+def _spaced(text: str) -> Iterator[str]:
     for run in _SPACED.finditer(text):
-        sentence = " ".join(word.replace(" ", "") for word in _BETWEEN_WORDS.split(run.group()))
-        if _reads(sentence):
-            yield sentence
-    if "%" in text or "_" in text:
-        yield from _joined(text)
-    for segment in segments:
-        yield from _disguised(segment)
+        yield " ".join(word.replace(" ", "") for word in _BETWEEN_WORDS.split(run.group()))
 
 
 def _joined(text: str) -> Iterator[str]:
     """Words that an address or a name holds together."""
-    for run in text.split():
-        if run.count("%") >= _WORDS_MIN:
-            sentence = unquote(run[:_BYTES_MAX])
-            if _reads(sentence) and sentence.isprintable():
-                yield sentence
-        elif run.count("_") >= _WORDS_MIN:
-            sentence = run.replace("_", " ")
-            if sum(word in _COMMON for word in sentence.lower().split()) > 1:
-                yield sentence
+    if "%" in text or "_" in text:
+        for run in (each.strip(_AROUND_NAMES) for each in text.split()):
+            if run.count("%") >= _WORDS_MIN:
+                yield _UNPRINTABLE.sub(" ", unquote(run[:_BYTES_MAX]))
+            elif run.count("_") >= _WORDS_MIN and _CODE.isdisjoint(run):
+                sentence = run.replace("_", " ")
+                if len(_COMMON.intersection(sentence.lower().split())) > 1:
+                    yield sentence
 
 
-def _disguised(segment: str) -> Iterator[str]:
-    signs = _SIGNS.findall(segment.lower())
-    if not _TELLING.isdisjoint(signs):
-        for undo, telling in _TURNS:
-            if sum(sign in telling for sign in signs) > 1:
-                yield undo(segment)
-    if not segment.isascii():
+def _turned_back(segments: Sequence[str], undo: Callable[[str], str], telling: frozenset[str]) -> Iterator[str]:
+    for segment in segments:
+        if len(telling.intersection(_SIGNS.findall(segment.lower()))) > 1:
+            yield undo(segment)
+
+
+def _look_alikes(segments: Sequence[str]) -> Iterator[str]:
+    for segment in segments:
         if len(_WIDE.findall(segment)) >= _WORDS_MIN:
             yield segment.translate(_UNWIDE)
         if len(_MIXED.findall(segment)) > 1:
-            yield segment.translate(_CYRILLIC)
+            words = segment.split()
+            # A word is Latin in disguise if nothing foreign is left of it: "SMSкам" is Russian.
+            latin = [word.translate(_CYRILLIC) if _MIXED.search(word) else word for word in words]
+            if sum(new.isascii() and not word.isascii() for word, new in zip(words, latin, strict=True)) > 1:
+                yield " ".join(latin)
 
 
 def _reads(text: str) -> bool:
@@ -138,11 +146,7 @@ def _reads(text: str) -> bool:
 
 
 def _text_of(data: bytes) -> str:
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return ""
-    return text if text.replace("\n", " ").replace("\t", " ").isprintable() else ""
+    return _UNPRINTABLE.sub(" ", data.decode("utf-8", "replace"))
 
 
 def _base64(run: str) -> str:

@@ -110,11 +110,11 @@ def anomaly(scored: Scored, event: int, at: int) -> Anomaly:
     new, contents, suspicion = scored.new, scored.contents, scored.suspicion
     head = batch.heads[event]
     segments = np.flatnonzero(given.segment_event == at)
-    cause = int(scores.cause[at])
-    # What the signal that caused it speaks of stands before all else, then the strangest; of one that speaks of no
+    leading = int(scores.leading[at])
+    # What the signal that weighs most speaks of stands before all else, then the strangest; of one that speaks of no
     # text, what the rarest of those does that do, if it says anything.
     textual = min(_ROLES_OF, key=scores.p[at].__getitem__)
-    shown_by = textual if cause not in _ROLES_OF and scores.p[at, textual] < 1 else cause
+    shown_by = textual if leading not in _ROLES_OF and scores.p[at, textual] < 1 else leading
     off_cause = ~np.isin(given.segment_role[segments], _ROLES_OF.get(shown_by, ()))
     strangest = segments[np.lexsort((-_strangeness(shown_by, given, scores, segments), off_cause))][:EXCERPTS_MAX]
     mine = np.flatnonzero(new.event == at)
@@ -137,8 +137,9 @@ def anomaly(scored: Scored, event: int, at: int) -> Anomaly:
         event_time_ms=int(batch.event_time_ms[event]),
         core_time_ms=int(scored.placed.core_time_ms[event]),
         p_combined=float(scores.p_combined[at]),
-        title=_TITLES[cause],
-        cause=KINDS[cause],
+        title=_TITLES[leading],
+        # What exceptions and verdicts go by: the rarest, as a finding's records tell it.
+        cause=KINDS[int(np.argmin(scores.p[at]))],
         signals=_signals(at, scored),
         techniques=_techniques(at, given, scores, scored.classes),
         evidence=excerpts or _said_last(head),

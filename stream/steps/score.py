@@ -126,7 +126,7 @@ class Scores:
     p: NDArray[np.float64]
     """(n, kinds), 1 where there is no signal."""
     p_combined: NDArray[np.float64]
-    cause: NDArray[np.intp]
+    leading: NDArray[np.intp]
     """(n,) the kind that weighs most in it, of those that count for the tenant."""
     anomalous: NDArray[np.bool_]
     """(n,) at or beyond the operating point."""
@@ -236,7 +236,7 @@ class ScoreStep:
             x=np.full((n, kinds), np.nan),
             p=np.ones((n, kinds)),
             p_combined=np.ones(n),
-            cause=np.zeros(n, np.intp),
+            leading=np.zeros(n, np.intp),
             anomalous=np.zeros(n, bool),
             warmup=np.zeros(n, bool),
             quarantined=np.zeros(n, bool),
@@ -323,7 +323,7 @@ class ScoreStep:
         scores.p[here] = p
         young = given.session_ordinal[here] <= self._grace_sessions
         eligible = eligible_kinds(young)
-        scores.cause[here] = self.calibration.leading(p, eligible)
+        scores.leading[here] = self.calibration.leading(p, eligible)
         combined = self.calibration.combine(p, eligible)[1]
         operating_point = given.operating_point[here]
         scores.anomalous[here] = combined <= operating_point
@@ -348,7 +348,7 @@ class ScoreStep:
         scores.quarantined[here] = scores.anomalous[here]
         anomalous = here[scores.anomalous[here]]
         if excepted is not None and len(anomalous):
-            scores.quarantined[anomalous] = ~excepted(anomalous, scores.cause[anomalous])
+            scores.quarantined[anomalous] = ~excepted(anomalous, scores.p[anomalous].argmin(axis=1))
         mine = heard[scores.quarantined[given.segment_event[heard]]]
         left.waiting[mine] = False
         # What the tenant knows already, and what is empty, would take the room of what is to be learned.

@@ -7,6 +7,7 @@ told again, and are never on both sides.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b, sha256
@@ -63,6 +64,8 @@ _ELSE = "abuse"
 _ATTACKS_FROM, _TOOLS_BELOW = 0.75, 0.5
 """Of the largest role surprise in a tool's result that holds an attack: from the one on it is the attack's, below the
 other the tool's."""
+_TOOLS_MOST = 5.0
+"""Log-odds from which nothing is the tool's: a louder sentence beside it makes no order harmless."""
 _MARKS = re.compile(r"[\W_]+")
 _FIGURES = re.compile(r"\d+")
 
@@ -233,11 +236,12 @@ def assemble(
         if (fact := taken.get(_session(head))) is not None
     ]
     counted = verdicts.counted(facts)
+    attacking = _segments("attack", counted, captured, facts, surprise)
     return DataSet(
         training=gathered,
-        attacks=_segments("attack", counted, captured, facts, surprise),
+        attacks=attacking,
         mistaken=_segments("benign", counted, captured, facts),
-        beside=[] if surprise is None else _beside(counted, captured, facts, surprise),
+        beside=[] if surprise is None else _beside(counted, captured, facts, surprise, attacking),
         heard=_in_order(captured, [fact for fact in taken.values() if _learns(fact)], heard_after_ms),
         held_out=_in_order(
             captured, [fact for name, fact in facts.items() if fact.held_out and name not in alike - late]
@@ -544,24 +548,34 @@ def _segments(
 
 
 def _beside(
-    counted: Sequence[Label], captured: Captured, facts: Mapping[Session, SessionFacts], surprise: Surprise
+    counted: Sequence[Label],
+    captured: Captured,
+    facts: Mapping[Session, SessionFacts],
+    surprise: Surprise,
+    attacks: Sequence[FoundSegment],
 ) -> list[FoundSegment]:
     """What tools said, in the messages that attacks' findings show, that speaks like a tool beside the attack.
 
-    Sessions that hold an attack teach nothing benign: what a tool says nowhere else would be the attack's.
+    Sessions that hold an attack teach nothing benign: what a tool says nowhere else would be the attack's. Words that
+    are the attack's in as many sessions stay the attack's.
     """
     found: dict[tuple[str, str], FoundSegment] = {}
     for label in counted:
-        if label.teaches != "attack" or any(facts[name].held_out for name in _sessions(label) if name in facts):
+        if label.teaches != "attack" or not _speaks(label):
+            continue
+        if any(facts[name].held_out for name in _sessions(label) if name in facts):
             continue
         group = orjson.dumps(min(_sessions(label))).decode()
         texts = list(dict.fromkeys(text for text, role in _shown_whole(label, captured) if role == TOOL))
         odds = surprise(texts) if texts else np.zeros(0)
-        peak = float(odds.max(initial=0.0))
-        for text, height in zip(texts, odds.tolist(), strict=True):
-            if height < peak * _TOOLS_BELOW:
-                found.setdefault((group, text), FoundSegment(text, (), group))
-    return list(found.values())
+        least = min(float(odds.max(initial=0.0)) * _TOOLS_BELOW, _TOOLS_MOST)
+        if least > 0:
+            for text, height in zip(texts, odds.tolist(), strict=True):
+                if height < least:
+                    found.setdefault((group, text), FoundSegment(text, (), group))
+    theirs = Counter(segment.text for segment in attacks)
+    own = Counter(text for _, text in found)
+    return [segment for segment in found.values() if own[segment.text] > theirs[segment.text]]
 
 
 def _shown_whole(label: Label, captured: Captured) -> Iterator[tuple[str, int]]:

@@ -49,7 +49,7 @@ def sifted(
     Parameters
     ----------
     judged
-        What analysts judged benign: it stays benign, whatever it is like.
+        What analysts judged benign, and what tools said beside attacks: it stays benign, whatever it is like.
 
     References
     ----------

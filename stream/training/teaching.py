@@ -42,7 +42,7 @@ _LAST = 20
 
 @dataclass(frozen=True, slots=True)
 class HardNegatives:
-    """Segments (h) that were flagged and judged benign, redacted as ingest does."""
+    """Segments (h) that were flagged and judged benign, or a tool's beside an attack; redacted as ingest does."""
 
     bags: TokenBags
     group: list[str]

@@ -110,7 +110,8 @@ def train(
     teacher
         A language model that is fine-tuned on these attacks first, in processes of its own, and teaches the classifier.
     hard
-        Segments that were flagged and judged benign; the classifier learns them with more weight.
+        Segments that were flagged and judged benign, or a tool's beside an attack; the classifier learns them with more
+        weight.
     mined_max
         Distinct segments of the events, the likest to attacks for the teacher, or without one for the classifier of
         `base`, that it learns so too. Only where the events were judged benign: they may be unseen attacks otherwise.

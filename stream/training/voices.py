@@ -34,7 +34,7 @@ class Lists:
     """What one language's files hold."""
 
     requests: list[str]
-    """Clauses with a capital letter and without a full stop."""
+    """Clauses without a full stop, with a capital letter where the language has them."""
     framings: list[str]
     """With `{request}`, or `{rest}` for one with a small letter; some with `{other}` or `{other_rest}` beside it."""
     texts: list[str]
@@ -42,7 +42,7 @@ class Lists:
 
 
 def languages() -> dict[str, Lists]:
-    """The lists by language, in the order of its tag."""
+    """The lists by language, in the order of the files' names."""
     found: dict[str, Lists] = {}
     for file in sorted(files("stream.training").joinpath("written").iterdir(), key=lambda file: file.name):
         if not file.name.endswith(".toml"):
@@ -84,4 +84,9 @@ def worded(lists: Lists, rng: np.random.Generator) -> Iterator[str]:
 
 
 def _small(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    """With a small first letter; a Turkish dotted one would become two signs.
+
+    >>> _small("Call Ann"), _small("İlaç")
+    ('call Ann', 'ilaç')
+    """
+    return text[:1].replace("İ", "i").lower() + text[1:]

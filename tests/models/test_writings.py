@@ -43,7 +43,7 @@ WRITINGS: dict[str, Callable[[str], str]] = {
 @pytest.mark.parametrize("writing", WRITINGS)
 def test_a_sentence_in_another_writing_is_read_wherever_it_stands(writing: str) -> None:
     hidden = WRITINGS[writing](ORDER)
-    for text in (hidden, f"Rooms: 12\nNote: {hidden}\nStars: 4"):
+    for text in (hidden, f"Rooms: 12\nNote: {hidden}\nStars: 4", f'{{"rooms": 12, "note": "Hello\\n{hidden}"}}'):
         assert any(ORDER.lower() in sentence.lower() for sentence in undone(text, split(text)))
 
 
@@ -60,10 +60,26 @@ def test_a_sentence_in_another_writing_is_read_wherever_it_stands(writing: str) 
         "Привет, Мария! Отчёт по проекту GPT готов, см. README",
         "価格は１２００円です。ＡＢＣホテル",
         "I n 3 D",
+        "il tuo conto e il tuo ordine sono pronti, il tuo codice anche",
+        "Gå ner till sjön och sätt dig ner på bryggan",
+        "Пришлите SMSкам и PDFкам, а CRMка и ERPшка подождут",
     ],
 )
 def test_what_is_no_hidden_sentence_is_left_alone(text: str) -> None:
     assert undone(text, split(text)) == []
+
+
+@pytest.mark.parametrize("text", ["https://shop.example/?q={}", "data={}&size=4", "mail:\u200b{}"])
+def test_an_encoded_sentence_is_read_within_an_address_or_a_form(text: str) -> None:
+    hidden = WRITINGS["base64"](ORDER)
+    for given in (text.format(hidden), text.format(f"{hidden[:20]}\u200b{hidden[20:]}")):
+        assert ORDER in undone(given, split(given))
+
+
+def test_what_one_writing_hides_takes_no_room_of_anothers() -> None:
+    decoys = " ".join(WRITINGS["hexadecimal"](f"This is a harmless note, number {number}") for number in range(200))
+    text = f"{decoys} {WRITINGS['base64'](ORDER)}"
+    assert ORDER in undone(text, [])
 
 
 def test_a_message_hides_no_more_sentences_than_are_worth_reading() -> None:

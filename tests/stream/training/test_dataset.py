@@ -225,6 +225,25 @@ def test_what_a_tool_says_beside_an_attack_is_the_tools() -> None:
     assert len(without.attacks) > 1
 
 
+def test_a_louder_sentence_makes_no_order_harmless_nor_does_a_quiet_attack_or_one_about_volume() -> None:
+    told = captured([conversation(i, tool=RESULT if i == 2 else "") for i in range(30)])
+    name = names(told)["s2"]
+
+    def beside(odds: dict[str, float], **changed: Any) -> list[str]:
+        data = divided(
+            told,
+            [label(told, name, "attack", **changed)],
+            share=0.1,
+            surprise=lambda texts: np.array([next(v for k, v in odds.items() if k in text) for text in texts]),
+        )
+        return [segment.text for segment in data.beside]
+
+    # 6 is below half of 30, but 5 is where a tool's log-odds end.
+    assert ORDER not in beside({"ignore": 6.0, "asked": 30.0, "": 2.0})
+    assert beside({"ignore": -1.0, "asked": -2.0, "": -3.0}) == []
+    assert beside({"ignore": 8.0, "asked": 5.0, "": 2.0}, signals={"volume": 9.0}, p={"volume": 0.001}) == []
+
+
 def test_of_what_was_judged_benign_nothing_stands_beside_an_attack(traffic: Captured) -> None:
     name = names(traffic)["s4"]
     assert divided(traffic, [label(traffic, name, "benign")], surprise=surprise).beside == []

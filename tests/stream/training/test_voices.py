@@ -41,13 +41,17 @@ def test_the_lists_of_a_language_are_whole(language: str) -> None:
 
 
 def test_evaluation_is_asked_nothing_that_was_learned() -> None:
-    # Five words in a row: "before the end of the" is everybody's.
+    # Five words in a row: "before the end of the" is everybody's. Twelve signs where words are not parted by blanks.
     theirs = evaluations_lists()
-    asked = [*theirs.goals, *theirs.phrasings]
-    for _, goals in theirs.languages.values():
-        asked += goals
+    asked = [*theirs.goals, *theirs.phrasings, *theirs.encoded_leads, *theirs.split_leads]
+    for leads, goals in theirs.languages.values():
+        asked += [*leads, *goals]
     learned = [text for own in languages().values() for text in (*own.requests, *own.framings)]
     assert runs(learned, 5).isdisjoint(runs(asked, 5))
+    for language in ("ja", "zh"):
+        own = languages()[language]
+        signs = [" ".join(text) for text in (*own.requests, *own.framings)]
+        assert runs(signs, 12).isdisjoint(runs([" ".join(text) for text in theirs.languages[language][1]], 12))
 
 
 def test_each_request_comes_in_so_many_wordings() -> None:
