@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -31,8 +32,6 @@ JUDGED = (USER, TOOL)
 """Roles whose segments the text models judge."""
 _ENTRY_OVERHEAD = 2_500
 """Bytes of Python objects around a message's arrays and characters (measured with tracemalloc)."""
-_STRICT = Redactor("standard")
-"""For what a text hides, whatever the policy is."""
 _WORDS_MAX = 32
 """Words looked at of a segment, which holds few more."""
 
@@ -185,6 +184,12 @@ def _size(content: Content) -> int:
     return _ENTRY_OVERHEAD + sum(array.nbytes for array in arrays) + characters
 
 
+@cache
+def _strict() -> Redactor:
+    """For what a text hides, whatever the policy is."""
+    return Redactor("standard")
+
+
 def _read(text: str) -> list[str]:
     """Segments of a text, then those of sentences that it hides in other writings.
 
@@ -192,7 +197,7 @@ def _read(text: str) -> list[str]:
     """
     segments = split(text)
     for hidden in undone(text, segments):
-        segments += split(_STRICT.text(hidden, {}))
+        segments += split(_strict().text(hidden, {}))
     return segments
 
 
