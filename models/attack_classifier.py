@@ -1,4 +1,4 @@
-"""What kind of known attack a segment resembles: a linear model of n-grams a class, learnt from labelled segments.
+"""What kind of known attack a segment resembles: a linear model of n-grams a class, learnt from attacks and others.
 
 It recognises the wording of attacks it was shown and little else; what it has not seen is left to the other signals.
 """

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.attack_classifier import AttackClassifier
+from models.attack_direction import AttackDirection
 from models.ngrams import NGrams
 from models.role_surprise import RoleSurprise
 from models.second_look import SecondLook, Transforms
 from models.wordpiece import TokenBags
 
 _MASKS = "ngrams.masks"
-_ROLE, _ATTACKS, _SECOND = "role_surprise.", "known_attack.", "transformer."
+_ROLE, _ATTACKS, _SECOND, _DIRECTION = "role_surprise.", "known_attack.", "transformer.", "attack_direction."
 
 
 class TextModels:
@@ -28,9 +29,11 @@ class TextModels:
     role_surprise
         None says nothing of any text.
     attacks
-        None where nobody has labelled any.
+        None knows of none.
     second
-        What a transformer adds, once there is one: `looking_again`.
+        What a transformer adds to role surprise, once there is one: `looking_again`.
+    direction
+        What a text's vector adds to each class of attacks.
     """
 
     def __init__(
@@ -39,11 +42,13 @@ class TextModels:
         role_surprise: RoleSurprise | None,
         attacks: AttackClassifier | None = None,
         second: SecondLook | None = None,
+        direction: AttackDirection | None = None,
     ) -> None:
         self.ngrams = ngrams
         self.role_surprise = role_surprise
         self.attacks = attacks
         self.second = second
+        self.direction = direction
         self._transformer: Transforms | None = None
         self.judged = 0
         """Texts that could be looked at again."""
@@ -67,14 +72,21 @@ class TextModels:
         if self.second is None or self.second.space_id != transformer.space_id:
             found = "none" if self.second is None else self.second.space_id
             raise ValueError(f"it must have a transformer's head, of {transformer.space_id}; it has {found}.")
-        models = TextModels(self.ngrams, self.role_surprise, self.attacks, self.second)
+        models = TextModels(self.ngrams, self.role_surprise, self.attacks, self.second, self.direction)
         models._transformer = transformer
         return models
 
-    def score(self, bags: TokenBags, again: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    def score(
+        self, bags: TokenBags, vectors: NDArray[np.int8] | None = None, again: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float32]:
         """Log-odds (s, c) of texts, NaN where there is no model.
 
-        `again` (s,) are those that a transformer may look at; all where it is None.
+        Parameters
+        ----------
+        vectors
+            (s, d) of the texts, unit rows times 127, which a direction needs.
+        again
+            (s,) those that a transformer may look at; all where it is None.
         """
         out = np.full((len(bags.offsets) - 1, self.columns), np.nan, np.float32)
         if self.role_surprise is None and self.attacks is None:
@@ -83,8 +95,25 @@ class TextModels:
             out[:, 0] = self.role_surprise.score(bags, self.ngrams)
             self._look_again(bags, out[:, 0], again)
         if self.attacks is not None:
-            out[:, 1:] = self.attacks.score(self.ngrams.features(bags))
+            out[:, 1:] = self.known(bags, vectors)
         return out
+
+    def known(self, bags: TokenBags, vectors: NDArray[np.int8] | None = None) -> NDArray[np.float32]:
+        """Log-odds (s, classes) of each class of known attacks: n-grams' and, where there is one, the direction's.
+
+        Raises
+        ------
+        ValueError
+            Without a classifier, or without the vectors that the direction needs.
+        """
+        if self.attacks is None:
+            raise ValueError("text models without a classifier know of no attack. A bug.")
+        odds = self.attacks.score(self.ngrams.features(bags))
+        if self.direction is None:
+            return odds
+        if vectors is None:
+            raise ValueError("text models with an attack direction need the texts' vectors. A bug.")
+        return odds + self.direction.score(vectors)[:, None]
 
     def _look_again(self, bags: TokenBags, told: NDArray[np.float32], again: NDArray[np.bool_] | None) -> None:
         """Add to what was `told` (s,) of texts; each by itself, whatever it came with."""
@@ -101,7 +130,13 @@ class TextModels:
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """All that it is made of, by name."""
         arrays: dict[str, NDArray[Any]] = {_MASKS: self.ngrams.masks}
-        for prefix, model in ((_ROLE, self.role_surprise), (_ATTACKS, self.attacks), (_SECOND, self.second)):
+        models = (
+            (_ROLE, self.role_surprise),
+            (_ATTACKS, self.attacks),
+            (_SECOND, self.second),
+            (_DIRECTION, self.direction),
+        )
+        for prefix, model in models:
             if model is not None:
                 arrays |= {prefix + name: array for name, array in model.to_arrays().items()}
         return arrays
@@ -115,20 +150,22 @@ class TextModels:
         ValueError
             An array is missing, unknown, or not as it must be.
         """
-        known = (_MASKS, _ROLE, _ATTACKS, _SECOND)
+        known = (_MASKS, _ROLE, _ATTACKS, _SECOND, _DIRECTION)
         if _MASKS not in arrays or not all(name.startswith(known) for name in arrays):
             raise ValueError(
-                f"text models must hold {_MASKS}, and else {_ROLE}*, {_ATTACKS}* and {_SECOND}*; got {sorted(arrays)}."
+                f"text models must hold {_MASKS}, and else {', '.join(f'{name}*' for name in known[1:])}; "
+                f"got {sorted(arrays)}."
             )
-        role, attacks, second = (
+        role, attacks, second, direction = (
             {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-            for prefix in (_ROLE, _ATTACKS, _SECOND)
+            for prefix in known[1:]
         )
         return cls(
             NGrams(arrays[_MASKS]),
             RoleSurprise.from_arrays(role) if role else None,
             AttackClassifier.from_arrays(attacks) if attacks else None,
             SecondLook(second) if second else None,
+            AttackDirection(direction) if direction else None,
         )
 
     @classmethod

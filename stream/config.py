@@ -172,6 +172,9 @@ class LearningSettings:
     """Days after which a tenant that nothing was heard of is forgotten: should it come back, it is new."""
     forget_keys_days: float = 90.0
     """Days after which one of a tenant's API keys is forgotten; the one heard last stays with its tenant."""
+    examples: bool = True
+    """Whether training shows the classifier of known attacks written examples beside labelled ones. Without, it knows
+    nothing before somebody labels: for whoever lives by such texts, as a red team does."""
 
     def __post_init__(self) -> None:
         rules.integer("learning.grace_sessions", self.grace_sessions, at_least=0)

@@ -36,7 +36,7 @@ from stream.training.calibrate import calibrate
 from stream.training.events import Gathered, TrainingEvents, arrange
 from stream.training.passes import run, silent_calibration
 from stream.training.texts import Again
-from stream.training.train import Effort, Progress, train
+from stream.training.train import Effort, Progress, Trained, train
 
 _EVENTS_AT_ONCE = 2000
 _SESSIONS_AT_ONCE = 256
@@ -103,7 +103,7 @@ class Product:
         self._progress = progress
         self._fitted: tuple[Events, int, Sequence[CorpusSession]] | None = None
         self._release: Release | None = None
-        self._held_out: tuple[TrainingEvents, NDArray[np.float64]] | None = None
+        self._held_out: tuple[TrainingEvents, Trained] | None = None
         self._asked: tuple[Events, Said] | None = None
 
     @property
@@ -139,10 +139,10 @@ class Product:
             self._asked = events, said_alone(events, self.release, self._settings, self._embedder)
         return self._asked[1]
 
-    def without(self, kind: int) -> Calibration:
-        """The release's calibration had it never had this signal, which is ordinary whatever its value.
+    def without(self, kinds: Sequence[int]) -> Calibration:
+        """The release's calibration had it never had these signals, which are ordinary whatever their values.
 
-        What the signals come to together is fitted again on what was held out, without it.
+        What the signals come to together is fitted again on what was held out, without them.
 
         Raises
         ------
@@ -151,12 +151,19 @@ class Product:
         """
         if self._held_out is None:
             raise UsageError("an ablation needs a release that is trained for it. Leave out --release.")
-        events, scores = self._held_out
-        scores = scores.copy()
-        scores[:, kind] = np.nan
-        made = calibrate(events, scores, grace_sessions=self._settings.learning.grace_sessions, labelled=True)[0]
+        events, trained = self._held_out
+        scores = trained.scores.copy()
+        scores[:, kinds] = np.nan
+        made = calibrate(
+            events,
+            scores,
+            grace_sessions=self._settings.learning.grace_sessions,
+            labelled=True,
+            look_alikes=trained.look_alikes,
+        )[0]
         tails = list(made.tails)
-        tails[kind] = silent_calibration().tails[kind]
+        for kind in kinds:
+            tails[kind] = silent_calibration().tails[kind]
         return replace(made, tails=tuple(tails))
 
     def _trained(self, learn: Events, seed: int, attacks: Sequence[CorpusSession]) -> Release:
@@ -178,7 +185,7 @@ class Product:
             attacks=attack_texts(attacks, self._embedder, self._settings) if attacks else None,
             progress=self._progress,
         )
-        self._held_out = events, made.scores
+        self._held_out = events, made
         return made.release
 
     def _heard(self, release: Release, learn: Events) -> Release:
@@ -226,30 +233,32 @@ class Tidegate:
 
 
 class Without:
-    """The product less a signal: the same models, which have learned the same.
+    """The product less some signals: the same models, which have learned the same.
 
-    The signal is ordinary on every event, and the tails of what the signals come to together are fitted again on the
-    held-out sessions, without it. What the models of one signal do for another stays: text that is known to a tenant by
-    its novelty is no surprise in its role.
+    They are ordinary on every event, and the tails of what the signals come to together are fitted again on the
+    held-out sessions, without them. What the models of one signal do for another stays: text that is known to a tenant
+    by its novelty is no surprise in its role.
 
     Parameters
     ----------
+    name
+        Of the system.
     product
         Whose release judges.
-    kind
-        The signal's place among `KINDS`.
+    kinds
+        The signals' places among `KINDS`.
     """
 
-    def __init__(self, product: Product, kind: int) -> None:
-        self.name = f"tidegate-{KINDS[kind]}"
+    def __init__(self, name: str, product: Product, kinds: Sequence[int]) -> None:
+        self.name = name
         self._product = product
-        self._kind = kind
+        self._kinds = list(kinds)
         self._calibration: Calibration | None = None
 
     def fit(self, learn: Events, seed: int, attacks: Sequence[CorpusSession] = ()) -> None:
-        """Train the release, and calibrate it without the signal."""
+        """Train the release, and calibrate it without the signals."""
         self._product.fit(learn, seed, attacks)
-        self._calibration = self._product.without(self._kind)
+        self._calibration = self._product.without(self._kinds)
 
     @property
     def release(self) -> Release:
@@ -263,7 +272,7 @@ class Without:
         said = self._product.said(events)
         p = said.p.copy()
         # All others are as they were: no signal's own tail knows of another.
-        p[:, self._kind] = 1
+        p[:, self._kinds] = 1
         return _judged(events, replace(said, p=p), self.release.calibration, self._product.nominal)
 
 

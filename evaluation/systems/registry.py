@@ -159,16 +159,19 @@ def _labelled(shared: Shared) -> System:
     return Tidegate(LABELLED, shared.labelled)
 
 
-def _without(kind: int, shared: Shared) -> System:
-    return Without(shared.product, kind)
+def _without(name: str, kinds: tuple[int, ...], shared: Shared) -> System:
+    return Without(name, shared.product, kinds)
 
 
-UNLABELLED = tuple(kind for kind in range(len(KINDS)) if kind not in (KNOWN_ATTACK, TOOL_KNOWN_ATTACK))
-"""Kinds that a release has which has seen no attack."""
+_ABLATIONS = {name: (kind,) for kind, name in enumerate(KINDS)} | {"examples": (KNOWN_ATTACK, TOOL_KNOWN_ATTACK)}
+"""Each signal, and all that written examples of attacks have taught."""
 SYSTEMS: dict[str, Entry] = {
     PRODUCT: Entry(_product, _EVERYWHERE),
     LABELLED: Entry(_labelled, _OF_LABELS, trained=True),
-    **{f"{PRODUCT}-{KINDS[kind]}": Entry(partial(_without, kind), _BESIDE, trained=True) for kind in UNLABELLED},
+    **{
+        f"{PRODUCT}-{what}": Entry(partial(_without, f"{PRODUCT}-{what}", kinds), _BESIDE, trained=True)
+        for what, kinds in _ABLATIONS.items()
+    },
     "half_space_trees": Entry(_half_space_trees, _BESIDE, baseline=True),
     "isolation_forest": Entry(_isolation_forest, _BESIDE, baseline=True),
     "ecod": Entry(_ecod, _BESIDE, baseline=True),

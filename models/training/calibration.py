@@ -28,6 +28,7 @@ def fit_population(
     atoms: Mapping[str, float] | None = None,
     weights: Mapping[str, float] | None = None,
     groups: Mapping[str, str] | None = None,
+    beside: Mapping[str, NDArray[np.float64]] | None = None,
     ring: int = RING,
     prior_weight: float = PRIOR_SESSIONS,
 ) -> Calibration:
@@ -52,6 +53,8 @@ def fit_population(
         By kind, of its surprise among the others'; 1 where it is not named.
     groups
         By kind, the name of what it speaks of; a kind that is not named is a group of its own.
+    beside
+        By kind, session maxima that the events hold none of, for its own tail alone: on the population's scale.
     ring, prior_weight
         As scoring has them.
 
@@ -84,7 +87,8 @@ def fit_population(
         location, scale = baseline(
             scale_of[name], *_others(maxima, tenant, ring), prior_location[kind], prior_scale[kind], prior_weight
         )
-        tail = Tail.fit((maxima - location) / scale, None if atom is None else 0.0)
+        others = ((beside or {}).get(name, np.zeros(0)) - prior_location[kind]) / prior_scale[kind]
+        tail = Tail.fit(np.concatenate([(maxima - location) / scale, others]), None if atom is None else 0.0)
         tails.append(tail)
         surprise[:, kind] = tail.surprise((scores[name] - location[session]) / scale[session])
     weight = np.array([(weights or {}).get(kind, 1.0) for kind in kinds])

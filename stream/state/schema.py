@@ -35,17 +35,19 @@ OF_RELEASE = [SEQUENCE, ROLE_SURPRISE, VOLUME, KNOWN_ATTACK, TOOL_KNOWN_ATTACK]
 """Kinds whose values are a release's models': session maxima that one release measured tell nothing of another's. What
 is left of `REMEMBERED` is distances in the embedding space, which releases that switch have in common."""
 WEIGHTS = {
-    "novelty": 0.85,
+    "novelty": 0.4,
     "tool_novelty": 0.2,
     "sequence": 0.4,
     "role_surprise": 1.0,
     "provenance": 0.6,
     "volume": 1.0,
     "known_attack": 1.0,
-    "tool_known_attack": 1.0,
+    "tool_known_attack": 0.6,
 }
 """Of signals' surprises beside each other: what is often strange for no reason counts less than what hardly ever is
-(docs/decisions/0012, 0034, 0036, 0037, 0040)."""
+(docs/decisions/0012, 0034, 0036, 0037, 0040, 0041)."""
+WEIGHTS_WITHOUT_EXAMPLES = WEIGHTS | {"novelty": 0.85, "tool_known_attack": 1.0}
+"""Where nothing was written down of attacks, that something is off topic says more, and so does what is labelled."""
 GROUP_OF = {
     "novelty": "what users say",
     "known_attack": "what users say",

@@ -289,7 +289,7 @@ class ScoreStep:
         scores: Scores,
         slot: NDArray[np.int16],
     ) -> None:
-        """Signals of new segments: the strangest of an event, or the likest few to known attacks (`_likest`)."""
+        """Signals of new segments: the strangest of an event, or the likest few to known attacks (`likest`)."""
         if len(heard) == 0:
             return
         event = given.segment_event[heard]
@@ -308,7 +308,7 @@ class ScoreStep:
         if judged.shape[1] > 1:
             kind = np.where(told, TOOL_KNOWN_ATTACK, KNOWN_ATTACK)
             likeness = np.maximum(judged[:, 1:].max(axis=1), 0) * reliable[fresh]
-            _likest(scores.x, event[fresh], kind, likeness)
+            likest(scores.x, event[fresh], kind, likeness)
 
     def _decide(self, given: ScoreInput, tenants: Table[TenantKey], here: NDArray[np.int64], scores: Scores) -> None:
         rows = given.tenant[here]
@@ -408,7 +408,7 @@ class ScoreStep:
         tenants.mark("learned", rows)
 
 
-def _likest(
+def likest(
     x: NDArray[np.float64], event: NDArray[np.int64], signal: NDArray[np.int64], value: NDArray[np.float32]
 ) -> None:
     """Set signals of events in `x` (n, kinds) to the weighted mean of their segments' (s,) largest values, at least 0.

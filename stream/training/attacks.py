@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from models.attack_classifier import CLASSES
 from models.wordpiece import TokenBags
 from schemas.corpus import CorpusSession, calls
 from schemas.corpus_records import to_native
@@ -38,6 +39,12 @@ class AttackTexts:
     """(s,) where each comes from."""
     group: list[str]
     """(s,) sessions: their segments belong together."""
+
+    @classmethod
+    def none(cls) -> AttackTexts:
+        """No segments."""
+        bags = TokenBags(np.zeros(0, np.uint16), np.zeros(1, np.int64))
+        return cls(bags, np.zeros((0, len(CLASSES)), np.bool_), [], [])
 
 
 def joined(first: AttackTexts | None, second: AttackTexts | None) -> AttackTexts | None:

@@ -9,10 +9,22 @@ from numpy.typing import NDArray
 
 from models.calibration import Calibration, baseline
 from models.training.calibration import fit_population, session_maxima
-from stream.state.schema import ATOMS, GROUP_OF, KINDS, REMEMBERED, RING, SCALE_OF, WEIGHTS
+from stream.state.schema import (
+    ATOMS,
+    GROUP_OF,
+    KINDS,
+    REMEMBERED,
+    RING,
+    SCALE_OF,
+    WEIGHTS,
+    WEIGHTS_WITHOUT_EXAMPLES,
+)
 from stream.steps.rings import PRIOR_SESSIONS
 from stream.training.events import TrainingEvents
+from stream.training.examples import Likenesses
 
+LOOK_ALIKES = 0.1
+"""Share of sessions that are taken to hold a harmless message that looks like an attack (docs/decisions/0041)."""
 WINSORISED = 0.01
 """Share of unlabelled sessions whose height is not believed: it may be attacks that nobody has marked."""
 
@@ -29,7 +41,12 @@ class Rings:
 
 
 def calibrate(
-    events: TrainingEvents, scores: NDArray[np.float64], *, grace_sessions: int, labelled: bool
+    events: TrainingEvents,
+    scores: NDArray[np.float64],
+    *,
+    grace_sessions: int,
+    labelled: bool,
+    look_alikes: Likenesses | None = None,
 ) -> tuple[Calibration, NDArray[np.float64]]:
     """The calibration of held-out `scores` (n, kinds), and the scores as it took them.
 
@@ -41,16 +58,23 @@ def calibrate(
     in units of their tenants' scales, count as if they had ended where those begin. Without attacks among them this
     costs false positives (2.9 % at nominal 1 % where nobody said so of any, with seven signals); with more of them than
     that share it costs findings. Where `labelled`, all are benign.
+
+    Parameters
+    ----------
+    look_alikes
+        Signals of written harmless messages. Tenants' traffic may hold none like them, and the first to come would be
+        further out than anything: `LOOK_ALIKES` of sessions are taken to hold one. None where nothing written was
+        learned.
     """
     scores = _complete(events, scores)
     mature = mature_events(events, grace_sessions)
-    fitted = _fit(events, scores, mature)
+    fitted = _fit(events, scores, mature, look_alikes)
     believed = events.session_believed
     if labelled or (believed is not None and believed.all()):
         return fitted, scores
     doubted = np.ones(len(scores), np.bool_) if believed is None else ~believed[events.session]
     scores = _winsorised(events, scores, mature & doubted, doubted, fitted)
-    return _fit(events, scores, mature), scores
+    return _fit(events, scores, mature, look_alikes), scores
 
 
 def rings(events: TrainingEvents, scores: NDArray[np.float64], calibration: Calibration) -> Rings:
@@ -113,7 +137,12 @@ def mature_events(events: TrainingEvents, grace_sessions: int) -> NDArray[np.boo
     return enough[events.session_tenant[events.session]]
 
 
-def _fit(events: TrainingEvents, scores: NDArray[np.float64], mature: NDArray[np.bool_]) -> Calibration:
+def _fit(
+    events: TrainingEvents,
+    scores: NDArray[np.float64],
+    mature: NDArray[np.bool_],
+    look_alikes: Likenesses | None,
+) -> Calibration:
     session = events.session[mature]
     by_kind = {name: scores[mature, kind] for kind, name in enumerate(KINDS)}
     tenant = events.session_tenant[session]
@@ -123,11 +152,22 @@ def _fit(events: TrainingEvents, scores: NDArray[np.float64], mature: NDArray[np
         session,
         scales=SCALE_OF,
         atoms=ATOMS,
-        weights=WEIGHTS,
+        weights=WEIGHTS_WITHOUT_EXAMPLES if look_alikes is None else WEIGHTS,
         groups=GROUP_OF,
+        beside={name: _some(values, len(np.unique(session))) for name, values in (look_alikes or {}).items()},
         ring=RING,
         prior_weight=PRIOR_SESSIONS,
     )
+
+
+def _some(look_alikes: NDArray[np.float64], sessions: int) -> NDArray[np.float64]:
+    """Of the look-alikes' distribution, as many values as `LOOK_ALIKES` among them and the sessions are.
+
+    >>> _some(np.arange(11.0), 36)
+    array([1.25, 3.75, 6.25, 8.75])
+    """
+    count = round(sessions * LOOK_ALIKES / (1 - LOOK_ALIKES)) if len(look_alikes) else 0
+    return np.quantile(look_alikes, (np.arange(count) + 0.5) / count) if count else np.zeros(0)
 
 
 def _winsorised(

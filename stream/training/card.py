@@ -16,7 +16,7 @@ _RANGES_MAX = 40
 _NAMES_MAX = 20
 _LIMITS = (
     "A p-value says how rare an event is among the sessions that calibrated the release, not that it is an attack.",
-    "`known_attack` recognises the wording of attacks it was shown, and little else.",
+    "`known_attack` recognises what is worded like attacks that were written for it or labelled, and little else.",
     "Until a tenant has had `learning.grace_sessions` sessions only signals on the population's scale decide.",
     "Content is redacted before it is learned: what redaction replaces cannot be told apart.",
     "Whoever can label can teach: labels were audited before they taught, and the gate compares what came of them.",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.attack_classifier import AttackClassifier
+from models.attack_direction import AttackDirection
 from models.ngrams import NGrams, token_shapes
 from models.role_surprise import RoleSurprise
 from models.second_look import SecondLook, Transforms
@@ -21,6 +22,7 @@ from stream.steps.content import JUDGED, TOOL, USER, Embeds, segmented
 from stream.steps.decode import decode
 from stream.training.attacks import AttackTexts
 from stream.training.events import FOLDS, TrainingEvents
+from stream.training.examples import ATTACK, LOOK_ALIKE, Examples
 from stream.training.teaching import Lesson
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class TrainingTexts:
     """(s,)"""
     folds: NDArray[np.int64]
     """(s,) bit f is set where a session of fold f holds the message."""
+    vectors: NDArray[np.int8] | None = None
+    """(s, d) unit rows times 127; without them no direction is learned."""
 
     def without(self, fold: int) -> TrainingTexts:
         """What sessions of the other folds hold."""
@@ -56,7 +60,8 @@ class TrainingTexts:
 
     def taken(self, index: NDArray[np.intp]) -> TrainingTexts:
         """The segments `index`."""
-        return TrainingTexts(self.bags.take(index), self.role[index], self.tenant[index], self.folds[index])
+        vectors = None if self.vectors is None else self.vectors[index]
+        return TrainingTexts(self.bags.take(index), self.role[index], self.tenant[index], self.folds[index], vectors)
 
 
 def collect_texts(events: TrainingEvents, embedder: Embeds, settings: Settings) -> TrainingTexts:
@@ -86,11 +91,13 @@ def collect_texts(events: TrainingEvents, embedder: Embeds, settings: Settings) 
                     message_of += [number] * len(content.texts)
                     tenants += [tenant_of[at]] * len(content.texts)
                 folds[number] |= 1 << fold_of[at]
+    bags = embedder.encode(texts)
     return TrainingTexts(
-        embedder.encode(texts),
+        bags,
         np.concatenate([np.zeros(0, np.int8), *roles]),
         np.array(tenants, np.int64),
         np.array(folds, np.int64)[np.array(message_of, np.int64)],
+        embedder.embed_int8(texts, bags),
     )
 
 
@@ -103,24 +110,27 @@ def fitted_texts(
     second: SecondLook | None = None,
     lesson: Lesson | None = None,
     beside: Beside | None = None,
+    examples: Examples | None = None,
 ) -> TextModels:
-    """The text models of benign segments; they say nothing where users or tools have said nothing.
+    """The text models of benign segments; nobody's role is a surprise where users or tools have said nothing.
 
     Parameters
     ----------
     tokens
         The vocabulary (V,).
     base
-        Of an earlier release, whose classifier of known attacks stays if there are no `attacks`; the n-grams are then
-        its own too.
+        Of an earlier release, whose classifier of known attacks, if it has one, stays where there are no `attacks`; the
+        n-grams are then its own too.
     attacks
-        What to learn a classifier from.
+        Labelled ones, to learn a classifier from.
     second
         What a transformer adds.
     lesson
         What the classifier learns beside the labels.
     beside
         What role surprise learns beside them (`stream.training.voices`).
+    examples
+        What a classifier learns beside the labels, or where there are none.
 
     Raises
     ------
@@ -130,13 +140,38 @@ def fitted_texts(
     # Imports that only training needs, and takes a second for.
     from models.training.role_surprise import fit_role_surprise
 
-    if not all((texts.role == role).any() for role in (USER, TOOL)):
+    spoke = {role for role in (USER, TOOL) if (texts.role == role).any()}
+    if not spoke:
         return TextModels.silent()
-    kept = base.attacks if base is not None and attacks is None else None
-    ngrams = base.ngrams if base is not None and kept else NGrams.fit(texts.bags, texts.tenant, token_shapes(tokens))
-    arrays = fit_role_surprise(texts.bags, texts.role, texts.tenant, ngrams, seed=seed, beside=beside)
-    found = kept if attacks is None else classifier(texts, attacks, ngrams, seed, lesson)
-    return TextModels(ngrams, RoleSurprise(arrays), found, second)
+    kept = base if base is not None and base.attacks is not None and attacks is None else None
+    ngrams = kept.ngrams if kept is not None else NGrams.fit(texts.bags, texts.tenant, token_shapes(tokens))
+    # Where one of the two has never spoken, nobody can be taken for the other.
+    surprise = None
+    if len(spoke) > 1:
+        surprise = RoleSurprise(
+            fit_role_surprise(texts.bags, texts.role, texts.tenant, ngrams, seed=seed, beside=beside)
+        )
+    else:
+        second = None
+    if kept is not None:
+        return TextModels(ngrams, surprise, kept.attacks, second, kept.direction)
+    learns = attacks is not None or examples is not None
+    found = classifier(texts, attacks, ngrams, seed, lesson, examples) if learns else None
+    direction = direction_of(texts, examples, seed) if examples is not None else None
+    return TextModels(ngrams, surprise, found, second, direction)
+
+
+def direction_of(texts: TrainingTexts, examples: Examples, seed: int) -> AttackDirection | None:
+    """Which way the examples' attacks lie from harmless ones and from tenants' texts; None without vectors."""
+    from models.training.attack_direction import fit_attack_direction
+
+    if texts.vectors is None:
+        return None
+    said, attack = np.flatnonzero(np.isin(texts.role, JUDGED)), examples.kind == ATTACK
+    arrays = fit_attack_direction(
+        examples.vectors[attack], examples.vectors[~attack], texts.vectors[said], texts.tenant[said], seed=seed
+    )
+    return AttackDirection(arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +206,12 @@ class SecondLooks:
 
 
 def classifier(
-    texts: TrainingTexts, attacks: AttackTexts, ngrams: NGrams, seed: int, lesson: Lesson | None = None
+    texts: TrainingTexts,
+    attacks: AttackTexts | None,
+    ngrams: NGrams,
+    seed: int,
+    lesson: Lesson | None = None,
+    examples: Examples | None = None,
 ) -> AttackClassifier:
     """A classifier of attacks against what users and tools of every tenant say.
 
@@ -182,7 +222,7 @@ def classifier(
     """
     from models.training.attack_classifier import fit_attack_classifier
 
-    pile = pile_of(texts, attacks, lesson or Lesson())
+    pile = pile_of(texts, attacks, lesson or Lesson(), examples)
     try:
         arrays = fit_attack_classifier(
             pile.bags,
@@ -232,11 +272,15 @@ class Pile:
     taught: Taught | None
 
 
-def pile_of(texts: TrainingTexts, attacks: AttackTexts, lesson: Lesson) -> Pile:
+def pile_of(
+    texts: TrainingTexts, attacks: AttackTexts | None, lesson: Lesson, examples: Examples | None = None
+) -> Pile:
     """What a classifier is fitted on."""
     from models.training.attack_classifier import Taught
     from models.training.splices import join
 
+    if attacks is None:
+        attacks = AttackTexts.none()
     benign = np.flatnonzero(np.isin(texts.role, JUDGED))
     tenants = int(texts.tenant.max(initial=-1)) + 1
     labels = [np.zeros((len(benign), attacks.labels.shape[1]), np.bool_), attacks.labels]
@@ -256,6 +300,14 @@ def pile_of(texts: TrainingTexts, attacks: AttackTexts, lesson: Lesson) -> Pile:
         source.append(np.full(judged, _after(source)))
         group.append(_after(group) + np.unique(lesson.hard.group, return_inverse=True)[1])
         hard.append(np.ones(judged, np.bool_))
+    if examples is not None:
+        bags = join(bags, examples.bags)
+        labels.append(examples.labels)
+        # A source for each kind of harmless message, and one for each class of attacks.
+        kinds = np.column_stack([examples.kind, examples.labels])
+        source.append(_after(source) + np.unique(kinds, axis=0, return_inverse=True)[1].ravel())
+        group.append(_after(group) + examples.group)
+        hard.append(examples.kind == LOOK_ALIKE)
     said, taught = len(bags.offsets) - 1, None
     if (teaching := lesson.teaching) is not None:
         made = len(teaching.made_labels)

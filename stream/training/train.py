@@ -23,6 +23,7 @@ from stream.steps.content import TOOL, USER, Embeds
 from stream.training.attacks import AttackTexts
 from stream.training.calibrate import Rings, calibrate, flagged_share, mature_events, rings
 from stream.training.events import FOLDS, TrainingEvents
+from stream.training.examples import Likenesses, examples, likenesses
 from stream.training.passes import collect, held_out_scores, silent_calibration, unnamed_release, warm_rows
 from stream.training.pupils import measured
 from stream.training.sift import sifted
@@ -62,6 +63,8 @@ class Trained:
     metrics: dict[str, float]
     scores: NDArray[np.float64]
     """(n, kinds) signals of the events as held out, that the calibration was fitted on."""
+    look_alikes: Likenesses | None
+    """Of written harmless messages, held out as well; None without written examples."""
     lineage: dict[str, str | int | float] = field(default_factory=dict)
     """Of the teacher, where there was one."""
 
@@ -151,22 +154,24 @@ def train(
         backbone = base.bank.arrays
     looks = _looks(said, again, seed, progress)
     beside = voices(embedder, settings.redaction.policy, seed=seed)
+    written = examples(embedder, settings.redaction.policy, seed=seed) if settings.learning.examples else None
     lessons, teaching = _lessons(
         said, attacks, embedder.vocabulary, seed, teacher, hard, mined_max, base_texts, progress
     )
 
     def texts_of(part: TrainingTexts, without: int | None) -> TextModels:
         second = looks.without(without) if looks is not None else None
-        lesson = lessons.without(without)
-        return fitted_texts(part, embedder.vocabulary, seed, base_texts, attacks, second, lesson, beside)
+        lesson, shown = lessons.without(without), written.without(without) if written is not None else None
+        return fitted_texts(part, embedder.vocabulary, seed, base_texts, attacks, second, lesson, beside, shown)
 
-    def held_out(number: int) -> NDArray[np.float64]:
+    def held_out(number: int) -> tuple[NDArray[np.float64], Likenesses]:
         progress(f"fitting without part {number + 1} of {FOLDS}, and scoring that part")
         rest, part = np.flatnonzero(seen.fold != number), np.flatnonzero(fold == number)
         bank = SequenceBank(_fitted(seen.of(rest), seed, effort, backbone))
         texts = looking(texts_of(said.without(number), number), again)
         heard, unheard = [taught[i] for i in rest.tolist()], [records[i] for i in part.tolist()]
-        return held_out_scores(heard, unheard, bank, texts, volume, settings, embedder, space_id, tenants)
+        scores = held_out_scores(heard, unheard, bank, texts, volume, settings, embedder, space_id, tenants)
+        return scores, likenesses(texts, written.held_out(number)) if written is not None else {}
 
     def whole() -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
         progress("fitting on everything")
@@ -176,12 +181,17 @@ def train(
     numbers = np.unique(fold).tolist()
     jobs: list[Callable[[], Any]] = [whole, *(lambda number=number: held_out(number) for number in numbers)]
     (arrays, text_arrays), *parts = _done(jobs, processes)
-    scores = np.full((len(records), parts[0].shape[1]), np.nan)
-    for number, part in zip(numbers, parts, strict=True):
+    scores = np.full((len(records), len(KINDS)), np.nan)
+    for number, (part, _) in zip(numbers, parts, strict=True):
         scores[fold == number] = part
+    look_alikes = None
+    if written is not None:
+        look_alikes = {name: np.concatenate([own[name] for _, own in parts]) for name in parts[0][1]}
     progress("calibrating, and leaving each tenant with what it has said")
     grace_sessions = settings.learning.grace_sessions
-    calibration, scores = calibrate(events, scores, grace_sessions=grace_sessions, labelled=labelled)
+    calibration, scores = calibrate(
+        events, scores, grace_sessions=grace_sessions, labelled=labelled, look_alikes=look_alikes
+    )
     own = rings(events, scores, calibration)
     bank, texts = SequenceBank(arrays), looking(TextModels.from_arrays(text_arrays), again)
     # Of benign input everything is learned; of input that nobody has judged, what the release finds strange is not.
@@ -207,6 +217,7 @@ def train(
         | {"tenants_adapted": _adapted(arrays)}
         | (teaching.metrics if teaching is not None else {}),
         scores,
+        look_alikes,
         teaching.lineage if teaching is not None else {},
     )
 
@@ -236,7 +247,7 @@ def _lessons(
     if mined_max and taught is not None:
         likest = mined(taught.texts.max(axis=1), said, mined_max)
     elif mined_max and base is not None and base.attacks is not None:
-        likest = mined(base.attacks.score(base.ngrams.features(said.bags)).max(axis=1), said, mined_max)
+        likest = mined(base.known(said.bags, said.vectors).max(axis=1), said, mined_max)
     return Lessons(said, taught, hard, likest), taught
 
 

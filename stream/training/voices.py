@@ -8,10 +8,7 @@ tools return. None of it is an attack, and evaluation has lists of its own.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from importlib.resources import files
 from itertools import chain
 
 import numpy as np
@@ -20,6 +17,7 @@ from models.segments import split
 from models.training.role_surprise import TOOL, USER, Beside
 from stream.steps.content import Embeds
 from stream.steps.redact import Redactor
+from stream.training.lists import Lists, languages
 
 WORDINGS = 4
 """Framings of each request, all different where a language has as many."""
@@ -27,32 +25,6 @@ REQUESTS_SHARE = 0.05
 """What a segment of a request counts, where each of a tenant's and role's k counts 1/sqrt(k)."""
 TEXTS_SHARE = 0.001
 """The same of what tools return: more of it makes orders in any prose look like a tool's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lists:
-    """What one language's files hold."""
-
-    requests: list[str]
-    """Clauses without a full stop, with a capital letter where the language has them."""
-    framings: list[str]
-    """With `{request}`, or `{rest}` for one with a small letter; some with `{other}` or `{other_rest}` beside it."""
-    texts: list[str]
-    """What tools return."""
-
-
-def languages() -> dict[str, Lists]:
-    """The lists by language, in the order of the files' names."""
-    found: dict[str, Lists] = {}
-    for file in sorted(files("stream.training").joinpath("written").iterdir(), key=lambda file: file.name):
-        if not file.name.endswith(".toml"):
-            continue
-        _, _, language = file.name.removesuffix(".toml").partition("_")
-        read = tomllib.loads(file.read_text("utf-8"))
-        lists = found.setdefault(language, Lists([], [], []))
-        for table, into in (("requests", lists.requests), ("framings", lists.framings), ("texts", lists.texts)):
-            into += chain.from_iterable(read.get(table, {}).values())
-    return found
 
 
 def voices(embedder: Embeds, policy: str, *, seed: int) -> Beside:
@@ -73,10 +45,10 @@ def voices(embedder: Embeds, policy: str, *, seed: int) -> Beside:
     )
 
 
-def worded(lists: Lists, rng: np.random.Generator) -> Iterator[str]:
-    """Every request in `WORDINGS` of the framings."""
+def worded(lists: Lists, rng: np.random.Generator, wordings: int = WORDINGS) -> Iterator[str]:
+    """Every request in so many of the framings."""
     for request in lists.requests:
-        for place in rng.permutation(len(lists.framings))[:WORDINGS]:
+        for place in rng.permutation(len(lists.framings))[:wordings]:
             other = lists.requests[rng.integers(len(lists.requests))]
             yield lists.framings[place].format(
                 request=request, rest=_small(request), other=other, other_rest=_small(other)

@@ -85,7 +85,7 @@ class Home:
         """Of a trainer that keeps everything in `directory`."""
         return Settings(
             topics=TopicsSettings(partitions=PARTITIONS),
-            learning=LearningSettings(grace_sessions=3),
+            learning=LearningSettings(grace_sessions=3, examples=False),
             # What such a champion finds strange is judged; how much that is does not matter here.
             decision=DecisionSettings(session_fpr=0.4),
             release=ReleaseSettings(

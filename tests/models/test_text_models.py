@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.attack_classifier import CLASSES, AttackClassifier
+from models.attack_direction import AttackDirection
 from models.ngrams import NGrams, token_shapes
 from models.role_surprise import RoleSurprise
 from models.text_models import TextModels
@@ -63,6 +64,22 @@ def test_a_model_that_is_not_there_says_nothing() -> None:
     assert silent.shape == (3, 1) and np.isnan(silent).all()
 
 
+def test_a_direction_adds_the_same_to_every_class_and_needs_vectors() -> None:
+    grams, role, attacks = _parts()
+    direction = AttackDirection(
+        {"codes": np.array([2, -1], np.int16), "unit": np.array(0.5), "constant": np.array(0.25)}
+    )
+    bags, vectors = bags_of(_TEXTS), np.array([[1, 0], [0, 4], [0, 0]], np.int8)
+    models = TextModels(grams, role, attacks, direction=direction)
+    scores, plain = models.score(bags, vectors), _whole().score(bags)
+    assert np.array_equal(scores[:, 0], plain[:, 0])
+    assert np.array_equal(scores[:, 1:], plain[:, 1:] + np.array([[1.25], [-1.75], [0.25]], np.float32))
+    back = TextModels.from_arrays(models.to_arrays())
+    assert back.score(bags, vectors).tobytes() == scores.tobytes()
+    with pytest.raises(ValueError, match="need the texts' vectors"):
+        models.score(bags)
+
+
 def test_no_texts_have_no_numbers() -> None:
     assert _whole().score(bags_of([])).shape == (0, 6)
     assert TextModels.silent().score(bags_of([])).shape == (0, 1)
@@ -94,7 +111,7 @@ def _without(name: str) -> dict[str, NDArray[Any]]:
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        (dict, r"text models must hold ngrams.masks, and else role_surprise.\*, .* and transformer.\*; got \[\]"),
+        (dict, r"text models must hold ngrams.masks, and else role_surprise.\*, .*, attack_direction.\*; got \[\]"),
         (lambda: _without("ngrams.masks"), r"text models must hold ngrams.masks, .*; got \['known_attack.constants'"),
         (lambda: _without("") | {"evil": np.zeros(1)}, r"text models must hold .* got \['evil', 'known_attack"),
         (lambda: _without("role_surprise.weights"), r"role surprise needs the arrays .*'weights'"),

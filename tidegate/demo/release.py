@@ -42,7 +42,7 @@ def trained_release(
     for path in inputs:
         made_of.update(path.read_bytes())
     for package in ("models", "schemas", "stream"):
-        for source in sorted((ROOT / package).rglob("*.py")):
+        for source in sorted(path for kind in ("*.py", "*.toml") for path in (ROOT / package).rglob(kind)):
             made_of.update(source.read_bytes())
     if release.is_dir() and stamp.is_file() and stamp.read_text() == made_of.hexdigest():
         console.print(f"Release of the last run: {release}")

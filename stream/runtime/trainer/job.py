@@ -376,7 +376,8 @@ class Job:
         champion = self._champion[0]
         if champion is None:
             return np.full(len(texts), np.nan)
-        return champion.texts.score(self._embedder.encode(texts))[:, 0]
+        bags = self._embedder.encode(texts)
+        return champion.texts.score(bags, self._embedder.embed_int8(texts, bags))[:, 0]
 
     def _corpus_attacks(self, files: Sequence[Path]) -> AttackTexts | None:
         return collect_attacks(files, self._embedder, self.settings) if files else None

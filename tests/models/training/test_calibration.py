@@ -103,6 +103,21 @@ def test_a_population_scale_takes_no_tenants_location() -> None:
     assert calibration.tails[0].x[0] == z.min()
 
 
+def test_values_beside_the_events_make_their_own_kind_s_tail_longer_and_no_other_s() -> None:
+    x, tenant, session = _world(0, 1000, 0.0, False)
+    scores = {"a": np.maximum(x[:, 0], 0), "b": x[:, 1]}
+    plain, longer = (
+        fit_population(
+            scores, tenant[session], session, scales=dict.fromkeys("ab", "population"), atoms={"a": 0.0}, beside=beside
+        )
+        for beside in ({}, {"a": np.linspace(20, 30, 50)})
+    )
+    # 50 of 1,050 sessions lie beyond 20 then, .048; the tail is a smooth one.
+    assert 0.02 < longer.tails[0].survival(np.array([19.9]))[0] < 0.06
+    assert plain.tails[0].survival(np.array([19.9]))[0] < 1e-3
+    assert np.array_equal(plain.tails[1].x, longer.tails[1].x)
+
+
 def test_the_order_of_the_events_of_sessions_does_not_matter() -> None:
     x, tenant, session = _world(0, 300, 0.5, False)
     order = np.argsort(np.random.default_rng(0).random(len(session)) + 2 * session)

@@ -38,7 +38,7 @@ from tests.kafka.harness import EVENTS, Cluster
 from tests.stream.training.captures import corpus, session, write_lines
 
 ROOT = Path(__file__).parents[3]
-SETTINGS = Settings(learning=LearningSettings(grace_sessions=3))
+SETTINGS = Settings(learning=LearningSettings(grace_sessions=3, examples=False))
 QUICK = (
     "import sys; from stream.runtime import train_command; from stream.training.train import Effort; "
     "train_command.EFFORT = Effort(1, 8, 8); from tidegate.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -250,7 +250,9 @@ def test_a_range_of_the_events_topic_is_trained_on(kafka: str, topic_prefix: str
     producer.commit_transaction(10)
     cluster.aborted(EVENTS, 0, 3)
     settings = Settings(
-        kafka=KafkaSettings(kafka), topics=TopicsSettings(partitions=2), learning=LearningSettings(grace_sessions=3)
+        kafka=KafkaSettings(kafka),
+        topics=TopicsSettings(partitions=2),
+        learning=LearningSettings(grace_sessions=3, examples=False),
     )
     topic = topic_prefix + EVENTS
     whole = trained(tmp_path / "whole", settings, topic=topic)

@@ -12,7 +12,7 @@ import orjson
 from stream.config import LearningSettings, Settings
 
 START_MS = 1_795_000_000_000
-SETTINGS = Settings(learning=LearningSettings(grace_sessions=3))
+SETTINGS = Settings(learning=LearningSettings(grace_sessions=3, examples=False))
 _WORDS = "please book the flight to rome for two people and send a summary of the offer by mail today".split()
 
 

@@ -9,8 +9,18 @@ import pytest
 from numpy.typing import NDArray
 
 from models.calibration import location_scale
-from stream.state.schema import KINDS, NOVELTY, PROVENANCE, REMEMBERED, RING, SEQUENCE, SHARED, TOOL_NOVELTY
-from stream.training.calibrate import calibrate, flagged_share, rings
+from stream.state.schema import (
+    KINDS,
+    KNOWN_ATTACK,
+    NOVELTY,
+    PROVENANCE,
+    REMEMBERED,
+    RING,
+    SEQUENCE,
+    SHARED,
+    TOOL_NOVELTY,
+)
+from stream.training.calibrate import LOOK_ALIKES, calibrate, flagged_share, rings
 from stream.training.events import FOLDS, TrainingEvents
 
 
@@ -136,3 +146,16 @@ def test_of_sessions_that_somebody_called_benign_every_height_counts() -> None:
     every = replace(events, session_believed=np.ones(1200, np.bool_))
     _, taken = calibrate(every, high, grace_sessions=20, labelled=False)
     assert np.array_equal(taken, high, equal_nan=True)
+
+
+def test_the_first_harmless_message_that_looks_like_an_attack_is_not_the_strangest_thing_ever() -> None:
+    events, scores = drawn()
+    scores[:, KNOWN_ATTACK] = 0
+    look_alikes = np.random.default_rng(1).gamma(2.0, 0.5, 900)
+    alone, _ = calibrate(events, scores, grace_sessions=20, labelled=True)
+    beside, _ = calibrate(events, scores, grace_sessions=20, labelled=True, look_alikes={"known_attack": look_alikes})
+    half = np.array([np.median(look_alikes)])
+    # Half of the look-alikes, which `LOOK_ALIKES` of sessions are taken to hold.
+    assert beside.tails[KNOWN_ATTACK].survival(half)[0] == pytest.approx(LOOK_ALIKES / 2, rel=0.2)
+    assert alone.tails[KNOWN_ATTACK].survival(half)[0] < LOOK_ALIKES / 4
+    assert np.array_equal(alone.tails[SEQUENCE].x, beside.tails[SEQUENCE].x)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.attack_classifier import CLASSES
 from models.text_models import TextModels
 from stream.errors import UsageError
-from stream.state.schema import KINDS, REMEMBERED, RING
+from stream.state.schema import KINDS, REMEMBERED, RING, WEIGHTS, WEIGHTS_WITHOUT_EXAMPLES
 from stream.training.events import TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
 from stream.training.texts import Again, collect_texts
@@ -130,6 +131,28 @@ def test_input_without_tools_trains_all_the_same(tmp_path: Path) -> None:
     assert (counts[REMEMBERED] == 12).all()
     # Where no tool speaks nobody is taken for another, and nothing says what an attack is.
     assert (release.texts.role_surprise, release.texts.classes) == (None, ())
+
+
+def test_written_examples_teach_a_classifier_where_nobody_has_labelled_an_attack_and_no_tool_speaks(
+    tmp_path: Path,
+) -> None:
+    lines = [session(i, turns=[{"role": "user", "text": f"hello number {i}"}]) for i in range(12)]
+    settings = replace(SETTINGS, learning=replace(SETTINGS.learning, examples=True))
+    events = arranged(tmp_path / "c.jsonl", lines)
+    made = train(events, WordEmbedder(), "words-32", settings, seed=3, labelled=True, effort=QUICK)
+    texts, calibration = made.release.texts, made.release.calibration
+    assert (texts.role_surprise, texts.classes) == (None, CLASSES)
+    assert texts.direction is not None
+    assert made.look_alikes is not None
+    assert min(map(len, made.look_alikes.values())) > 1000
+    assert dict(zip(KINDS, calibration.weights.tolist(), strict=True)) == WEIGHTS
+
+
+def test_without_examples_nothing_is_known_of_attacks_and_novelty_says_more(whole: Trained) -> None:
+    assert (whole.release.texts.attacks, whole.release.texts.direction, whole.look_alikes) == (None, None, None)
+    weights = dict(zip(KINDS, whole.release.calibration.weights.tolist(), strict=True))
+    assert weights == WEIGHTS_WITHOUT_EXAMPLES
+    assert weights["novelty"] > WEIGHTS["novelty"]
 
 
 def test_sessions_a_day_are_those_of_the_days_that_the_input_covers(whole: Trained, events: TrainingEvents) -> None:

@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from string import Formatter
-
 import numpy as np
-import pytest
 
-from evaluation.rewrites.lists import lists as evaluations_lists
 from models.embedder import StaticEmbedder
 from models.ngrams import NGrams, token_shapes
 from models.role_surprise import RoleSurprise
 from models.training.role_surprise import TOOL, USER, fit_role_surprise
-from stream.training.voices import REQUESTS_SHARE, TEXTS_SHARE, WORDINGS, Lists, languages, voices, worded
+from stream.training.lists import Lists
+from stream.training.voices import REQUESTS_SHARE, TEXTS_SHARE, WORDINGS, voices, worded
 from tests.doubles import WordEmbedder
-
-PLACES = {"request", "rest", "other", "other_rest"}
-
-
-def runs(texts: Iterable[str], length: int) -> set[tuple[str, ...]]:
-    """Words in a row of any of the texts."""
-    found: set[tuple[str, ...]] = set()
-    for text in texts:
-        words = text.lower().split()
-        found.update(zip(*(words[at:] for at in range(length)), strict=False))
-    return found
-
-
-@pytest.mark.parametrize("language", sorted(languages()))
-def test_the_lists_of_a_language_are_whole(language: str) -> None:
-    own = languages()[language]
-    assert len(own.requests) >= 60 and len(own.framings) >= 15 and len(own.texts) >= 40
-    for said in (own.requests, own.framings, own.texts):
-        assert len(set(said)) == len(said)
-        assert all(text.strip() == text != "" for text in said)
-    for framing in own.framings:
-        places = [name for _, name, _, _ in Formatter().parse(framing) if name is not None]
-        assert set(places) <= PLACES and {"request", "rest"} & set(places), framing
-
-
-def test_evaluation_is_asked_nothing_that_was_learned() -> None:
-    # Five words in a row: "before the end of the" is everybody's. Twelve signs where words are not parted by blanks.
-    theirs = evaluations_lists()
-    asked = [*theirs.goals, *theirs.phrasings, *theirs.encoded_leads, *theirs.split_leads]
-    for leads, goals in theirs.languages.values():
-        asked += [*leads, *goals]
-    learned = [text for own in languages().values() for text in (*own.requests, *own.framings)]
-    assert runs(learned, 5).isdisjoint(runs(asked, 5))
-    for language in ("ja", "zh"):
-        own = languages()[language]
-        signs = [" ".join(text) for text in (*own.requests, *own.framings)]
-        assert runs(signs, 12).isdisjoint(runs([" ".join(text) for text in theirs.languages[language][1]], 12))
 
 
 def test_each_request_comes_in_so_many_wordings() -> None:
     own = Lists(
         ["Book a table", "Call Ann"],
         ["{request}.", "Please {rest}!", "{request}, then {other_rest}", "a {rest}", "b {rest}"],
-        [],
     )
     said = list(worded(own, np.random.default_rng(0)))
     assert len(said) == len(set(said)) == 2 * WORDINGS
