@@ -182,7 +182,7 @@ def _train(add: _Add) -> None:
         "--task",
         choices=("population", "adapters", "attack-classifier"),
         help="population: no tenant's adapter is fitted; adapters: on the backbone of --base; attack-classifier: all, "
-        "and a classifier of the labelled attacks in --input; default: all but that",
+        "and known attacks are also those labelled in --input; default: all, and known attacks are the written ones",
     )
     command.add_argument("--nproc", type=_natural, default=1, metavar="N", help="processes (default: 1)")
     _common(command)

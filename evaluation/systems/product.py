@@ -27,12 +27,12 @@ from stream.inputs import InputBatch, Outcome
 from stream.record import Record
 from stream.release import Release
 from stream.runtime.train_command import EFFORT
-from stream.state.schema import KINDS
+from stream.state.schema import KINDS, KNOWN_ATTACK, TOOL_KNOWN_ATTACK
 from stream.steps.explain import anomaly
 from stream.steps.score import eligible_kinds
 from stream.steps.scored import Scored
 from stream.training.attacks import attack_texts
-from stream.training.calibrate import calibrate
+from stream.training.calibrate import Known, calibrate
 from stream.training.events import Gathered, TrainingEvents, arrange
 from stream.training.passes import run, silent_calibration
 from stream.training.texts import Again
@@ -159,12 +159,21 @@ class Product:
             scores,
             grace_sessions=self._settings.learning.grace_sessions,
             labelled=True,
-            look_alikes=trained.look_alikes,
+            known=self._known_without(trained.known, kinds),
         )[0]
         tails = list(made.tails)
         for kind in kinds:
             tails[kind] = silent_calibration().tails[kind]
         return replace(made, tails=tuple(tails))
+
+    @staticmethod
+    def _known_without(known: Known, kinds: Sequence[int]) -> Known:
+        """As if nothing had been written where nothing is left of it."""
+        if {KNOWN_ATTACK, TOOL_KNOWN_ATTACK} <= set(kinds):
+            return Known()
+        silenced = {KINDS[kind] for kind in kinds}
+        rest = {name: values for name, values in known.look_alikes.items() if name not in silenced}
+        return replace(known, look_alikes=rest)
 
     def _trained(self, learn: Events, seed: int, attacks: Sequence[CorpusSession]) -> Release:
         tasks = [session.task for session in learn.sessions]

@@ -29,6 +29,8 @@ def fit_population(
     weights: Mapping[str, float] | None = None,
     groups: Mapping[str, str] | None = None,
     beside: Mapping[str, NDArray[np.float64]] | None = None,
+    beside_share: float = 0.0,
+    measured: Mapping[str, Tail] | None = None,
     ring: int = RING,
     prior_weight: float = PRIOR_SESSIONS,
 ) -> Calibration:
@@ -53,8 +55,11 @@ def fit_population(
         By kind, of its surprise among the others'; 1 where it is not named.
     groups
         By kind, the name of what it speaks of; a kind that is not named is a group of its own.
-    beside
-        By kind, session maxima that the events hold none of, for its own tail alone: on the population's scale.
+    beside, beside_share
+        By kind, session maxima that the events hold none of, for its own tail alone: on the population's scale. As many
+        values of their distribution are added as make up that share of the sessions that have the kind.
+    measured
+        By kind, a tail that is taken as it is.
     ring, prior_weight
         As scoring has them.
 
@@ -87,8 +92,9 @@ def fit_population(
         location, scale = baseline(
             scale_of[name], *_others(maxima, tenant, ring), prior_location[kind], prior_scale[kind], prior_weight
         )
-        others = ((beside or {}).get(name, np.zeros(0)) - prior_location[kind]) / prior_scale[kind]
-        tail = Tail.fit(np.concatenate([(maxima - location) / scale, others]), None if atom is None else 0.0)
+        others = _quantiles((beside or {}).get(name, np.zeros(0)), int(np.isfinite(maxima).sum()), beside_share)
+        z = np.concatenate([(maxima - location) / scale, (others - prior_location[kind]) / prior_scale[kind]])
+        tail = (measured or {}).get(name) or Tail.fit(z, None if atom is None else 0.0)
         tails.append(tail)
         surprise[:, kind] = tail.surprise((scores[name] - location[session]) / scale[session])
     weight = np.array([(weights or {}).get(kind, 1.0) for kind in kinds])
@@ -119,6 +125,16 @@ def session_maxima(values: NDArray[np.float64], session: NDArray[np.integer]) ->
     maxima = np.full(int(session.max(initial=-1)) + 1, np.nan)
     np.fmax.at(maxima, session, values)
     return maxima
+
+
+def _quantiles(values: NDArray[np.float64], sessions: int, share: float) -> NDArray[np.float64]:
+    """So many of the distribution of `values` that they are this `share` of themselves and the sessions.
+
+    >>> _quantiles(np.arange(11.0), 36, 0.1)
+    array([1.25, 3.75, 6.25, 8.75])
+    """
+    count = round(sessions * share / (1 - share)) if len(values) else 0
+    return np.quantile(values, (np.arange(count) + 0.5) / count) if count else np.zeros(0)
 
 
 def _numbered(sessions: NDArray[np.integer]) -> NDArray[np.int64]:

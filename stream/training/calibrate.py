@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.calibration import Calibration, baseline
+from models.tail import Tail
 from models.training.calibration import fit_population, session_maxima
 from stream.state.schema import (
     ATOMS,
@@ -16,7 +18,6 @@ from stream.state.schema import (
     REMEMBERED,
     RING,
     SCALE_OF,
-    WEIGHTS,
     WEIGHTS_WITHOUT_EXAMPLES,
 )
 from stream.steps.rings import PRIOR_SESSIONS
@@ -24,9 +25,22 @@ from stream.training.events import TrainingEvents
 from stream.training.examples import Likenesses
 
 LOOK_ALIKES = 0.1
-"""Share of sessions that are taken to hold a harmless message that looks like an attack (docs/decisions/0041)."""
+"""Share of sessions that are taken to hold a written harmless message (docs/decisions/0041)."""
 WINSORISED = 0.01
 """Share of unlabelled sessions whose height is not believed: it may be attacks that nobody has marked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of attacks beside the events."""
+
+    weights: Mapping[str, float] = field(default_factory=lambda: WEIGHTS_WITHOUT_EXAMPLES)
+    """Of the signals' surprises."""
+    look_alikes: Likenesses = field(default_factory=dict)
+    """Signals of written harmless messages that were held out. Tenants' traffic may hold none like them, and the first
+    to come would be further out than anything: `LOOK_ALIKES` of sessions are taken to hold one."""
+    tails: Mapping[str, Tail] = field(default_factory=dict)
+    """Of signals whose models stay as they were: they have learned what is held out now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +60,7 @@ def calibrate(
     *,
     grace_sessions: int,
     labelled: bool,
-    look_alikes: Likenesses | None = None,
+    known: Known = Known(),
 ) -> tuple[Calibration, NDArray[np.float64]]:
     """The calibration of held-out `scores` (n, kinds), and the scores as it took them.
 
@@ -58,23 +72,16 @@ def calibrate(
     in units of their tenants' scales, count as if they had ended where those begin. Without attacks among them this
     costs false positives (2.9 % at nominal 1 % where nobody said so of any, with seven signals); with more of them than
     that share it costs findings. Where `labelled`, all are benign.
-
-    Parameters
-    ----------
-    look_alikes
-        Signals of written harmless messages. Tenants' traffic may hold none like them, and the first to come would be
-        further out than anything: `LOOK_ALIKES` of sessions are taken to hold one. None where nothing written was
-        learned.
     """
     scores = _complete(events, scores)
     mature = mature_events(events, grace_sessions)
-    fitted = _fit(events, scores, mature, look_alikes)
+    fitted = _fit(events, scores, mature, known)
     believed = events.session_believed
     if labelled or (believed is not None and believed.all()):
         return fitted, scores
     doubted = np.ones(len(scores), np.bool_) if believed is None else ~believed[events.session]
     scores = _winsorised(events, scores, mature & doubted, doubted, fitted)
-    return _fit(events, scores, mature, look_alikes), scores
+    return _fit(events, scores, mature, known), scores
 
 
 def rings(events: TrainingEvents, scores: NDArray[np.float64], calibration: Calibration) -> Rings:
@@ -141,7 +148,7 @@ def _fit(
     events: TrainingEvents,
     scores: NDArray[np.float64],
     mature: NDArray[np.bool_],
-    look_alikes: Likenesses | None,
+    known: Known,
 ) -> Calibration:
     session = events.session[mature]
     by_kind = {name: scores[mature, kind] for kind, name in enumerate(KINDS)}
@@ -152,22 +159,14 @@ def _fit(
         session,
         scales=SCALE_OF,
         atoms=ATOMS,
-        weights=WEIGHTS_WITHOUT_EXAMPLES if look_alikes is None else WEIGHTS,
+        weights=known.weights,
         groups=GROUP_OF,
-        beside={name: _some(values, len(np.unique(session))) for name, values in (look_alikes or {}).items()},
+        beside=known.look_alikes,
+        beside_share=LOOK_ALIKES,
+        measured=known.tails,
         ring=RING,
         prior_weight=PRIOR_SESSIONS,
     )
-
-
-def _some(look_alikes: NDArray[np.float64], sessions: int) -> NDArray[np.float64]:
-    """Of the look-alikes' distribution, as many values as `LOOK_ALIKES` among them and the sessions are.
-
-    >>> _some(np.arange(11.0), 36)
-    array([1.25, 3.75, 6.25, 8.75])
-    """
-    count = round(sessions * LOOK_ALIKES / (1 - LOOK_ALIKES)) if len(look_alikes) else 0
-    return np.quantile(look_alikes, (np.arange(count) + 0.5) / count) if count else np.zeros(0)
 
 
 def _winsorised(

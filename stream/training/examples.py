@@ -82,7 +82,7 @@ class Examples:
 
 
 def examples(embedder: Embeds, policy: str, *, seed: int) -> Examples:
-    """All that is written, as traffic is read: redacted by `policy`, and cut into segments."""
+    """All that is written, redacted by `policy` as traffic is, and cut into segments as it stands there."""
     # The classes belong to the fit, which takes a second to import.
     from models.training.attack_classifier import attack_classes
 

@@ -1,7 +1,7 @@
 """How well a teacher and its student know attacks that neither has learnt from, beside a student without teacher.
 
 Measured on attacks of sessions that the teacher was kept from, against what sessions of one fold alone hold. Students
-are fitted for it without either.
+are fitted for it without either, and without what is written: a release's classifier knows more than they do.
 """
 
 from __future__ import annotations

@@ -18,10 +18,10 @@ from models.training.volume import fit_volume
 from stream.config import Settings
 from stream.errors import StateError, UsageError
 from stream.release import Release
-from stream.state.schema import KINDS
+from stream.state.schema import KINDS, KNOWN_ATTACK, TOOL_KNOWN_ATTACK, WEIGHTS, WEIGHTS_WITHOUT_EXAMPLES
 from stream.steps.content import TOOL, USER, Embeds
 from stream.training.attacks import AttackTexts
-from stream.training.calibrate import Rings, calibrate, flagged_share, mature_events, rings
+from stream.training.calibrate import Known, Rings, calibrate, flagged_share, mature_events, rings
 from stream.training.events import FOLDS, TrainingEvents
 from stream.training.examples import Likenesses, examples, likenesses
 from stream.training.passes import collect, held_out_scores, silent_calibration, unnamed_release, warm_rows
@@ -63,8 +63,8 @@ class Trained:
     metrics: dict[str, float]
     scores: NDArray[np.float64]
     """(n, kinds) signals of the events as held out, that the calibration was fitted on."""
-    look_alikes: Likenesses | None
-    """Of written harmless messages, held out as well; None without written examples."""
+    known: Known
+    """What the calibration knew of attacks beside the events."""
     lineage: dict[str, str | int | float] = field(default_factory=dict)
     """Of the teacher, where there was one."""
 
@@ -102,7 +102,8 @@ def train(
     processes
         Fits side by side.
     base
-        A release to go on from: its classifier of known attacks stays where there are no `attacks`.
+        A release to go on from: its classifier of known attacks stays where nothing new is there to teach another, and
+        with it the tails of what it says, as it has learned what would be held out.
     adapters_only
         Take its backbone as it is and fit adapters alone. Sessions that it was fitted on are not held out from it: what
         calibrates should have come after.
@@ -155,14 +156,18 @@ def train(
     looks = _looks(said, again, seed, progress)
     beside = voices(embedder, settings.redaction.policy, seed=seed)
     written = examples(embedder, settings.redaction.policy, seed=seed) if settings.learning.examples else None
+    # The base's classifier stays where nothing is there to teach another.
+    teaches = attacks is not None or (written is not None and hard is not None and not adapters_only)
+    kept = base if base is not None and base.texts.attacks is not None and not teaches else None
     lessons, teaching = _lessons(
         said, attacks, embedder.vocabulary, seed, teacher, hard, mined_max, base_texts, progress
     )
 
     def texts_of(part: TrainingTexts, without: int | None) -> TextModels:
         second = looks.without(without) if looks is not None else None
-        lesson, shown = lessons.without(without), written.without(without) if written is not None else None
-        return fitted_texts(part, embedder.vocabulary, seed, base_texts, attacks, second, lesson, beside, shown)
+        lesson, told = lessons.without(without), written.without(without) if written is not None else None
+        base_of_it = kept.texts if kept is not None else None
+        return fitted_texts(part, embedder.vocabulary, seed, base_of_it, attacks, second, lesson, beside, told)
 
     def held_out(number: int) -> tuple[NDArray[np.float64], Likenesses]:
         progress(f"fitting without part {number + 1} of {FOLDS}, and scoring that part")
@@ -184,14 +189,10 @@ def train(
     scores = np.full((len(records), len(KINDS)), np.nan)
     for number, (part, _) in zip(numbers, parts, strict=True):
         scores[fold == number] = part
-    look_alikes = None
-    if written is not None:
-        look_alikes = {name: np.concatenate([own[name] for _, own in parts]) for name in parts[0][1]}
+    known = _known(kept, [own for _, own in parts], written=written is not None)
     progress("calibrating, and leaving each tenant with what it has said")
     grace_sessions = settings.learning.grace_sessions
-    calibration, scores = calibrate(
-        events, scores, grace_sessions=grace_sessions, labelled=labelled, look_alikes=look_alikes
-    )
+    calibration, scores = calibrate(events, scores, grace_sessions=grace_sessions, labelled=labelled, known=known)
     own = rings(events, scores, calibration)
     bank, texts = SequenceBank(arrays), looking(TextModels.from_arrays(text_arrays), again)
     # Of benign input everything is learned; of input that nobody has judged, what the release finds strange is not.
@@ -217,9 +218,19 @@ def train(
         | {"tenants_adapted": _adapted(arrays)}
         | (teaching.metrics if teaching is not None else {}),
         scores,
-        look_alikes,
+        known,
         teaching.lineage if teaching is not None else {},
     )
+
+
+def _known(kept: Release | None, likened: Sequence[Likenesses], *, written: bool) -> Known:
+    """What is known of attacks: as the base knew it where its classifier stays, else what is written."""
+    if kept is not None:
+        tails = {KINDS[kind]: kept.calibration.tails[kind] for kind in (KNOWN_ATTACK, TOOL_KNOWN_ATTACK)}
+        return Known(WEIGHTS if kept.texts.direction is not None else WEIGHTS_WITHOUT_EXAMPLES, {}, tails)
+    if not written:
+        return Known()
+    return Known(WEIGHTS, {name: np.concatenate([own[name] for own in likened]) for name in likened[0]})
 
 
 def _lessons(
@@ -234,13 +245,11 @@ def _lessons(
     progress: Progress,
 ) -> tuple[Lessons, Teaching | None]:
     """What the classifier learns beside labels, and what its teacher said."""
-    if attacks is None:
-        return Lessons(said), None
     taught = None
-    if teacher is not None:
+    if teacher is not None and attacks is not None:
         require_enough(attacks)
         taught = teach(said, attacks, vocabulary, teacher, seed=seed, hard=hard, progress=progress)
-    if taught is not None:
+    if taught is not None and attacks is not None:
         progress("measuring the teacher and its student on what neither has learnt from")
         taught = replace(taught, metrics=taught.metrics | measured(said, attacks, taught, vocabulary, seed))
     likest = None

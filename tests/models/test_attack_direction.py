@@ -47,4 +47,6 @@ def test_arrays_of_nothing_like_it_are_refused(changed: dict[str, NDArray[Any]],
 
 
 def test_what_was_taken_apart_comes_back() -> None:
-    assert AttackDirection(ARRAYS).to_arrays().keys() == ARRAYS.keys()
+    vectors = np.array([[3, -7, 90]], np.int8)
+    model = AttackDirection(ARRAYS)
+    assert AttackDirection(model.to_arrays()).score(vectors).tolist() == model.score(vectors).tolist() != [0.0]

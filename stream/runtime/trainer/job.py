@@ -201,7 +201,7 @@ class Job:
         events = arrange([*known, *learned.data.training], settings.core.future_ms)
         attacks = None if adapters_only else joined(self._corpus_attacks(files), self._labelled(learned.data))
 
-        def fitted(attacks: AttackTexts | None) -> Trained:
+        def fitted(attacks: AttackTexts | None, *, taught: bool) -> Trained:
             return train(
                 events,
                 embedder,
@@ -215,19 +215,22 @@ class Job:
                 adapters_only=adapters_only,
                 backbone=champion.bank.arrays if champion is not None and keeps_backbone(self.request) else None,
                 attacks=attacks,
-                teacher=self._teacher() if attacks is not None else None,
+                teacher=self._teacher() if attacks is not None and taught else None,
                 hard=self._mistaken(learned.data),
                 again=self._again(),
                 progress=self._progress,
             )
 
         try:
-            trained = fitted(attacks)
+            trained = fitted(attacks, taught=True)
         except TooFewAttacks as error:
             if attacks is None:
                 raise
-            self._progress(f"the classifier in service stays, as there are too few attacks for another: {error}")
-            trained = fitted(None)
+            # Beside written examples a single label teaches, though not a teacher.
+            written = settings.learning.examples
+            lacking = "no teacher, as" if written else "the classifier in service stays, as"
+            self._progress(f"{lacking} there are too few attacks: {error}")
+            trained = fitted(attacks if written else None, taught=False)
         metrics = {name: value for name, value in trained.metrics.items() if not name.startswith("teacher_")}
         data = self._input(events, learned.data, files, tally, _teacher_of(trained))
         write_release(

@@ -20,7 +20,7 @@ from stream.state.schema import (
     SHARED,
     TOOL_NOVELTY,
 )
-from stream.training.calibrate import LOOK_ALIKES, calibrate, flagged_share, rings
+from stream.training.calibrate import LOOK_ALIKES, Known, calibrate, flagged_share, rings
 from stream.training.events import FOLDS, TrainingEvents
 
 
@@ -153,7 +153,9 @@ def test_the_first_harmless_message_that_looks_like_an_attack_is_not_the_strange
     scores[:, KNOWN_ATTACK] = 0
     look_alikes = np.random.default_rng(1).gamma(2.0, 0.5, 900)
     alone, _ = calibrate(events, scores, grace_sessions=20, labelled=True)
-    beside, _ = calibrate(events, scores, grace_sessions=20, labelled=True, look_alikes={"known_attack": look_alikes})
+    beside, _ = calibrate(
+        events, scores, grace_sessions=20, labelled=True, known=Known(look_alikes={"known_attack": look_alikes})
+    )
     half = np.array([np.median(look_alikes)])
     # Half of the look-alikes, which `LOOK_ALIKES` of sessions are taken to hold.
     assert beside.tails[KNOWN_ATTACK].survival(half)[0] == pytest.approx(LOOK_ALIKES / 2, rel=0.2)

@@ -46,9 +46,9 @@ def test_every_message_is_there_and_one_with_an_open_goal_is_told_with_several(w
     }
     assert {kind: len(np.unique(written.of(kind).group)) for kind in counts} == counts
     assert np.array_equal(written.kind == ATTACK, written.labels.any(axis=1))
-    # Told twice, a message of one segment has two.
-    told = np.bincount(written.group)
-    assert told[: len(languages()["en"].attacks["jailbreak"])].max() > TELLINGS
+    # The shortest message that leaves its goal open is one segment in each telling.
+    segments = np.unique(written.of(ATTACK).group, return_counts=True)[1]
+    assert min(segments[at] for at, text in enumerate(attacks) if "{goal}" in text) == TELLINGS
 
 
 def test_the_same_seed_tells_the_same_and_redaction_is_as_of_traffic(written: Examples) -> None:

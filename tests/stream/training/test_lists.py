@@ -46,7 +46,7 @@ def test_evaluation_is_asked_nothing_that_was_learned() -> None:
     assert runs(learned, 5).isdisjoint(runs(asked, 5))
     for language in ("ja", "zh"):
         own = languages()[language]
-        signs = [" ".join(text) for text in (*own.requests, *own.framings)]
+        signs = [" ".join(text) for text in (*own.requests, *own.framings, *chain(*own.attacks.values()), *own.goals)]
         assert runs(signs, 12).isdisjoint(runs([" ".join(text) for text in theirs.languages[language][1]], 12))
 
 

@@ -14,9 +14,11 @@ import pytest
 from models.attack_classifier import CLASSES
 from models.text_models import TextModels
 from stream.errors import UsageError
-from stream.state.schema import KINDS, REMEMBERED, RING, WEIGHTS, WEIGHTS_WITHOUT_EXAMPLES
+from stream.release import Release
+from stream.state.schema import KINDS, KNOWN_ATTACK, REMEMBERED, RING, WEIGHTS, WEIGHTS_WITHOUT_EXAMPLES
 from stream.training.events import TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
+from stream.training.teaching import HardNegatives
 from stream.training.texts import Again, collect_texts
 from stream.training.train import Effort, Trained, train
 from tests.doubles import Counts, WordEmbedder
@@ -32,6 +34,12 @@ def arranged(path: Path, lines: list[dict[str, object]]) -> TrainingEvents:
 def trained(events: TrainingEvents, *, labelled: bool = True, seed: int = 3, **given: Any) -> Trained:
     embedder = WordEmbedder()
     return train(events, embedder, "words-32", SETTINGS, seed=seed, labelled=labelled, **{"effort": QUICK, **given})
+
+
+def known_to(release: Release) -> dict[str, bytes]:
+    """What a release holds of attacks."""
+    arrays = release.texts.to_arrays()
+    return {name: array.tobytes() for name, array in arrays.items() if name.startswith(("known_attack", "attack_"))}
 
 
 @pytest.fixture(scope="module")
@@ -143,13 +151,38 @@ def test_written_examples_teach_a_classifier_where_nobody_has_labelled_an_attack
     texts, calibration = made.release.texts, made.release.calibration
     assert (texts.role_surprise, texts.classes) == (None, CLASSES)
     assert texts.direction is not None
-    assert made.look_alikes is not None
-    assert min(map(len, made.look_alikes.values())) > 1000
+    assert {name: len(values) > 1000 for name, values in made.known.look_alikes.items()} == {
+        "known_attack": True,
+        "tool_known_attack": True,
+    }
     assert dict(zip(KINDS, calibration.weights.tolist(), strict=True)) == WEIGHTS
 
 
+def test_a_base_s_classifier_stays_with_the_tails_that_were_measured_when_it_was_held_out(
+    whole: Trained, events: TrainingEvents
+) -> None:
+    settings = replace(SETTINGS, learning=replace(SETTINGS.learning, examples=True))
+    # A base that knows of no attack has nothing that could stay.
+    base = train(
+        events, WordEmbedder(), "words-32", settings, seed=3, labelled=True, effort=QUICK, base=whole.release
+    ).release
+    assert base.texts.attacks is not None and base.texts.direction is not None
+    for given in (settings, SETTINGS):
+        again = train(events, WordEmbedder(), "words-32", given, seed=4, labelled=True, effort=QUICK, base=base).release
+        assert known_to(again) == known_to(base)
+        assert again.calibration.tails[KNOWN_ATTACK] is base.calibration.tails[KNOWN_ATTACK]
+        assert np.array_equal(again.calibration.weights, base.calibration.weights)
+    judged = WordEmbedder().encode(["hello there my friend"])
+    hard = HardNegatives(judged, ["s1"])
+    taught = train(
+        events, WordEmbedder(), "words-32", settings, seed=4, labelled=True, effort=QUICK, base=base, hard=hard
+    ).release
+    assert known_to(taught).keys() == known_to(base).keys() and known_to(taught) != known_to(base)
+
+
 def test_without_examples_nothing_is_known_of_attacks_and_novelty_says_more(whole: Trained) -> None:
-    assert (whole.release.texts.attacks, whole.release.texts.direction, whole.look_alikes) == (None, None, None)
+    assert (whole.release.texts.attacks, whole.release.texts.direction) == (None, None)
+    assert not whole.known.look_alikes
     weights = dict(zip(KINDS, whole.release.calibration.weights.tolist(), strict=True))
     assert weights == WEIGHTS_WITHOUT_EXAMPLES
     assert weights["novelty"] > WEIGHTS["novelty"]
