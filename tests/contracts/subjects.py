@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.attack_classifier import AttackClassifier
+from models.attack_direction import AttackDirection
 from models.autoencoder import SequenceBank
 from models.autoencoder_torch import TorchSequenceBank
 from models.drift import DIMENSIONS, PARTS, Drift, Watch, Windows
@@ -400,5 +401,5 @@ SUBJECTS: dict[type, Make] = {
     TorchSequenceBank: lambda seed: BankSubject.make(seed, lambda arrays: TorchSequenceBank(arrays, "cpu")),
 }
 """Every signal in models/. One that is missing here fails `test_every_signal_is_under_contract`."""
-COMPOSED = {TextModels, SecondLook}
+COMPOSED = {TextModels, SecondLook, AttackDirection}
 """What scores by the signals it is made of, or as a part of one."""
