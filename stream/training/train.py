@@ -155,10 +155,11 @@ def train(
         backbone = base.bank.arrays
     looks = _looks(said, again, seed, progress)
     beside = voices(embedder, settings.redaction.policy, seed=seed)
-    written = examples(embedder, settings.redaction.policy, seed=seed) if settings.learning.examples else None
     # The base's classifier stays where nothing is there to teach another.
-    teaches = attacks is not None or (written is not None and hard is not None and not adapters_only)
+    shows = settings.learning.examples
+    teaches = attacks is not None or (shows and hard is not None and not adapters_only)
     kept = base if base is not None and base.texts.attacks is not None and not teaches else None
+    written = examples(embedder, settings.redaction.policy, seed=seed) if shows and kept is None else None
     lessons, teaching = _lessons(
         said, attacks, embedder.vocabulary, seed, teacher, hard, mined_max, base_texts, progress
     )
@@ -189,7 +190,7 @@ def train(
     scores = np.full((len(records), len(KINDS)), np.nan)
     for number, (part, _) in zip(numbers, parts, strict=True):
         scores[fold == number] = part
-    known = _known(kept, [own for _, own in parts], written=written is not None)
+    known = _known(kept, [own for _, own in parts])
     progress("calibrating, and leaving each tenant with what it has said")
     grace_sessions = settings.learning.grace_sessions
     calibration, scores = calibrate(events, scores, grace_sessions=grace_sessions, labelled=labelled, known=known)
@@ -223,12 +224,12 @@ def train(
     )
 
 
-def _known(kept: Release | None, likened: Sequence[Likenesses], *, written: bool) -> Known:
-    """What is known of attacks: as the base knew it where its classifier stays, else what is written."""
+def _known(kept: Release | None, likened: Sequence[Likenesses]) -> Known:
+    """What is known of attacks: as the base knew it where its classifier stays, else by what each fold held out."""
     if kept is not None:
         tails = {KINDS[kind]: kept.calibration.tails[kind] for kind in (KNOWN_ATTACK, TOOL_KNOWN_ATTACK)}
         return Known(WEIGHTS if kept.texts.direction is not None else WEIGHTS_WITHOUT_EXAMPLES, {}, tails)
-    if not written:
+    if not likened[0]:
         return Known()
     return Known(WEIGHTS, {name: np.concatenate([own[name] for own in likened]) for name in likened[0]})
 
