@@ -150,6 +150,9 @@ class Calibration:
         Bit mask of kinds (bit i is kind i) -> tail of the session maxima of the norm of their surprises.
     weights
         (k,) of the surprises in it.
+    limits
+        (k,) surprises above which a kind says no more in it; infinite for most. What is bounded so can make other
+        evidence weigh more, and however far out it is, is no finding by itself.
     groups
         (k,) numbers, equal for kinds of one group.
 
@@ -166,6 +169,7 @@ class Calibration:
     tails: tuple[Tail, ...]
     combined: Mapping[int, Tail]
     weights: NDArray[np.float64]
+    limits: NDArray[np.float64]
     groups: NDArray[np.int64]
 
     def __post_init__(self) -> None:
@@ -178,6 +182,8 @@ class Calibration:
             raise ValueError(f"prior_location, prior_scale and tails must be ({k},), one for each of {self.kinds}.")
         if self.weights.shape != (k,) or not (np.isfinite(self.weights) & (self.weights > 0)).all():
             raise ValueError(f"weights must be ({k},) and above 0; got {self.weights.tolist()}.")
+        if self.limits.shape != (k,) or not (self.limits > 0).all():
+            raise ValueError(f"limits must be ({k},) and above 0; got {self.limits.tolist()}.")
         if self.groups.shape != (k,) or self.groups.dtype != np.int64:
             raise ValueError(f"groups must be int64 ({k},); got {self.groups.dtype} {self.groups.shape}.")
         if (
@@ -245,7 +251,8 @@ class Calibration:
     def _surprises(self, p: NDArray[np.float64], eligible: NDArray[np.bool_]) -> NDArray[np.float64]:
         if p.shape != eligible.shape or p.ndim != 2 or p.shape[1] != len(self.kinds):
             raise ValueError(f"p and eligible must be (n, {len(self.kinds)}); got {p.shape} and {eligible.shape}.")
-        return -np.log(np.where(eligible & ~np.isnan(p), p, 1.0))
+        surprises: NDArray[np.float64] = np.minimum(-np.log(np.where(eligible & ~np.isnan(p), p, 1.0)), self.limits)
+        return surprises
 
     def surprise(
         self, p: NDArray[np.float64], eligible: NDArray[np.bool_]
@@ -268,6 +275,7 @@ class Calibration:
             "prior_location": self.prior_location,
             "prior_scale": self.prior_scale,
             "weights": self.weights,
+            "limits": self.limits,
         }
         named = [(f"tail.{kind}", tail) for kind, tail in zip(self.kinds, self.tails, strict=True)]
         named += [(f"combined.{mask}", self.combined[mask]) for mask in sorted(self.combined)]
@@ -314,6 +322,7 @@ class Calibration:
             tuple(tail(f"tail.{kind}") for kind in kinds),
             {int(mask): tail(f"combined.{mask}") for mask in meta["combined"]},
             array("weights"),
+            array("limits"),
             np.array(meta["groups"], np.int64),
         )
 

@@ -169,10 +169,10 @@ class Product:
     @staticmethod
     def _known_without(known: Known, kinds: Sequence[int]) -> Known:
         """As if nothing had been written where nothing is left of it."""
-        if {KNOWN_ATTACK, TOOL_KNOWN_ATTACK} <= set(kinds):
-            return Known()
         silenced = {KINDS[kind] for kind in kinds}
         rest = {name: values for name, values in known.look_alikes.items() if name not in silenced}
+        if {KNOWN_ATTACK, TOOL_KNOWN_ATTACK} <= set(kinds):
+            return Known(look_alikes=rest)
         return replace(known, look_alikes=rest)
 
     def _trained(self, learn: Events, seed: int, attacks: Sequence[CorpusSession]) -> Release:

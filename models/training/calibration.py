@@ -27,9 +27,10 @@ def fit_population(
     scales: Mapping[str, str] | None = None,
     atoms: Mapping[str, float] | None = None,
     weights: Mapping[str, float] | None = None,
+    limits: Mapping[str, float] | None = None,
     groups: Mapping[str, str] | None = None,
     beside: Mapping[str, NDArray[np.float64]] | None = None,
-    beside_share: float = 0.0,
+    beside_shares: Mapping[str, float] | None = None,
     measured: Mapping[str, Tail] | None = None,
     ring: int = RING,
     prior_weight: float = PRIOR_SESSIONS,
@@ -53,9 +54,11 @@ def fit_population(
         By kind on the population's scale: the least value, which means that there is nothing (`Tail.fit`).
     weights
         By kind, of its surprise among the others'; 1 where it is not named.
+    limits
+        By kind, the surprise above which it says no more; none where it is not named.
     groups
         By kind, the name of what it speaks of; a kind that is not named is a group of its own.
-    beside, beside_share
+    beside, beside_shares
         By kind, session maxima that the events hold none of, for its own tail alone: on the population's scale. As many
         values of their distribution are added as make up that share of the sessions that have the kind.
     measured
@@ -77,6 +80,7 @@ def fit_population(
     tenant[session] = tenants
     k = len(kinds)
     prior_location, prior_scale = np.zeros(k), np.ones(k)
+    limit = np.array([(limits or {}).get(kind, np.inf) for kind in kinds])
     surprise = np.zeros((len(session), k))
     tails = []
     for kind, name in enumerate(kinds):
@@ -92,11 +96,13 @@ def fit_population(
         location, scale = baseline(
             scale_of[name], *_others(maxima, tenant, ring), prior_location[kind], prior_scale[kind], prior_weight
         )
-        others = _quantiles((beside or {}).get(name, np.zeros(0)), int(np.isfinite(maxima).sum()), beside_share)
+        share = (beside_shares or {}).get(name, 0.0)
+        others = _quantiles((beside or {}).get(name, np.zeros(0)), int(np.isfinite(maxima).sum()), share)
         z = np.concatenate([(maxima - location) / scale, (others - prior_location[kind]) / prior_scale[kind]])
         tail = (measured or {}).get(name) or Tail.fit(z, None if atom is None else 0.0)
         tails.append(tail)
-        surprise[:, kind] = tail.surprise((scores[name] - location[session]) / scale[session])
+        own = tail.surprise((scores[name] - location[session]) / scale[session])
+        surprise[:, kind] = np.minimum(own, limit[kind])
     weight = np.array([(weights or {}).get(kind, 1.0) for kind in kinds])
     of_kind = [(groups or {}).get(kind, f"of {kind} alone") for kind in kinds]
     group = np.array([of_kind.index(name) for name in of_kind], np.int64)
@@ -112,6 +118,7 @@ def fit_population(
         tuple(tails),
         combined,
         weight,
+        limit,
         group,
     )
 

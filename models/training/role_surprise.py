@@ -27,16 +27,16 @@ class Fit:
 
     segments_max: int = 1000
     """Segments of one tenant and role that the regression sees."""
-    splices: int = 14_000
+    splices: int = 28_000
     """Half of them user into tool, half tool into tool."""
     splicing: Splicing = field(default_factory=Splicing)
-    weights: tuple[float, float, float, float] = (1.5, 1.5, 0.5, 1.0)
+    weights: tuple[float, float, float, float] = (1.5, 1.5, 0.0, 1.0)
     """Of system, user, assistant and tool; over the root of the segments of the same tenant and role."""
     placed_min: float = 0.4
     """Share of a window's tokens that must be a user's for it to speak like one."""
-    splices_weight: float = 0.5
+    splices_weight: float = 1.5
     """Of a splice's window, over the root of half of the splices."""
-    cost: float = 10.0
+    cost: float = 5.0
     """The regression's C: the inverse of what a weight's square costs."""
 
 

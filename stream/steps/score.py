@@ -29,16 +29,13 @@ from stream.state.table import Table, TenantKey
 from stream.steps.content import ROLES, TOOL, USER
 from stream.steps.drift import DriftInput, DriftStep, Moved
 from stream.steps.learn_points import is_learn_point, waves
+from stream.steps.likeness import RELIABLE_CHARS, likest
 from stream.steps.rings import learn_sessions
 from stream.steps.volume import VolumeInput, VolumeStep
 
 HEARD = {USER: NOVELTY, TOOL: TOOL_NOVELTY}
 """Roles whose text is remembered, with the signal of its distance."""
 _SIGNAL_OF_ROLE = np.array([HEARD.get(role, -1) for role in range(len(ROLES))], np.int64)
-RELIABLE_CHARS = np.float32(80)
-"""A shorter segment, less than half of a full one, says too little for its distance to count in full."""
-LIKEST = (1.0, 0.5, 0.25, 0.125)
-"""Weights of an event's segments that are likest to known attacks: one such sentence counts, several count more."""
 SAME_DISTANCE = np.float32(0.02)
 """Of two segments that say the same: a sentence hidden among known ones moves a segment further, if not far."""
 _DAY_MS = 86_400_000
@@ -307,8 +304,7 @@ class ScoreStep:
         np.fmax.at(scores.x[:, ROLE_SURPRISE], event[fresh[told]], judged[told, 0])
         if judged.shape[1] > 1:
             kind = np.where(told, TOOL_KNOWN_ATTACK, KNOWN_ATTACK)
-            likeness = np.maximum(judged[:, 1:].max(axis=1), 0) * reliable[fresh]
-            likest(scores.x, event[fresh], kind, likeness)
+            likest(scores.x, event[fresh], kind, judged[:, 1:].max(axis=1), given.segment_chars[heard[fresh]])
 
     def _decide(self, given: ScoreInput, tenants: Table[TenantKey], here: NDArray[np.int64], scores: Scores) -> None:
         rows = given.tenant[here]
@@ -406,27 +402,6 @@ class ScoreStep:
         tenants["learned_at"][rows] = given.ordinal[due]
         tenants["learned_core_ms"][rows] = given.core_time_ms[due]
         tenants.mark("learned", rows)
-
-
-def likest(
-    x: NDArray[np.float64], event: NDArray[np.int64], signal: NDArray[np.int64], value: NDArray[np.float32]
-) -> None:
-    """Set signals of events in `x` (n, kinds) to the weighted mean of their segments' (s,) largest values, at least 0.
-
-    Segments that an event lacks count 0.
-    """
-    if len(event) == 0:
-        return
-    order = np.lexsort((-value, signal, event))
-    event, signal = event[order], signal[order]
-    first = np.r_[True, (event[1:] != event[:-1]) | (signal[1:] != signal[:-1])]
-    starts = np.flatnonzero(first)
-    rank = np.arange(len(order)) - starts[np.cumsum(first) - 1]
-    x[event[starts], signal[starts]] = 0
-    few = np.flatnonzero(rank < len(LIKEST))
-    weight = np.array(LIKEST) / sum(LIKEST)
-    # Added one after another, each event's own from the strangest down: the same sum in any batch.
-    np.add.at(x, (event[few], signal[few]), weight[rank[few]] * value[order][few])
 
 
 def memory_of(tenants: Table[TenantKey], rows: NDArray[np.int64]) -> Memory:

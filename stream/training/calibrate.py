@@ -24,8 +24,8 @@ from stream.steps.rings import PRIOR_SESSIONS
 from stream.training.events import TrainingEvents
 from stream.training.examples import Likenesses
 
-LOOK_ALIKES = 0.1
-"""Share of sessions that are taken to hold a written harmless message (docs/decisions/0041)."""
+LOOK_ALIKES = {"role_surprise": 0.01, "known_attack": 0.1, "tool_known_attack": 0.1}
+"""By signal, share of sessions that are taken to hold a written harmless message (docs/decisions/0041, 0042)."""
 WINSORISED = 0.01
 """Share of unlabelled sessions whose height is not believed: it may be attacks that nobody has marked."""
 
@@ -36,6 +36,8 @@ class Known:
 
     weights: Mapping[str, float] = field(default_factory=lambda: WEIGHTS_WITHOUT_EXAMPLES)
     """Of the signals' surprises."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """Of them, above which a signal says no more."""
     look_alikes: Likenesses = field(default_factory=dict)
     """Signals of written harmless messages that were held out. Tenants' traffic may hold none like them, and the first
     to come would be further out than anything: `LOOK_ALIKES` of sessions are taken to hold one."""
@@ -160,9 +162,10 @@ def _fit(
         scales=SCALE_OF,
         atoms=ATOMS,
         weights=known.weights,
+        limits=known.limits,
         groups=GROUP_OF,
         beside=known.look_alikes,
-        beside_share=LOOK_ALIKES,
+        beside_shares=LOOK_ALIKES,
         measured=known.tails,
         ring=RING,
         prior_weight=PRIOR_SESSIONS,

@@ -20,8 +20,8 @@ from models.text_models import TextModels
 from models.wordpiece import TokenBags
 from stream.state.schema import KINDS, KNOWN_ATTACK, TOOL_KNOWN_ATTACK
 from stream.steps.content import Embeds
+from stream.steps.likeness import likest
 from stream.steps.redact import Redactor
-from stream.steps.score import RELIABLE_CHARS, likest
 from stream.training.events import FOLDS
 from stream.training.lists import Lists, languages
 from stream.training.voices import worded
@@ -121,10 +121,9 @@ def likeness(models: TextModels, written: Examples) -> NDArray[np.float64]:
     if models.attacks is None or len(written.group) == 0:
         return np.zeros(0)
     odds = models.known(written.bags, written.vectors).max(axis=1)
-    value = np.maximum(odds, 0) * np.minimum(written.chars / RELIABLE_CHARS, np.float32(1))
     message = np.unique(written.group, return_inverse=True)[1]
     signals = np.full((int(message.max()) + 1, len(KINDS)), np.nan)
-    likest(signals, message, np.full(len(message), KNOWN_ATTACK), value)
+    likest(signals, message, np.full(len(message), KNOWN_ATTACK), odds, written.chars)
     return signals[:, KNOWN_ATTACK]
 
 
@@ -136,5 +135,5 @@ def _told(read: Iterable[Lists], rng: np.random.Generator) -> Iterator[tuple[int
                 some = rng.permutation(len(lists.goals))[:TELLINGS] if _GOAL in text else ()
                 yield ATTACK, family, [text.replace(_GOAL, lists.goals[at]) for at in some] or [text]
         yield from ((LOOK_ALIKE, "", [text]) for text in lists.harmless)
-        yield from ((REQUEST, "", [text]) for text in worded(lists, rng, 1))
-        yield from ((RETURNED, "", [text]) for text in lists.texts)
+        yield from ((REQUEST, "", told) for told in worded(lists, rng))
+        yield from ((RETURNED, "", [text]) for text in (*lists.texts, *lists.formulas))

@@ -25,6 +25,8 @@ class Lists:
     """With `{request}`, or `{rest}` for one with a small letter; some with `{other}` or `{other_rest}` beside it."""
     texts: list[str] = field(default_factory=list)
     """What tools return."""
+    formulas: list[str] = field(default_factory=list)
+    """What letters and papers are put together from, whatever they are about; tools return it too."""
     attacks: dict[str, list[str]] = field(default_factory=dict)
     """By table of `ATTACKS`: what attackers write, some with `{goal}`."""
     goals: list[str] = field(default_factory=list)
@@ -46,6 +48,7 @@ def languages() -> dict[str, Lists]:
             "requests": lists.requests,
             "framings": lists.framings,
             "texts": lists.texts,
+            "formulas": lists.formulas,
             "goals": lists.goals,
             "harmless": lists.harmless,
         }

@@ -86,7 +86,9 @@ def silent_calibration() -> Calibration:
     tail = Tail(np.array([0.0, 1e12]), np.array([0.0, 1e-9]))
     everything = dict.fromkeys(range(1, 1 << k), tail)
     alone = np.arange(k)
-    return Calibration(KINDS, ("tenant",) * k, np.zeros(k), np.ones(k), (tail,) * k, everything, np.ones(k), alone)
+    return Calibration(
+        KINDS, ("tenant",) * k, np.zeros(k), np.ones(k), (tail,) * k, everything, np.ones(k), np.full(k, np.inf), alone
+    )
 
 
 def collect(records: Sequence[Record], settings: Settings, embedder: Embeds, space_id: str) -> Seen:

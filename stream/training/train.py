@@ -18,7 +18,15 @@ from models.training.volume import fit_volume
 from stream.config import Settings
 from stream.errors import StateError, UsageError
 from stream.release import Release
-from stream.state.schema import KINDS, KNOWN_ATTACK, TOOL_KNOWN_ATTACK, WEIGHTS, WEIGHTS_WITHOUT_EXAMPLES
+from stream.state.schema import (
+    KINDS,
+    KNOWN_ATTACK,
+    LIMITS,
+    ROLE_SURPRISE,
+    TOOL_KNOWN_ATTACK,
+    WEIGHTS,
+    WEIGHTS_WITHOUT_EXAMPLES,
+)
 from stream.steps.content import TOOL, USER, Embeds
 from stream.training.attacks import AttackTexts
 from stream.training.calibrate import Known, Rings, calibrate, flagged_share, mature_events, rings
@@ -154,7 +162,7 @@ def train(
     if base is not None and adapters_only:
         backbone = base.bank.arrays
     looks = _looks(said, again, seed, progress)
-    beside = voices(embedder, settings.redaction.policy, seed=seed)
+    spoken = voices(embedder, settings.redaction.policy, seed=seed)
     # The base's classifier stays where nothing is there to teach another.
     shows = settings.learning.examples
     teaches = attacks is not None or (shows and hard is not None and not adapters_only)
@@ -167,7 +175,7 @@ def train(
     def texts_of(part: TrainingTexts, without: int | None) -> TextModels:
         second = looks.without(without) if looks is not None else None
         lesson, told = lessons.without(without), written.without(without) if written is not None else None
-        base_of_it = kept.texts if kept is not None else None
+        base_of_it, beside = kept.texts if kept is not None else None, spoken.without(without)
         return fitted_texts(part, embedder.vocabulary, seed, base_of_it, attacks, second, lesson, beside, told)
 
     def held_out(number: int) -> tuple[NDArray[np.float64], Likenesses]:
@@ -177,7 +185,8 @@ def train(
         texts = looking(texts_of(said.without(number), number), again)
         heard, unheard = [taught[i] for i in rest.tolist()], [records[i] for i in part.tolist()]
         scores = held_out_scores(heard, unheard, bank, texts, volume, settings, embedder, space_id, tenants)
-        return scores, likenesses(texts, written.held_out(number)) if written is not None else {}
+        likened = likenesses(texts, written.held_out(number)) if written is not None else {}
+        return scores, {KINDS[ROLE_SURPRISE]: spoken.surprises(texts, number), **likened}
 
     def whole() -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
         progress("fitting on everything")
@@ -226,12 +235,16 @@ def train(
 
 def _known(kept: Release | None, likened: Sequence[Likenesses]) -> Known:
     """What is known of attacks: as the base knew it where its classifier stays, else by what each fold held out."""
+    held_out = {name: np.concatenate([own[name] for own in likened]) for name in likened[0]}
+    look_alikes = {name: values for name, values in held_out.items() if len(values)}
     if kept is not None:
         tails = {KINDS[kind]: kept.calibration.tails[kind] for kind in (KNOWN_ATTACK, TOOL_KNOWN_ATTACK)}
-        return Known(WEIGHTS if kept.texts.direction is not None else WEIGHTS_WITHOUT_EXAMPLES, {}, tails)
-    if not likened[0]:
-        return Known()
-    return Known(WEIGHTS, {name: np.concatenate([own[name] for own in likened]) for name in likened[0]})
+        written = kept.texts.direction is not None
+    else:
+        tails, written = {}, KINDS[KNOWN_ATTACK] in look_alikes
+    if not written:
+        return Known(WEIGHTS_WITHOUT_EXAMPLES, look_alikes=look_alikes, tails=tails)
+    return Known(WEIGHTS, LIMITS, look_alikes, tails)
 
 
 def _lessons(

@@ -1,5 +1,6 @@
 """Signals come to one scale."""
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -88,6 +89,7 @@ def _calibration(k: int = 2, masks: list[int] | None = None) -> Calibration:
             for mask in (masks if masks is not None else range(1, 1 << k))
         },
         np.linspace(0.5, 1.5, k) if k > 1 else np.ones(1),
+        np.full(k, np.inf),
         np.arange(k) // 2,
     )
 
@@ -121,6 +123,15 @@ def test_kinds_of_one_group_bear_each_other_out_more_than_those_of_two() -> None
     both, apart = np.array([[p[0], p[1], 1.0], [1.0, p[1], p[2]]])
     statistic = calibration.combine(np.array([both, apart]), np.ones((2, 3), bool))[0]
     assert statistic == pytest.approx([3 * 2 ** (1 / 2), 3 * 2 ** (1 / 4)], abs=1e-5)
+
+
+def test_above_its_limit_a_kind_says_no_more() -> None:
+    limited = replace(_calibration(2), limits=np.array([3.0, np.inf]))
+    p = np.exp(-np.array([[2.0, 1.0], [3.0, 1.0], [20.0, 1.0], [20.0, 30.0]]))
+    statistic = limited.combine(p, np.ones((4, 2), np.bool_))[0]
+    assert statistic[0] < statistic[1] == statistic[2] < statistic[3]
+    # Weights are 0.5 and 1.5, so the limited one never weighs more than 1.5.
+    assert limited.leading(p, np.ones((4, 2), np.bool_)).tolist() == [1, 0, 0, 1]
 
 
 def test_what_leads_is_the_largest_weighted_surprise_of_those_that_count() -> None:

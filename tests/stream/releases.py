@@ -27,6 +27,7 @@ from stream.state.schema import (
     FEATURE_SCHEMA,
     FEATURES,
     GROUP_OF,
+    LIMITS,
     SCALE_OF,
     STATE_SCHEMA,
     WEIGHTS,
@@ -101,7 +102,14 @@ def calibration(reading: bool = False) -> Calibration:
         "tool_known_attack": rng.normal(30.0, 30.0, n) if reading else silent,
     }
     return fit_population(
-        scores, sessions % 8, sessions, scales=SCALE_OF, atoms=ATOMS, weights=WEIGHTS, groups=GROUP_OF
+        scores,
+        sessions % 8,
+        sessions,
+        scales=SCALE_OF,
+        atoms=ATOMS,
+        weights=WEIGHTS,
+        limits=LIMITS,
+        groups=GROUP_OF,
     )
 
 

@@ -108,7 +108,11 @@ def test_a_population_scale_takes_no_tenants_location() -> None:
 def test_values_beside_the_events_make_their_own_kind_s_tail_longer_and_no_other_s() -> None:
     x, tenant, session = _world(0, 1000, 0.0, False)
     scores = {"a": np.maximum(x[:, 0], 0), "b": x[:, 1]}
-    how: dict[str, Any] = {"scales": dict.fromkeys("ab", "population"), "atoms": {"a": 0.0}, "beside_share": 0.05}
+    how: dict[str, Any] = {
+        "scales": dict.fromkeys("ab", "population"),
+        "atoms": {"a": 0.0},
+        "beside_shares": {"a": 0.05},
+    }
     plain, longer = (
         fit_population(scores, tenant[session], session, beside=beside, **how)
         for beside in ({}, {"a": np.linspace(20, 30, 500)})
@@ -117,6 +121,17 @@ def test_values_beside_the_events_make_their_own_kind_s_tail_longer_and_no_other
     assert 0.02 < longer.tails[0].survival(np.array([19.9]))[0] < 0.06
     assert plain.tails[0].survival(np.array([19.9]))[0] < 1e-3
     assert np.array_equal(plain.tails[1].x, longer.tails[1].x)
+
+
+def test_a_kind_with_a_limit_is_measured_with_it_among_the_others() -> None:
+    x, tenant, session = _world(0, 1000, 0.0, False)
+    scores = {"a": x[:, 0], "b": x[:, 1]}
+    plain, limited = (fit_population(scores, tenant[session], session, limits=limits) for limits in ({}, {"a": 2.0}))
+    assert limited.limits.tolist() == [2.0, np.inf]
+    # Of a thousand sessions some are rarer than exp(-2) in it: their norms end there.
+    assert plain.combined[1].x[-1] > limited.combined[1].x[-1]
+    assert np.array_equal(plain.combined[2].x, limited.combined[2].x)
+    assert np.array_equal(plain.tails[0].x, limited.tails[0].x)
 
 
 def test_the_order_of_the_events_of_sessions_does_not_matter() -> None:

@@ -157,7 +157,8 @@ def test_the_first_harmless_message_that_looks_like_an_attack_is_not_the_strange
         events, scores, grace_sessions=20, labelled=True, known=Known(look_alikes={"known_attack": look_alikes})
     )
     half = np.array([np.median(look_alikes)])
-    # Half of the look-alikes, which `LOOK_ALIKES` of sessions are taken to hold.
-    assert beside.tails[KNOWN_ATTACK].survival(half)[0] == pytest.approx(LOOK_ALIKES / 2, rel=0.2)
-    assert alone.tails[KNOWN_ATTACK].survival(half)[0] < LOOK_ALIKES / 4
+    # Half of the look-alikes, which so many sessions are taken to hold.
+    share = LOOK_ALIKES["known_attack"]
+    assert beside.tails[KNOWN_ATTACK].survival(half)[0] == pytest.approx(share / 2, rel=0.2)
+    assert alone.tails[KNOWN_ATTACK].survival(half)[0] < share / 4
     assert np.array_equal(alone.tails[SEQUENCE].x, beside.tails[SEQUENCE].x)

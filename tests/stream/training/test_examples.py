@@ -42,7 +42,7 @@ def test_every_message_is_there_and_one_with_an_open_goal_is_told_with_several(w
         ATTACK: len(attacks),
         LOOK_ALIKE: sum(len(own.harmless) for own in read),
         REQUEST: sum(len(own.requests) for own in read),
-        RETURNED: sum(len(own.texts) for own in read),
+        RETURNED: sum(len(own.texts) + len(own.formulas) for own in read),
     }
     assert {kind: len(np.unique(written.of(kind).group)) for kind in counts} == counts
     assert np.array_equal(written.kind == ATTACK, written.labels.any(axis=1))

@@ -27,7 +27,7 @@ def runs(texts: Iterable[str], length: int) -> set[tuple[str, ...]]:
 def test_the_lists_of_a_language_are_whole(language: str) -> None:
     own = languages()[language]
     assert len(own.requests) >= 60 and len(own.framings) >= 15 and len(own.texts) >= 40
-    for said in (own.requests, own.framings, own.texts):
+    for said in (own.requests, own.framings, own.texts, own.formulas):
         assert len(set(said)) == len(said)
         assert all(text.strip() == text != "" for text in said)
     for framing in own.framings:

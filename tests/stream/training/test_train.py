@@ -15,7 +15,7 @@ from models.attack_classifier import CLASSES
 from models.text_models import TextModels
 from stream.errors import UsageError
 from stream.release import Release
-from stream.state.schema import KINDS, KNOWN_ATTACK, REMEMBERED, RING, WEIGHTS, WEIGHTS_WITHOUT_EXAMPLES
+from stream.state.schema import KINDS, KNOWN_ATTACK, LIMITS, REMEMBERED, RING, WEIGHTS, WEIGHTS_WITHOUT_EXAMPLES
 from stream.training.events import TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
 from stream.training.teaching import HardNegatives
@@ -156,6 +156,7 @@ def test_written_examples_teach_a_classifier_where_nobody_has_labelled_an_attack
         "tool_known_attack": True,
     }
     assert dict(zip(KINDS, calibration.weights.tolist(), strict=True)) == WEIGHTS
+    assert calibration.limits[KINDS.index("novelty")] == LIMITS["novelty"]
 
 
 def test_a_base_s_classifier_stays_with_the_tails_that_were_measured_when_it_was_held_out(
@@ -182,7 +183,8 @@ def test_a_base_s_classifier_stays_with_the_tails_that_were_measured_when_it_was
 
 def test_without_examples_nothing_is_known_of_attacks_and_novelty_says_more(whole: Trained) -> None:
     assert (whole.release.texts.attacks, whole.release.texts.direction) == (None, None)
-    assert not whole.known.look_alikes
+    assert list(whole.known.look_alikes) == ["role_surprise"]
+    assert np.isinf(whole.release.calibration.limits).all()
     weights = dict(zip(KINDS, whole.release.calibration.weights.tolist(), strict=True))
     assert weights == WEIGHTS_WITHOUT_EXAMPLES
     assert weights["novelty"] > WEIGHTS["novelty"]
