@@ -22,7 +22,7 @@ from stream.steps.content import JUDGED, TOOL, USER, Embeds, segmented
 from stream.steps.decode import decode
 from stream.training.attacks import AttackTexts
 from stream.training.events import FOLDS, TrainingEvents
-from stream.training.examples import ATTACK, LOOK_ALIKE, Examples
+from stream.training.examples import ATTACK, LOOK_ALIKE, RETURNED, Examples
 from stream.training.teaching import Lesson
 
 if TYPE_CHECKING:
@@ -293,6 +293,7 @@ def pile_of(
     bags = join(texts.bags.take(benign), attacks.bags)
     hard = [np.zeros(len(benign), np.bool_) if lesson.mined is None else lesson.mined[benign]]
     hard += [np.zeros(len(attacks.labels), np.bool_)]
+    tool = [texts.role[benign] == TOOL, np.zeros(len(attacks.labels), np.bool_)]
     if lesson.hard is not None:
         judged = len(lesson.hard.group)
         bags = join(bags, lesson.hard.bags)
@@ -300,6 +301,7 @@ def pile_of(
         source.append(np.full(judged, _after(source)))
         group.append(_after(group) + np.unique(lesson.hard.group, return_inverse=True)[1])
         hard.append(np.ones(judged, np.bool_))
+        tool.append(np.zeros(judged, np.bool_))
     if examples is not None:
         bags = join(bags, examples.bags)
         labels.append(examples.labels)
@@ -308,6 +310,7 @@ def pile_of(
         source.append(_after(source) + np.unique(kinds, axis=0, return_inverse=True)[1].ravel())
         group.append(_after(group) + examples.group)
         hard.append(examples.kind == LOOK_ALIKE)
+        tool.append(examples.kind == RETURNED)
     said, taught = len(bags.offsets) - 1, None
     if (teaching := lesson.teaching) is not None:
         made = len(teaching.made_labels)
@@ -320,11 +323,16 @@ def pile_of(
         fresh = _after(group)
         group.append(np.where(teaching.made_of >= 0, group[1][teaching.made_of], fresh + np.arange(made)))
         hard.append(np.zeros(made, np.bool_))
+        tool.append(np.zeros(made, np.bool_))
         taught = Taught(np.concatenate(soft), np.arange(said + made) >= said)
-    tool = np.zeros(len(bags.offsets) - 1, np.bool_)
-    tool[: len(benign)] = texts.role[benign] == TOOL
     return Pile(
-        bags, np.concatenate(labels), np.concatenate(source), np.concatenate(group), tool, np.concatenate(hard), taught
+        bags,
+        np.concatenate(labels),
+        np.concatenate(source),
+        np.concatenate(group),
+        np.concatenate(tool),
+        np.concatenate(hard),
+        taught,
     )
 
 

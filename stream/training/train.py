@@ -25,7 +25,6 @@ from stream.state.schema import (
     ROLE_SURPRISE,
     TOOL_KNOWN_ATTACK,
     WEIGHTS,
-    WEIGHTS_WITHOUT_EXAMPLES,
 )
 from stream.steps.content import TOOL, USER, Embeds
 from stream.training.attacks import AttackTexts
@@ -242,9 +241,7 @@ def _known(kept: Release | None, likened: Sequence[Likenesses]) -> Known:
         written = kept.texts.direction is not None
     else:
         tails, written = {}, KINDS[KNOWN_ATTACK] in look_alikes
-    if not written:
-        return Known(WEIGHTS_WITHOUT_EXAMPLES, look_alikes=look_alikes, tails=tails)
-    return Known(WEIGHTS, LIMITS, look_alikes, tails)
+    return Known(WEIGHTS, LIMITS, look_alikes, tails) if written else Known(tails=tails)
 
 
 def _lessons(
