@@ -102,7 +102,7 @@ def test_missing_file_is_a_usage_error_before_anything_is_read(tmp_path: Path) -
         FileSource([tmp_path / "none.jsonl"])
 
 
-@pytest.mark.parametrize("damaged", [b"not gzip at all", gzip.compress(b'{"startTime": 1}\n' * 9)[:-12]])
+@pytest.mark.parametrize("damaged", [b"not gzip at all", gzip.compress(b'{"startTime": 1}\n' * 9, mtime=0)[:-12]])
 def test_file_that_is_no_whole_gzip_is_a_usage_error(tmp_path: Path, damaged: bytes) -> None:
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(damaged)
