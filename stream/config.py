@@ -173,9 +173,8 @@ class LearningSettings:
     forget_keys_days: float = 90.0
     """Days after which one of a tenant's API keys is forgotten; the one heard last stays with its tenant."""
     examples: bool = True
-    """Whether training learns what was written for it beside traffic and labels: attacks and what is taken for them,
-    for the classifier of known attacks; requests and what tools return, for role surprise. Without, a release knows of
-    no attack that nobody has labelled."""
+    """Whether training shows the classifier of known attacks written examples beside labelled ones. Without, it knows
+    nothing before somebody labels: for whoever lives by such texts, as a red team does."""
 
     def __post_init__(self) -> None:
         rules.integer("learning.grace_sessions", self.grace_sessions, at_least=0)

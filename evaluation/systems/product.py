@@ -168,7 +168,7 @@ class Product:
 
     @staticmethod
     def _known_without(known: Known, kinds: Sequence[int]) -> Known:
-        """As if nothing had been written where nothing is left of it."""
+        """As if no attack had been written where nothing is left of any; role surprise has its tail all the same."""
         silenced = {KINDS[kind] for kind in kinds}
         rest = {name: values for name, values in known.look_alikes.items() if name not in silenced}
         if {KNOWN_ATTACK, TOOL_KNOWN_ATTACK} <= set(kinds):

@@ -31,7 +31,8 @@ class Fit:
     """Half of them user into tool, half tool into tool."""
     splicing: Splicing = field(default_factory=Splicing)
     weights: tuple[float, float, float, float] = (1.5, 1.5, 0.0, 1.0)
-    """Of system, user, assistant and tool; over the root of the segments of the same tenant and role."""
+    """Of system, user, assistant and tool; over the root of the segments of the same tenant and role. What counts
+    nothing is not learned: models speak like both."""
     placed_min: float = 0.4
     """Share of a window's tokens that must be a user's for it to speak like one."""
     splices_weight: float = 1.5
@@ -75,7 +76,7 @@ def fit_role_surprise(
     ValueError
         Without a segment of a user, or without one of a tool.
     """
-    bags, role, tenant = _distinct(bags, role, tenant)
+    bags, role, tenant = _distinct(bags, role, tenant, np.flatnonzero(how.weights))
     for code, said in ((USER, "a user"), (TOOL, "a tool")):
         if not (role == code).any():
             raise ValueError(f"role surprise needs segments that {said} said; got none in {len(role)} segments.")
@@ -86,14 +87,15 @@ def fit_role_surprise(
 
 
 def _distinct(
-    bags: TokenBags, role: NDArray[np.integer], tenant: NDArray[np.integer]
+    bags: TokenBags, role: NDArray[np.integer], tenant: NDArray[np.integer], learned: NDArray[np.intp]
 ) -> tuple[TokenBags, NDArray[np.int64], NDArray[np.int64]]:
-    """Each text that a tenant's role said once, in an order of their own."""
+    """Each text that a tenant's role said once, of the roles that are `learned`, in an order of their own."""
+    roles = set(learned.tolist())
     offsets = bags.offsets.tolist()
     data = bags.ids.astype("<u2", copy=False).tobytes()
     found: dict[tuple[int, int, bytes], int] = {}
     for row, (whose, code) in enumerate(zip(tenant.tolist(), role.tolist(), strict=True)):
-        if SYSTEM <= code <= TOOL and offsets[row] < offsets[row + 1]:
+        if code in roles and offsets[row] < offsets[row + 1]:
             found.setdefault((whose, code, data[2 * offsets[row] : 2 * offsets[row + 1]]), row)
     rows = np.array([found[key] for key in sorted(found)], np.int64)
     return take(bags, rows), role[rows].astype(np.int64), tenant[rows].astype(np.int64)

@@ -197,7 +197,8 @@ def assemble(
         The latest event that the champion learned from; None: there is none.
     surprise
         By the champion: of an attack in a tool's result only what does not speak like the tool is learned, and what
-        does is the tool's. Without, all that stands about its evidence is the attack's.
+        does is the tool's. Without, all that stands about its evidence is the attack's, but for what the tenant's tools
+        return in more sessions that are none.
     """
     verdicts = _Verdicts(labels, refused)
     suspected = {captured.session_at(place) for place in found if place in captured.of_place}
@@ -236,7 +237,7 @@ def assemble(
         if (fact := taken.get(_session(head))) is not None
     ]
     counted = verdicts.counted(facts)
-    attacking = _segments("attack", counted, captured, facts, surprise)
+    attacking = _segments("attack", counted, captured, facts, surprise, _ordinary(captured, facts))
     return DataSet(
         training=gathered,
         attacks=attacking,
@@ -529,8 +530,9 @@ def _segments(
     captured: Captured,
     facts: Mapping[Session, SessionFacts],
     surprise: Surprise | None = None,
+    ordinary: Collection[tuple[str, str]] = (),
 ) -> list[FoundSegment]:
-    """Words of findings whose sessions are not held out, each once a session."""
+    """Words of findings whose sessions are not held out, each once a session, without what is `ordinary`."""
     segments: dict[tuple[str, str], FoundSegment] = {}
     for label in counted:
         if label.teaches != teaches or not _speaks(label):
@@ -541,10 +543,36 @@ def _segments(
             continue
         families = _families(label.techniques)
         group = orjson.dumps(sessions[0]).decode()
-        texts = dict(_texts(label, captured))
-        for text in texts if surprise is None else _unlike_tools(texts, surprise):
+        texts = {
+            text: role for text, role in _texts(label, captured) if role != TOOL or (label.tenant, text) not in ordinary
+        }
+        for text in texts if surprise is None or not texts else _unlike_tools(texts, surprise):
             segments.setdefault((group, text), FoundSegment(text, families, group))
     return list(segments.values())
+
+
+def _ordinary(captured: Captured, facts: Mapping[Session, SessionFacts]) -> set[tuple[str, str]]:
+    """Tenants and what their tools return in more sessions that teach what is normal than in judged attacks.
+
+    A letter that lies in a mailbox is returned again and again, beside attacks and without; it is not their words. What
+    was found and nobody has judged counts for neither: one session of a campaign may be all that an analyst looked at.
+    """
+    calm: Counter[tuple[str, str]] = Counter()
+    attacked: Counter[tuple[str, str]] = Counter()
+    read: dict[str, list[str]] = {}
+    for name, fact in facts.items():
+        messages = {
+            message.digest: message for at in captured.of_session[name] for message in captured.heads[at].messages
+        }
+        for digest, message in messages.items():
+            if digest not in read:
+                read[digest] = [text for text, role in _judged_texts(message) if role == TOOL]
+        texts = {(fact.tenant, text) for digest in messages for text in read[digest]}
+        if fact.judged == "attack":
+            attacked.update(texts)
+        elif _learns(fact):
+            calm.update(texts)
+    return {name for name, count in calm.items() if count > attacked[name]}
 
 
 def _beside(

@@ -161,9 +161,9 @@ def train(
     if base is not None and adapters_only:
         backbone = base.bank.arrays
     looks = _looks(said, again, seed, progress)
+    spoken = voices(embedder, settings.redaction.policy, seed=seed)
     # The base's classifier stays where nothing is there to teach another.
     shows = settings.learning.examples
-    spoken = voices(embedder, settings.redaction.policy, seed=seed) if shows else None
     teaches = attacks is not None or (shows and hard is not None and not adapters_only)
     kept = base if base is not None and base.texts.attacks is not None and not teaches else None
     written = examples(embedder, settings.redaction.policy, seed=seed) if shows and kept is None else None
@@ -174,7 +174,7 @@ def train(
     def texts_of(part: TrainingTexts, without: int | None) -> TextModels:
         second = looks.without(without) if looks is not None else None
         lesson, told = lessons.without(without), written.without(without) if written is not None else None
-        base_of_it, beside = kept.texts if kept is not None else None, spoken.without(without) if spoken else None
+        base_of_it, beside = kept.texts if kept is not None else None, spoken.without(without)
         return fitted_texts(part, embedder.vocabulary, seed, base_of_it, attacks, second, lesson, beside, told)
 
     def held_out(number: int) -> tuple[NDArray[np.float64], Likenesses]:
@@ -184,10 +184,8 @@ def train(
         texts = looking(texts_of(said.without(number), number), again)
         heard, unheard = [taught[i] for i in rest.tolist()], [records[i] for i in part.tolist()]
         scores = held_out_scores(heard, unheard, bank, texts, volume, settings, embedder, space_id, tenants)
-        likened = dict(likenesses(texts, written.held_out(number))) if written is not None else {}
-        if spoken is not None:
-            likened[KINDS[ROLE_SURPRISE]] = spoken.surprises(texts, number)
-        return scores, likened
+        likened = likenesses(texts, written.held_out(number)) if written is not None else {}
+        return scores, {KINDS[ROLE_SURPRISE]: spoken.surprises(texts, number), **likened}
 
     def whole() -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
         progress("fitting on everything")

@@ -87,7 +87,7 @@ class Home:
             topics=TopicsSettings(partitions=PARTITIONS),
             learning=LearningSettings(grace_sessions=3, examples=False),
             # What such a champion finds strange is judged; how much that is does not matter here.
-            decision=DecisionSettings(session_fpr=0.9),
+            decision=DecisionSettings(session_fpr=0.4),
             release=ReleaseSettings(
                 directory=str(directory / "releases"), signing_key_file=str(self.key), trusted_keys=(self.public,)
             ),

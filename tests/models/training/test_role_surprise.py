@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from models.ngrams import NGrams, token_shapes
 from models.role_surprise import RoleSurprise
-from models.training.role_surprise import Fit, fit_role_surprise
+from models.training.role_surprise import ASSISTANT, Fit, fit_role_surprise
 from models.training.splices import join, take
 from models.wordpiece import TokenBags
 from tests.models.texts import TOKENS, bags_of, traffic
@@ -46,6 +46,16 @@ def test_segments_of_other_roles_and_without_tokens_change_nothing() -> None:
     assert _bytes(fit_role_surprise(more, role, tenant, grams, seed=1, how=_HOW)) == _bytes(
         fit_role_surprise(*data, grams, seed=1, how=_HOW)
     )
+
+
+def test_what_models_answer_changes_nothing_as_it_counts_nothing() -> None:
+    # Not the regression's C either, which is for weights of mean 1.
+    data = _data()
+    grams = _grams(data)
+    kept = np.flatnonzero(data[1] != ASSISTANT)
+    assert 0 < len(kept) < len(data[1])
+    fewer = take(data[0], kept), data[1][kept], data[2][kept]
+    assert _bytes(fit_role_surprise(*data, grams, seed=1)) == _bytes(fit_role_surprise(*fewer, grams, seed=1))
 
 
 def test_words_that_only_users_say_weigh_for_the_user() -> None:

@@ -244,6 +244,34 @@ def test_a_louder_sentence_makes_no_order_harmless_nor_does_a_quiet_attack_or_on
     assert beside({"ignore": 8.0, "asked": 5.0, "": 2.0}, signals={"volume": 9.0}, p={"volume": 0.001}) == []
 
 
+LETTER = (
+    "Dear Ann, please ignore the noise next door, it will be over by Friday, and send me the recipe for the plum cake "
+    "when you find the time for it"
+)
+
+
+def test_what_a_tool_returns_in_more_sessions_that_are_no_attack_is_not_the_attacks() -> None:
+    def words(calm: int, *, found: int = 0) -> set[str]:
+        """What is learned of three attacks beside the letter, which so many other sessions hold alone."""
+        tools = [f"{LETTER}\n{ORDER}"] * (3 + found) + [LETTER] * calm
+        told = captured([conversation(i, tool=tools[i] if i < len(tools) else "") for i in range(30)])
+        labels = [label(told, names(told)[f"s{i}"], "attack") for i in range(3)]
+        suspected = [place for place, at in told.of_place.items() if told.heads[at].session in {"s3", "s4", "s5", "s6"}]
+        data = divided(told, labels, share=0.1, surprise=surprise, found=suspected if found else [])
+        return {segment.text for segment in data.attacks}
+
+    # The letter is as loud as the order.
+    assert words(0) == words(3) == {LETTER, ORDER}
+    assert words(4) == {ORDER}
+    # Four more of the same campaign were found, and nobody has looked at them.
+    assert words(0, found=4) == {LETTER, ORDER}
+
+
+def test_an_attack_of_words_that_a_tool_returns_all_the_time_teaches_none() -> None:
+    told = captured([conversation(i, tool=LETTER) for i in range(30)])
+    assert divided(told, [label(told, names(told)["s2"], "attack")], share=0.1, surprise=surprise).attacks == []
+
+
 def test_of_what_was_judged_benign_nothing_stands_beside_an_attack(traffic: Captured) -> None:
     name = names(traffic)["s4"]
     assert divided(traffic, [label(traffic, name, "benign")], surprise=surprise).beside == []
