@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -324,7 +325,9 @@ def test_event_on_a_topic_is_explained_by_its_finding_or_a_replay_with_the_journ
     assert opened["told_by"] == "finding"
     assert opened["finding_uid"] == creates[0]["finding_info"]["uid"]
     release = ["--release", str(tmp_path / "release")]
-    for score in [each for each in scores if each["decision"] == "none"][40:120:40]:
+    # Of an id that a later event repeats with other content, the first event is explained.
+    once = [uid for uid, n in Counter(each["event_id"] for each in scores).items() if n == 1]
+    for score in [each for each in scores if each["decision"] == "none" and each["event_id"] in once][40:120:40]:
         found = explained(score["event_id"], *release)
         assert found["told_by"] == "replay"
         assert numbers(found) == numbers_of_score(score)
