@@ -11,10 +11,10 @@ RELIABLE_CHARS = np.float32(80)
 """A shorter segment, less than half of a full one, says too little to count in full."""
 MANY_COST = 0.5
 """What each e-fold of segments takes from their log-odds: the likest of many is a little like an attack by chance."""
-_MANY_MAX = 64
+MANY_MAX = 64
 """More segments cost no more, or whoever pads an attack with anything would hide it."""
 # To 1e-6, as libraries differ in the last bits of a logarithm.
-_COSTS = (np.rint(MANY_COST * np.log(np.arange(1, _MANY_MAX + 1)) * 2.0**20) / 2.0**20).astype(np.float32)
+_COSTS = (np.rint(MANY_COST * np.log(np.arange(1, MANY_MAX + 1)) * 2.0**20) / 2.0**20).astype(np.float32)
 
 
 def likest(
@@ -41,7 +41,7 @@ def likest(
     if len(event) == 0:
         return
     which, many = np.unique(event * x.shape[1] + signal, return_inverse=True, return_counts=True)[1:]
-    value = np.maximum(odds - _COSTS[np.minimum(many, _MANY_MAX) - 1][which], np.float32(0))
+    value = np.maximum(odds - _COSTS[np.minimum(many, MANY_MAX) - 1][which], np.float32(0))
     value = value * np.minimum(chars / RELIABLE_CHARS, np.float32(1))
     order = np.lexsort((-value, signal, event))
     event, signal = event[order], signal[order]

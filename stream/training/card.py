@@ -24,6 +24,7 @@ _LIMITS = (
 _WHAT = {
     "held_out_flagged_at_0.01": "share of held-out sessions flagged at a nominal 1 %",
     "held_out_flagged_at_0.05": "share of held-out sessions flagged at a nominal 5 %",
+    "suspect_sessions": "sessions that nobody judged, left out as likest to labelled attacks",
     "tenants_adapted": "tenants with an adapter of their own",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b, sha256
 from itertools import islice
 
@@ -71,6 +71,22 @@ class TrainingEvents:
     def fold(self) -> NDArray[np.int64]:
         """The fold (n,) of each event's session."""
         return self.session_fold[self.session]
+
+    def without(self, sessions: NDArray[np.bool_]) -> TrainingEvents:
+        """The same input less the events of `sessions` (s,), of which each tenant must keep one; its hash stays."""
+        kept = np.flatnonzero(~sessions)
+        number = np.cumsum(~sessions) - 1
+        at = np.flatnonzero(~sessions[self.session])
+        records = (self.records[i] for i in at.tolist())
+        return replace(
+            self,
+            records=[Record(r.topic, r.partition, i, r.timestamp_ms, r.key, r.value) for i, r in enumerate(records)],
+            session=number[self.session[at]],
+            session_tenant=self.session_tenant[kept],
+            session_fold=self.session_fold[kept],
+            session_learns=None if self.session_learns is None else self.session_learns[kept],
+            session_believed=None if self.session_believed is None else self.session_believed[kept],
+        )
 
 
 @dataclass(frozen=True, slots=True)

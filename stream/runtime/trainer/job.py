@@ -39,6 +39,7 @@ from stream.training.card import Card
 from stream.training.dataset import DataSet, assemble, attack_texts, capture
 from stream.training.events import TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
+from stream.training.suspects import without_suspects
 from stream.training.teaching import HardNegatives
 from stream.training.teaching import Teacher as TeacherOf
 from stream.training.texts import TooFewAttacks
@@ -200,10 +201,17 @@ class Job:
         known = [replace(event, believed=True) for event in gathered]
         events = arrange([*known, *learned.data.training], settings.core.future_ms)
         attacks = None if adapters_only else joined(self._corpus_attacks(files), self._labelled(learned.data))
+        hard = self._mistaken(learned.data)
+        taught = events
+        if attacks is not None:
+            confirmed = learned.data.counts["judged_attack"]
+            taught = without_suspects(events, attacks, embedder, settings, confirmed=confirmed, seed=plan.seed)
+        suspects = len(events.session_tenant) - len(taught.session_tenant)
+        self._progress(f"{suspects:,} sessions that nobody judged teach nothing: they are likest to labelled attacks")
 
-        def fitted(attacks: AttackTexts | None, *, taught: bool) -> Trained:
+        def fitted(attacks: AttackTexts | None, *, teacher: bool) -> Trained:
             return train(
-                events,
+                taught,
                 embedder,
                 embedder.space_id,
                 settings,
@@ -215,14 +223,14 @@ class Job:
                 adapters_only=adapters_only,
                 backbone=champion.bank.arrays if champion is not None and keeps_backbone(self.request) else None,
                 attacks=attacks,
-                teacher=self._teacher() if attacks is not None and taught else None,
-                hard=self._mistaken(learned.data),
+                teacher=self._teacher() if attacks is not None and teacher else None,
+                hard=hard,
                 again=self._again(),
                 progress=self._progress,
             )
 
         try:
-            trained = fitted(attacks, taught=True)
+            trained = fitted(attacks, teacher=True)
         except TooFewAttacks as error:
             if attacks is None:
                 raise
@@ -230,8 +238,9 @@ class Job:
             written = settings.learning.examples
             lacking = "no teacher, as" if written else "the classifier in service stays, as"
             self._progress(f"{lacking} there are too few attacks: {error}")
-            trained = fitted(attacks if written else None, taught=False)
+            trained = fitted(attacks if written else None, teacher=False)
         metrics = {name: value for name, value in trained.metrics.items() if not name.startswith("teacher_")}
+        metrics["suspect_sessions"] = suspects
         data = self._input(events, learned.data, files, tally, _teacher_of(trained))
         write_release(
             self.folder.path / CHALLENGER,
