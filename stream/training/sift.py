@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.ngrams import NGrams, token_shapes
 from stream.steps.content import JUDGED
-from stream.training.dataset import LABELS
+from stream.training.attack_words import LABELS
 from stream.training.pupils import attacks_of
 
 if TYPE_CHECKING:

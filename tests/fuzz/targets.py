@@ -47,7 +47,7 @@ from stream.state.store import State
 from stream.steps.decode import decode
 from stream.steps.ingest import IngestStep
 from stream.steps.route import Router
-from stream.training.dataset import latest_labels
+from stream.training.labels import latest_labels
 from tests.doubles import WORDS, WordEmbedder
 from tests.schemas.otlp_record import otlp_protobuf
 from tests.stream.releases import release

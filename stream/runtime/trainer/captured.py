@@ -17,7 +17,8 @@ from stream.errors import StateError
 from stream.record import Record
 from stream.runtime.topic_reader import TopicReader
 from stream.runtime.trainer.plan import Plan
-from stream.training.dataset import Place, latest_labels
+from stream.training.capture import Place
+from stream.training.labels import latest_labels
 
 _LOG = logging.getLogger(__name__)
 EVENTS, FOUND, LABELS = "events.records", "found.msgpack", "labels.json"

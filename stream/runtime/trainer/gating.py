@@ -19,7 +19,9 @@ from stream.release import Release
 from stream.runtime.release.registry import Registry
 from stream.runtime.release_store import read_manifest
 from stream.steps.content import Embeds
-from stream.training.dataset import Captured, DataSet, Place, Session, label_texts
+from stream.training.attack_words import label_texts
+from stream.training.capture import Captured, Place, Session
+from stream.training.dataset import DataSet
 
 if TYPE_CHECKING:
     from stream.training.audit import Audit

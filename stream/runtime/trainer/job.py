@@ -34,9 +34,11 @@ from stream.runtime.trainer.folder import JobFolder
 from stream.runtime.trainer.gating import GATE_JSON, Gated, audited, gate
 from stream.runtime.trainer.plan import Plan, find_champion, make_plan, planned
 from stream.runtime.trainer.publish import announce_once, promote_once
+from stream.training.attack_words import attack_texts
 from stream.training.attacks import collect_attacks, joined
+from stream.training.capture import capture
 from stream.training.card import Card
-from stream.training.dataset import DataSet, assemble, attack_texts, capture
+from stream.training.dataset import DataSet, assemble
 from stream.training.events import TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
 from stream.training.suspects import without_suspects

@@ -20,18 +20,12 @@ from schemas.label import Label, LabelledEvent, LabelledSegment, label_key
 from schemas.manifest import InputRange
 from stream.config import Settings
 from stream.record import Record
-from stream.training.dataset import (
-    Captured,
-    DataSet,
-    Place,
-    assemble,
-    attack_texts,
-    capture,
-    label_texts,
-    latest_labels,
-)
+from stream.training.attack_words import attack_texts, label_texts
+from stream.training.capture import Captured, Place, capture
+from stream.training.dataset import DataSet, assemble
 from stream.training.events import arrange
 from stream.training.gather import ingest_step
+from stream.training.labels import latest_labels
 from tests.doubles import WordEmbedder
 from tests.stream.training.captures import SETTINGS, START_MS, session
 

@@ -7,8 +7,8 @@ import numpy as np
 from models.attack_classifier import CLASSES
 from models.training.attack_classifier import texts_of
 from stream.steps.content import TOOL, USER
+from stream.training.attack_words import LABELS
 from stream.training.attacks import AttackTexts
-from stream.training.dataset import LABELS
 from stream.training.sift import sifted
 from stream.training.teaching import HardNegatives
 from stream.training.texts import TrainingTexts

@@ -10,8 +10,8 @@ import numpy as np
 import orjson
 import pytest
 
+from stream.training.attack_words import FoundSegment, attack_texts
 from stream.training.attacks import AttackTexts
-from stream.training.dataset import FoundSegment, attack_texts
 from stream.training.events import TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
 from stream.training.suspects import SHARE_MAX, TENANT_SHARE_MAX, without_suspects
