@@ -79,7 +79,7 @@ class TrainingInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     first_event_ms: int
     last_event_ms: int
     events_sha256: Sha256
-    """Of the normalised events, in the order of training."""
+    """Of the normalised events, in the order of training, with those that speak like confirmed attacks."""
     labels: LabelsUsed | None = None
     """Where analysts' verdicts taught it something."""
     teacher: Teacher | None = None

@@ -56,6 +56,16 @@ def fit_logistic(
     return model.coef_[0], float(model.intercept_[0])
 
 
+def even(positive: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Weights (s,) with which both sides count alike; log-odds above 0 then speak for `positive`.
+
+    >>> even(np.array([True, False, False])).tolist()
+    [1.0, 0.5, 0.5]
+    """
+    weights: NDArray[np.float64] = np.where(positive, 1 / max(positive.sum(), 1), 1 / max((~positive).sum(), 1))
+    return weights
+
+
 def platt(logits: NDArray[np.float64], positive: NDArray[np.bool_], weight: NDArray[np.float64]) -> tuple[float, float]:
     """Slope and constant that turn `logits` (s,) of held-out segments into log-odds of being `positive`.
 

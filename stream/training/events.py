@@ -59,6 +59,15 @@ class TrainingEvents:
     """(s,) whether it teaches the models; None: all do."""
     session_believed: NDArray[np.bool_] | None = None
     """(s,) whether somebody said that it is benign; None: nobody did of any."""
+    tenant_sessions: NDArray[np.int64] | None = None
+    """(t,) sessions of the input, where some of them were taken out since."""
+
+    @property
+    def sessions_of_tenants(self) -> NDArray[np.int64]:
+        """Sessions (t,) of the input."""
+        if self.tenant_sessions is not None:
+            return self.tenant_sessions
+        return np.bincount(self.session_tenant, minlength=len(self.tenants))
 
     @property
     def learning(self) -> NDArray[np.intp]:
@@ -73,7 +82,10 @@ class TrainingEvents:
         return self.session_fold[self.session]
 
     def without(self, sessions: NDArray[np.bool_]) -> TrainingEvents:
-        """The same input less the events of `sessions` (s,), of which each tenant must keep one; its hash stays."""
+        """The same input less the events of `sessions` (s,); its hash stays.
+
+        Each tenant must keep a session that teaches.
+        """
         kept = np.flatnonzero(~sessions)
         number = np.cumsum(~sessions) - 1
         at = np.flatnonzero(~sessions[self.session])
@@ -86,6 +98,7 @@ class TrainingEvents:
             session_fold=self.session_fold[kept],
             session_learns=None if self.session_learns is None else self.session_learns[kept],
             session_believed=None if self.session_believed is None else self.session_believed[kept],
+            tenant_sessions=self.sessions_of_tenants,
         )
 
 

@@ -2,11 +2,12 @@
 
 A campaign of which analysts were shown half lies with its other half in the traffic that is taken for benign. Learned
 there, its words are a tool's and a user's; calibrated on, what it is found by is ordinary.
+
+Legend: s sessions, d distinct texts, a segments of labelled attacks, p pairs of session and text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,58 +21,60 @@ from stream.steps.decode import decode
 from stream.steps.likeness import MANY_COST, MANY_MAX
 from stream.training.attacks import AttackTexts
 from stream.training.events import FOLDS, TrainingEvents
+from stream.training.sift import COST
 
 SHARE_MAX = 0.1
-"""Of all sessions: where more than that are attacks, nobody can say what is normal."""
+"""Of the sessions that nobody judged: where more than that are attacks, nobody can say what is normal."""
 TENANT_SHARE_MAX = 0.5
-"""Of a tenant's sessions: whoever talks of attacks all day still has a normal."""
-_COST = 1.0
+"""Of a tenant's: whoever talks of attacks all day still has a normal."""
+LEAST_LIKE = 0.1
+"""Share of the confirmed sessions that may be less like the others than a suspect that is liker to traffic."""
 _AT_ONCE = 2000
 
 
 def without_suspects(
-    events: TrainingEvents,
-    attacks: AttackTexts,
-    embedder: Embeds,
-    settings: Settings,
-    *,
-    confirmed: int,
-    seed: int,
+    events: TrainingEvents, labelled: AttackTexts, embedder: Embeds, settings: Settings, *, seed: int
 ) -> TrainingEvents:
-    """The events less the sessions that are likest to labelled attacks: as many as are confirmed, at most.
+    """The events less the sessions that are likest to labelled attacks: no more than these are.
 
-    A linear model of n-grams learns the labels' segments against those of the traffic, and judges those of the folds
-    that it has not seen; what sessions of several folds say is everybody's, and on neither side. How many attacks hide
-    is not known: as many as were found is what a detector that finds half of them leaves. Where none do, ordinary
-    sessions are lost to the training, and the gate's held-out traffic, of which nothing is left out, tells what comes
-    of it.
+    A linear model of n-grams learns the labels' segments against what users and tools say in the traffic, and judges
+    what it has not seen: sessions without their fold, attacks without a fifth of the labelled sessions, and what
+    several folds say, which is on neither side of any fit. How many attacks hide is not known: as many as were found
+    is what a detector that finds half of them leaves. Held-out traffic, of which nothing is left out, tells the gate
+    what comes of it.
 
     Parameters
     ----------
-    confirmed
-        Sessions of the same days that are labelled as attacks.
+    labelled
+        What labels show; the sessions of its groups are those confirmed.
     """
-    if not confirmed:
+    judged = np.zeros(len(events.session_tenant), np.bool_)
+    for known, meaning in ((events.session_believed, True), (events.session_learns, False)):
+        if known is not None:
+            judged |= known == meaning
+    said = _said(events, settings)
+    # One attack alone tells nothing of how alike others would be.
+    if len(set(labelled.group)) < 2 or len(said.texts) == 0:
         return events
-    likeness = _likeness(events, _said(events, settings), attacks, embedder, seed)
-    may = np.isfinite(likeness)
-    if events.session_believed is not None:
-        may &= ~events.session_believed
+    likeness, confirmed = _likenesses(events, said, labelled, embedder, seed)
+    # Liker to attacks than to traffic; and where many of the confirmed are not either, as like as most of those.
+    least = min(0.0, float(np.quantile(confirmed, LEAST_LIKE)))
+    may = ~judged & np.isfinite(likeness) & (likeness >= least)
     order = np.argsort(-likeness, kind="stable")
     order = order[may[order]]
-    tenant = events.session_tenant[order]
-    by_tenant = np.argsort(tenant, kind="stable")
-    place = np.empty(len(order), np.int64)
-    place[by_tenant] = np.arange(len(order)) - np.searchsorted(tenant[by_tenant], tenant[by_tenant])
-    most = (np.bincount(events.session_tenant) * TENANT_SHARE_MAX).astype(np.int64)
-    alike = np.zeros(len(may), np.bool_)
-    alike[order[place < most[tenant]][: min(confirmed, int(len(may) * SHARE_MAX))]] = True
-    return events.without(alike)
+    tenant, unjudged = events.session_tenant[order], events.session_tenant[~judged]
+    most = (np.bincount(unjudged, minlength=len(events.tenants)) * TENANT_SHARE_MAX).astype(np.int64)
+    order = order[_rank_within(tenant) < most[tenant]]
+    alike = np.zeros(len(judged), np.bool_)
+    alike[order[: min(len(confirmed), int(len(unjudged) * SHARE_MAX))]] = True
+    teaches = ~alike if events.session_learns is None else ~alike & events.session_learns
+    # What is left must still be two parts, or nothing can be calibrated.
+    return events.without(alike) if len(np.unique(events.session_fold[teaches])) > 1 else events
 
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """Distinct texts (d), and which sessions users and tools said them in, as pairs (p)."""
+    """Distinct texts (d), and which sessions users and tools said them in."""
 
     texts: list[str]
     text: NDArray[np.int64]
@@ -101,48 +104,77 @@ def _said(events: TrainingEvents, settings: Settings) -> _Said:
     return _Said(list(numbers), both[:, 1], both[:, 0])
 
 
-def _likeness(
-    events: TrainingEvents, said: _Said, attacks: AttackTexts, embedder: Embeds, seed: int
-) -> NDArray[np.float64]:
-    """The log-odds (s,) of a session's likest segment, less what many of them cost; -inf where nothing is known."""
+def _likenesses(
+    events: TrainingEvents, said: _Said, labelled: AttackTexts, embedder: Embeds, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How like an attack each session (s,) is, and each labelled one."""
     folds, owner = np.zeros((2, len(said.texts)), np.int64)
     np.bitwise_or.at(folds, said.text, 1 << events.session_fold[said.session])
     owner[said.text[::-1]] = events.session_tenant[said.session[::-1]]
-    odds = _odds(embedder.encode(said.texts), owner, folds, attacks.bags, embedder.vocabulary, seed)
-    known = np.isfinite(odds[said.text])
-    session, value = said.session[known], odds[said.text[known]]
-    likest = np.full(len(events.session_tenant), -np.inf)
-    np.maximum.at(likest, session, value)
-    many = np.clip(np.bincount(session, minlength=len(likest)), 1, MANY_MAX)
+    groups, group = np.unique(labelled.group, return_inverse=True)
+    bags = embedder.encode(said.texts)
+    grams = NGrams.fit(bags, owner, token_shapes(embedder.vocabulary))
+    text_odds, attack_odds = _odds(grams, bags, folds, labelled.bags, group % FOLDS, seed)
+    return (
+        _likest(said.session, text_odds[said.text], len(events.session_tenant)),
+        _likest(group, attack_odds, len(groups)),
+    )
+
+
+def _likest(session: NDArray[np.int64], odds: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """The largest of the log-odds of each session's segments, less what there being many costs (decision 42)."""
+    likest = np.full(count, -np.inf)
+    np.maximum.at(likest, session, odds)
+    many = np.clip(np.bincount(session, minlength=count), 1, MANY_MAX)
     return likest - MANY_COST * np.log(many)
 
 
 def _odds(
+    grams: NGrams,
     bags: TokenBags,
-    tenant: NDArray[np.int64],
     folds: NDArray[np.int64],
-    attacking: TokenBags,
-    vocabulary: Sequence[str],
+    attacks: TokenBags,
+    attack_fold: NDArray[np.int64],
     seed: int,
-) -> NDArray[np.float64]:
-    """Log-odds (d,) of texts of being an attack's, by fits without their fold; -inf of what several folds say."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Log-odds of texts (d,) and of segments (a,) of being an attack's, by fits that have not seen them.
+
+    Parameters
+    ----------
+    folds
+        (d,) bit f is set where a session of fold f says it. What several say is judged by all fits together.
+    """
     from scipy.sparse import vstack
 
-    from models.training.linear import fit_logistic, matrix
+    from models.training.linear import even, fit_logistic, matrix
 
-    grams = NGrams.fit(bags, tenant, token_shapes(vocabulary))
-    x = vstack([matrix(grams.features(attacking)), matrix(grams.features(bags))]).tocsr()
-    attacks = len(attacking.offsets) - 1
-    positive = np.arange(x.shape[0]) < attacks
-    odds = np.full(len(folds), -np.inf)
+    attacking, ordinary = matrix(grams.features(attacks)), matrix(grams.features(bags))
+    text_odds, attack_odds = np.full(len(folds), -np.inf), np.full(len(attack_fold), -np.inf)
     own = (folds & (folds - 1)) == 0
+    shared: list[NDArray[np.float64]] = []
     for number in range(FOLDS):
-        out = own & (folds == 1 << number)
-        rows = np.flatnonzero(np.concatenate([np.ones(attacks, np.bool_), own & ~out]))
-        sides = positive[rows]
-        if not out.any() or sides.all() or not sides.any():
+        out, attack_out = own & (folds == 1 << number), attack_fold == number
+        rows, attack_rows = np.flatnonzero(own & ~out), np.flatnonzero(~attack_out)
+        if len(rows) == 0:
             continue
-        weight = np.where(sides, 1 / sides.sum(), 1 / (~sides).sum())
-        weights, constant = fit_logistic(x[rows], sides, weight, cost=_COST, seed=seed)
-        odds[out] = x[attacks + np.flatnonzero(out)] @ weights + constant
-    return odds
+        positive = np.arange(len(attack_rows) + len(rows)) < len(attack_rows)
+        x = vstack([attacking[attack_rows], ordinary[rows]]).tocsr()
+        weights, constant = fit_logistic(x, positive, even(positive), cost=COST, seed=seed)
+        text_odds[out] = ordinary[np.flatnonzero(out)] @ weights + constant
+        attack_odds[attack_out] = attacking[np.flatnonzero(attack_out)] @ weights + constant
+        shared.append(ordinary[np.flatnonzero(~own)] @ weights + constant)
+    if shared:
+        text_odds[~own] = np.mean(shared, axis=0)
+    return text_odds, attack_odds
+
+
+def _rank_within(group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many of the same group stand before each.
+
+    >>> _rank_within(np.array([7, 5, 7, 7, 5])).tolist()
+    [0, 0, 1, 2, 1]
+    """
+    order = np.argsort(group, kind="stable")
+    rank = np.empty(len(group), np.int64)
+    rank[order] = np.arange(len(group)) - np.searchsorted(group[order], group[order])
+    return rank

@@ -320,8 +320,8 @@ def _fitted(
 def _sessions_per_day(events: TrainingEvents) -> dict[str, float]:
     """Sessions a day by tenant."""
     days = max((events.last_ms - events.first_ms) / _DAY_MS, 1.0)
-    counts = np.bincount(events.session_tenant, minlength=len(events.tenants))
-    return {tenant: round(count / days, 6) for tenant, count in zip(events.tenants, counts.tolist(), strict=True)}
+    counts = events.sessions_of_tenants.tolist()
+    return {tenant: round(count / days, 6) for tenant, count in zip(events.tenants, counts, strict=True)}
 
 
 def _adapted(arrays: Mapping[str, NDArray[Any]]) -> int:

@@ -202,14 +202,15 @@ class Job:
         gathered = [*gather_files(files, "corpus", settings, tally)] if files else []
         known = [replace(event, believed=True) for event in gathered]
         events = arrange([*known, *learned.data.training], settings.core.future_ms)
-        attacks = None if adapters_only else joined(self._corpus_attacks(files), self._labelled(learned.data))
-        hard = self._mistaken(learned.data)
+        labelled = self._labelled(learned.data)
         taught = events
-        if attacks is not None:
-            confirmed = learned.data.counts["judged_attack"]
-            taught = without_suspects(events, attacks, embedder, settings, confirmed=confirmed, seed=plan.seed)
+        if labelled is not None:
+            taught = without_suspects(events, labelled, embedder, settings, seed=plan.seed)
         suspects = len(events.session_tenant) - len(taught.session_tenant)
-        self._progress(f"{suspects:,} sessions that nobody judged teach nothing: they are likest to labelled attacks")
+        if suspects:
+            self._progress(f"{suspects:,} sessions that nobody judged speak like confirmed attacks, and teach nothing")
+        attacks = None if adapters_only else joined(self._corpus_attacks(files), labelled)
+        hard = self._mistaken(learned.data)
 
         def fitted(attacks: AttackTexts | None, *, teacher: bool) -> Trained:
             return train(
@@ -242,8 +243,9 @@ class Job:
             self._progress(f"{lacking} there are too few attacks: {error}")
             trained = fitted(attacks if written else None, teacher=False)
         metrics = {name: value for name, value in trained.metrics.items() if not name.startswith("teacher_")}
-        metrics["suspect_sessions"] = suspects
-        data = self._input(events, learned.data, files, tally, _teacher_of(trained))
+        if labelled is not None:
+            metrics["suspect_sessions"] = suspects
+        data = self._input(taught, learned.data, files, tally, _teacher_of(trained), suspects)
         write_release(
             self.folder.path / CHALLENGER,
             trained.release,
@@ -433,7 +435,13 @@ class Job:
         return Again(Remembering(load_transformer(self.settings.transformer, self._embedder.vocabulary)), threshold)
 
     def _input(
-        self, events: TrainingEvents, data: DataSet, files: Sequence[Path], tally: Tally, teacher: Teacher | None
+        self,
+        events: TrainingEvents,
+        data: DataSet,
+        files: Sequence[Path],
+        tally: Tally,
+        teacher: Teacher | None,
+        suspects: int,
     ) -> TrainingInput:
         labels: LabelsUsed | None = data.labels if data.counts["labels"] else None
         hashes: list[InputFile] = [hashed(path) for path in files]
@@ -443,7 +451,7 @@ class Job:
             events=len(events.records),
             sessions=len(events.session_tenant),
             tenants=len(events.tenants),
-            left_out=data.counts["sessions"] - data.counts["training"] + tally.left_out,
+            left_out=data.counts["sessions"] - data.counts["training"] + tally.left_out + suspects,
             dead_letters=data.counts["unreadable"] + tally.dead_letters.total() + events.unreadable,
             first_event_ms=events.first_ms,
             last_event_ms=events.last_ms,
