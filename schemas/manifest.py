@@ -73,7 +73,7 @@ class TrainingInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     sessions: int
     tenants: int
     left_out: int
-    """Sessions of a labelled input that are not benign."""
+    """Sessions of a labelled input that are not benign; of a job's those that are held out, attacks or suspects."""
     dead_letters: int
     """Records that could not be read."""
     first_event_ms: int

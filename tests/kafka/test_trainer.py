@@ -80,6 +80,9 @@ def test_a_request_becomes_one_release_that_is_announced_promoted_and_recorded(g
     assert f"It follows `{ground.champion.name}`." in card
     assert "somebody asked for more" in card
     assert done["decision"] in card
+    # What was left out as suspect, if anything was, is told, and among the sessions that it did not learn.
+    assert 0 <= manifest.metrics["suspect_sessions"] <= manifest.data.left_out
+    assert "left out as likest to labelled attacks" in card
 
     (announced,) = ground.cluster.values(RELEASES)
     assert (announced["release"], announced["promoted"]) == (manifest.name, done["passed"])
