@@ -26,6 +26,8 @@ class AttackDirection:
         self._arrays = dict(arrays)
         self._codes = arrays["codes"].astype(np.float64)
         self._unit, self._constant = float(arrays["unit"]), float(arrays["constant"])
+        self.dim = len(self._codes)
+        """d, of the vectors that it scores."""
 
     def score(self, vectors: NDArray[np.int8]) -> NDArray[np.float32]:
         """Log-odds (n,) of texts with these vectors (n, d), unit rows times 127."""

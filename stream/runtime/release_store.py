@@ -230,6 +230,11 @@ def _release(manifest: Manifest, bodies: Mapping[str, bytes], space_id: str | No
         raise _Refused(f"{BANK} must have an adapter for each of {len(tenants)} tenants; it has {bank.shape.tenants}")
     warm = _unpacked(bodies[WARM], WARM)
     _check_warm(warm, len(tenants))
+    dim = warm["memory"].shape[-1]
+    if texts.direction is not None and texts.direction.dim != dim:
+        raise _Refused(
+            f"{TEXTS}: an attack direction must be of {dim} dimensions, as vectors are; it is of {texts.direction.dim}"
+        )
     rows = {tenant: row for row, tenant in enumerate(tenants)}
     return Release(
         name=manifest.name,

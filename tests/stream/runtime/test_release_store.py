@@ -16,15 +16,18 @@ import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from safetensors.numpy import load_file, save
 
+from models.attack_direction import AttackDirection
 from models.novelty import Novelty
+from models.text_models import TextModels
 from models.volume import SUB_FEATURES, Volume
 from schemas.manifest import InputFile, Manifest, TrainingInput
 from stream.config import ReleaseSettings, Settings
 from stream.errors import StateError, UsageError
 from stream.release import Release
 from stream.runtime import release_store
-from stream.runtime.release_store import MANIFEST, load_release, read_manifest, write_release
+from stream.runtime.release_store import CALIBRATION, MANIFEST, load_release, read_manifest, write_release
 from stream.state.schema import tenant_table, warm_columns
 from tests.stream.releases import release
 
@@ -90,6 +93,13 @@ def rewrite_manifest(folder: Path, change: Callable[[dict[str, Any]], None], *, 
     if rename:
         plain["name"] = release_store._name(plain)
     (folder / MANIFEST).write_bytes(orjson.dumps(plain))
+
+
+def replace_file(folder: Path, name: str, body: bytes) -> None:
+    """Put another file in the place of one, and its hash into the manifest."""
+    (folder / name).write_bytes(body)
+    stored = {"sha256": sha256(body).hexdigest(), "bytes": len(body)}
+    rewrite_manifest(folder, lambda plain: plain["files"].update({name: stored}))
 
 
 def test_a_release_is_loaded_as_it_was_written(tmp_path: Path) -> None:
@@ -169,6 +179,14 @@ def test_a_release_whose_signals_combined_otherwise_is_refused_with_the_remedy(t
         load_release(tmp_path / "r", SETTINGS)
 
 
+def test_a_release_whose_signals_had_no_limits_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    written(tmp_path / "r")
+    calibration = load_file(tmp_path / "r" / CALIBRATION)
+    replace_file(tmp_path / "r", CALIBRATION, save({n: a for n, a in calibration.items() if n != "limits"}))
+    with pytest.raises(StateError, match=r"needs the array limits, .* make it anew with 'tidegate train'"):
+        load_release(tmp_path / "r", SETTINGS)
+
+
 @pytest.mark.parametrize("number", [-1, 16, 1 << 63])
 def test_a_group_that_no_calibration_has_is_refused(tmp_path: Path, number: int) -> None:
     written(tmp_path / "r")
@@ -229,9 +247,7 @@ def test_files_that_are_hashed_but_make_no_release_are_refused(
     tmp_path: Path, name: str, body: bytes, said: str
 ) -> None:
     written(tmp_path / "r")
-    (tmp_path / "r" / name).write_bytes(body)
-    stored = {"sha256": sha256(body).hexdigest(), "bytes": len(body)}
-    rewrite_manifest(tmp_path / "r", lambda plain: plain["files"].update({name: stored}))
+    replace_file(tmp_path / "r", name, body)
     with pytest.raises(StateError, match=said):
         load_release(tmp_path / "r", SETTINGS)
 
@@ -241,6 +257,15 @@ def test_warm_rows_of_another_shape_are_refused(tmp_path: Path) -> None:
     warm = {**original.warm, "weights": original.warm["weights"].astype(np.float64)}
     written(tmp_path / "r", release=replace(original, warm=warm))
     with pytest.raises(StateError, match=r"warm\.safetensors: weights must be float32 \(2, \d+\); it is float64"):
+        load_release(tmp_path / "r", SETTINGS)
+
+
+def test_a_direction_among_other_vectors_is_refused(tmp_path: Path) -> None:
+    original = whole_release()
+    direction = AttackDirection({"codes": np.ones(31, np.int16), "unit": np.array(0.5), "constant": np.array(0.0)})
+    texts = TextModels(original.texts.ngrams, original.texts.role_surprise, direction=direction)
+    written(tmp_path / "r", release=replace(original, texts=texts))
+    with pytest.raises(StateError, match="attack direction must be of 32 dimensions, as vectors are; it is of 31"):
         load_release(tmp_path / "r", SETTINGS)
 
 
