@@ -26,7 +26,7 @@ from evaluation.systems.registry import PRODUCT, SYSTEMS, Shared, taking_part
 from models.training.quantised import threads_of_torch
 from stream.config import Settings
 from stream.release import Release
-from stream.runtime.embedders import as_configured, load_embedder, load_transformer
+from stream.runtime.embedders import as_configured, load_embedder, load_tagger, load_transformer
 from stream.runtime.release_store import load_release
 from stream.training.texts import Again
 
@@ -151,7 +151,8 @@ def shared_by(order: Order) -> Callable[[], Shared]:
         release = as_configured(release, settings, embedder.vocabulary)
     gate = settings.transformer.threshold
     again = Again(load_transformer(settings.transformer, embedder.vocabulary), gate) if gate is not None else None
-    return partial(Shared, settings, embedder, release=release, again=again)
+    tagger = load_tagger(settings, embedder.vocabulary)
+    return partial(Shared, settings, embedder, release=release, again=again, tagger=tagger)
 
 
 def stream_part(seed: int) -> str:

@@ -13,10 +13,18 @@ from models.attack_direction import AttackDirection
 from models.ngrams import NGrams
 from models.role_surprise import RoleSurprise
 from models.second_look import SecondLook, Transforms
+from models.token_tagger import TokenTagger
 from models.wordpiece import TokenBags
 
 _MASKS = "ngrams.masks"
 _ROLE, _ATTACKS, _SECOND, _DIRECTION = "role_surprise.", "known_attack.", "transformer.", "attack_direction."
+_TAGGER = "token_tagger."
+TAGGED_FROM = 1.0
+"""Role surprise from which a text is read by the tagger: a twentieth of what tools return in benign traffic."""
+TAGGER_SHARE = 0.7
+"""What the tagger's log-odds count beside the n-grams', which count the rest."""
+UNTAGGED = -7.0
+"""What the tagger would say at least of a text that it does not read, or of any other."""
 
 
 class TextModels:
@@ -34,6 +42,8 @@ class TextModels:
         What a transformer adds to role surprise, once there is one: `looking_again`.
     direction
         What a text's vector adds to each class of attacks.
+    tagger
+        Reads in their sentences the words of which role surprise is at or above `TAGGED_FROM`.
     """
 
     def __init__(
@@ -43,12 +53,14 @@ class TextModels:
         attacks: AttackClassifier | None = None,
         second: SecondLook | None = None,
         direction: AttackDirection | None = None,
+        tagger: TokenTagger | None = None,
     ) -> None:
         self.ngrams = ngrams
         self.role_surprise = role_surprise
         self.attacks = attacks
         self.second = second
         self.direction = direction
+        self.tagger = tagger
         self._transformer: Transforms | None = None
         self.judged = 0
         """Texts that could be looked at again."""
@@ -72,7 +84,7 @@ class TextModels:
         if self.second is None or self.second.space_id != transformer.space_id:
             found = "none" if self.second is None else self.second.space_id
             raise ValueError(f"it must have a transformer's head, of {transformer.space_id}; it has {found}.")
-        models = TextModels(self.ngrams, self.role_surprise, self.attacks, self.second, self.direction)
+        models = TextModels(self.ngrams, self.role_surprise, self.attacks, self.second, self.direction, self.tagger)
         models._transformer = transformer
         return models
 
@@ -86,17 +98,42 @@ class TextModels:
         vectors
             (s, d) of the texts, unit rows times 127, which a direction needs.
         again
-            (s,) those that a transformer may look at; all where it is None.
+            (s,) those that a transformer and the tagger may look at; all where it is None.
         """
         out = np.full((len(bags.offsets) - 1, self.columns), np.nan, np.float32)
         if self.role_surprise is None and self.attacks is None:
             return out
         if self.role_surprise is not None:
-            out[:, 0] = self.role_surprise.score(bags, self.ngrams)
-            self._look_again(bags, out[:, 0], again)
+            out[:, 0] = self.surprise(bags, again)
         if self.attacks is not None:
             out[:, 1:] = self.known(bags, vectors)
         return out
+
+    def surprise(self, bags: TokenBags, again: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """Log-odds (s,) that no tool wrote texts; `again` as in `score`.
+
+        Raises
+        ------
+        ValueError
+            Without role surprise.
+        """
+        if self.role_surprise is None:
+            raise ValueError("text models without role surprise take nobody for another. A bug.")
+        told = self.role_surprise.score(bags, self.ngrams)
+        self._look_again(bags, told, again)
+        return told if self.tagger is None else self._tagged(self.tagger, bags, told, again)
+
+    @staticmethod
+    def _tagged(
+        tagger: TokenTagger, bags: TokenBags, told: NDArray[np.float32], again: NDArray[np.bool_] | None
+    ) -> NDArray[np.float32]:
+        """Of what the n-grams have `told` (s,) and the tagger says of those it reads, the weighted mean (s,)."""
+        read = told >= TAGGED_FROM if again is None else again & (told >= TAGGED_FROM)
+        at = np.flatnonzero(read)
+        odds = np.full(len(told), UNTAGGED, np.float32)
+        odds[at] = np.maximum(tagger.score(bags.take(at)), np.float32(UNTAGGED))
+        mean: NDArray[np.float32] = np.float32(1 - TAGGER_SHARE) * told + np.float32(TAGGER_SHARE) * odds
+        return mean
 
     def known(self, bags: TokenBags, vectors: NDArray[np.int8] | None = None) -> NDArray[np.float32]:
         """Log-odds (s, classes) of each class of known attacks: n-grams' and, where there is one, the direction's.
@@ -135,6 +172,7 @@ class TextModels:
             (_ATTACKS, self.attacks),
             (_SECOND, self.second),
             (_DIRECTION, self.direction),
+            (_TAGGER, self.tagger),
         )
         for prefix, model in models:
             if model is not None:
@@ -150,13 +188,13 @@ class TextModels:
         ValueError
             An array is missing, unknown, or not as it must be.
         """
-        known = (_MASKS, _ROLE, _ATTACKS, _SECOND, _DIRECTION)
+        known = (_MASKS, _ROLE, _ATTACKS, _SECOND, _DIRECTION, _TAGGER)
         if _MASKS not in arrays or not all(name.startswith(known) for name in arrays):
             raise ValueError(
                 f"text models must hold {_MASKS}, and else {', '.join(f'{name}*' for name in known[1:])}; "
                 f"got {sorted(arrays)}."
             )
-        role, attacks, second, direction = (
+        role, attacks, second, direction, tagger = (
             {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
             for prefix in known[1:]
         )
@@ -166,6 +204,7 @@ class TextModels:
             AttackClassifier.from_arrays(attacks) if attacks else None,
             SecondLook(second) if second else None,
             AttackDirection(direction) if direction else None,
+            TokenTagger(tagger) if tagger else None,
         )
 
     @classmethod

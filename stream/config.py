@@ -175,6 +175,9 @@ class LearningSettings:
     examples: bool = True
     """Whether training shows the classifier of known attacks written examples beside labelled ones. Without, it knows
     nothing before somebody labels: for whoever lives by such texts, as a red team does."""
+    tagger: bool = True
+    """Whether a release has the packaged tagger, which reads once more what in tools' results sounds like a user: a
+    small transformer, in whole numbers."""
 
     def __post_init__(self) -> None:
         rules.integer("learning.grace_sessions", self.grace_sessions, at_least=0)

@@ -68,6 +68,7 @@ def test_the_wheel_holds_modules_data_and_command_and_nothing_else(tmp_path: Pat
         *(ROOT / "schemas" / "topics").glob("*.yaml"),
         *(ROOT / "schemas" / "json").glob("*.json"),
         *(ROOT / "models" / "weights" / "static-minilm-256").iterdir(),
+        *(ROOT / "models" / "weights" / "token-tagger").iterdir(),
     ]
     assert {path.suffix for path in data} >= {".yaml", ".json", ".safetensors", ".txt", ""}
     modules = [path for package in SHIPPED for path in (ROOT / package).rglob("*.py") if path.parent.name != "weights"]

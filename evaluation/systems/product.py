@@ -19,6 +19,7 @@ from evaluation.systems.sessions import judged_by_strangest
 from evaluation.systems.system import Judged
 from models.calibration import Calibration
 from models.tail import probability
+from models.token_tagger import TokenTagger
 from schemas.corpus import CorpusSession
 from stream.config import DecisionSettings, Settings
 from stream.core import Core
@@ -74,6 +75,8 @@ class Product:
         Of the fits.
     again
         The transformer that looks again, where the settings have one.
+    tagger
+        The tagger that reads in their sentences what role surprise finds strange, where the settings have one.
     processes
         Fits side by side.
     progress
@@ -89,6 +92,7 @@ class Product:
         labelled: bool = False,
         effort: Effort = EFFORT,
         again: Again | None = None,
+        tagger: TokenTagger | None = None,
         processes: int = 1,
         progress: Progress = lambda _: None,
     ) -> None:
@@ -99,6 +103,7 @@ class Product:
         self._labelled = labelled
         self._effort = effort
         self._again = again
+        self._tagger = tagger
         self._processes = processes
         self._progress = progress
         self._fitted: tuple[Events, int, Sequence[CorpusSession]] | None = None
@@ -191,6 +196,7 @@ class Product:
             processes=self._processes,
             effort=self._effort,
             again=self._again,
+            tagger=self._tagger,
             attacks=attack_texts(attacks, self._embedder, self._settings) if attacks else None,
             progress=self._progress,
         )

@@ -14,6 +14,7 @@ from evaluation.systems.nearest import Nearest
 from evaluation.systems.product import Product, Tidegate, Without
 from evaluation.systems.system import System
 from evaluation.systems.templates import Templates
+from models.token_tagger import TokenTagger
 from stream.config import Settings
 from stream.release import Release
 from stream.runtime.embedders import load_transformer
@@ -45,6 +46,8 @@ class Shared:
         Of the product's fits.
     again
         The transformer that looks again, where the settings have one.
+    tagger
+        The tagger, where the settings have one.
     processes
         Of the product's fits side by side.
     progress
@@ -59,6 +62,7 @@ class Shared:
         release: Release | None = None,
         effort: Effort = EFFORT,
         again: Again | None = None,
+        tagger: TokenTagger | None = None,
         processes: int = 1,
         progress: Progress = lambda _: None,
     ) -> None:
@@ -66,7 +70,14 @@ class Shared:
         self.embedder = embedder
         self.release = release
         self._made = partial(
-            Product, settings, embedder, effort=effort, again=again, processes=processes, progress=progress
+            Product,
+            settings,
+            embedder,
+            effort=effort,
+            again=again,
+            tagger=tagger,
+            processes=processes,
+            progress=progress,
         )
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The embedder, and the transformer, that the settings name."""
+"""The embedder, the tagger and the transformer that the settings name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.embedder import StaticEmbedder, WeightsError
+from models.token_tagger import TokenTagger
 from stream.config import EmbedderSettings, Settings, TransformerSettings
 from stream.errors import StateError, UsageError
 from stream.release import Release
@@ -48,6 +49,22 @@ def load_embedder(settings: EmbedderSettings) -> StaticEmbedder:
         raise StateError(
             f"embedder.path {settings.path or '(packaged)'}: {error} Set TIDEGATE_EMBEDDER__PATH."
         ) from error
+
+
+def load_tagger(settings: Settings, vocabulary: Sequence[str]) -> TokenTagger | None:
+    """The packaged tagger, for bags of `vocabulary`'s ids, where training is to have it.
+
+    Raises
+    ------
+    StateError
+        When its weights are missing, damaged or for another vocabulary.
+    """
+    if not settings.learning.tagger:
+        return None
+    try:
+        return TokenTagger.load(len(vocabulary))
+    except WeightsError as error:
+        raise StateError(f"{error} Or set TIDEGATE_LEARNING__TAGGER=false.") from error
 
 
 def load_transformer(settings: TransformerSettings, vocabulary: Sequence[str]) -> MiniLM:

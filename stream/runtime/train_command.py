@@ -16,7 +16,7 @@ from schemas.manifest import InputFile, InputRange, Manifest, TrainingInput
 from stream.config import Settings
 from stream.errors import StateError, UsageError
 from stream.release import Release
-from stream.runtime.embedders import load_embedder, load_transformer
+from stream.runtime.embedders import load_embedder, load_tagger, load_transformer
 from stream.runtime.release_store import CARD, check_replaceable, load_release, read_manifest, write_release
 from stream.runtime.signing import sign
 from stream.state.schema import FEATURE_SCHEMA, STATE_SCHEMA
@@ -77,6 +77,7 @@ def run(settings: Settings, arguments: Namespace) -> int:
         adapters_only=arguments.task == "adapters",
         attacks=attacks,
         again=again,
+        tagger=load_tagger(settings, embedder.vocabulary),
         progress=progress,
     )
     data = TrainingInput(

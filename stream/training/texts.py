@@ -15,6 +15,7 @@ from models.ngrams import NGrams, token_shapes
 from models.role_surprise import RoleSurprise
 from models.second_look import SecondLook, Transforms
 from models.text_models import TextModels
+from models.token_tagger import TokenTagger
 from models.wordpiece import TokenBags
 from stream.config import Settings
 from stream.errors import UsageError
@@ -111,6 +112,7 @@ def fitted_texts(
     lesson: Lesson | None = None,
     beside: Beside | None = None,
     examples: Examples | None = None,
+    tagger: TokenTagger | None = None,
 ) -> TextModels:
     """The text models of benign segments; nobody's role is a surprise where users or tools have said nothing.
 
@@ -131,6 +133,8 @@ def fitted_texts(
         What role surprise learns beside them (`stream.training.voices`).
     examples
         What a classifier learns beside the labels, or where there are none.
+    tagger
+        Reads what role surprise finds strange once more; it learns nothing here.
 
     Raises
     ------
@@ -152,13 +156,13 @@ def fitted_texts(
             fit_role_surprise(texts.bags, texts.role, texts.tenant, ngrams, seed=seed, beside=beside)
         )
     else:
-        second = None
+        second = tagger = None
     if kept is not None:
-        return TextModels(ngrams, surprise, kept.attacks, second, kept.direction)
+        return TextModels(ngrams, surprise, kept.attacks, second, kept.direction, tagger)
     learns = attacks is not None or examples is not None
     found = classifier(texts, attacks, ngrams, seed, lesson, examples) if learns else None
     direction = direction_of(texts, examples, seed) if examples is not None else None
-    return TextModels(ngrams, surprise, found, second, direction)
+    return TextModels(ngrams, surprise, found, second, direction, tagger)
 
 
 def direction_of(texts: TrainingTexts, examples: Examples, seed: int) -> AttackDirection | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from models.autoencoder import SequenceBank
 from models.text_models import TextModels
+from models.token_tagger import TokenTagger
 from models.training.volume import fit_volume
 from stream.config import Settings
 from stream.errors import StateError, UsageError
@@ -94,6 +95,7 @@ def train(
     hard: HardNegatives | None = None,
     mined_max: int = 0,
     again: Again | None = None,
+    tagger: TokenTagger | None = None,
     progress: Progress = lambda _: None,
 ) -> Trained:
     """Fit the bank, calibrate on sessions held out from every fit, and leave each tenant with what it has said.
@@ -128,6 +130,8 @@ def train(
         `base`, that it learns so too. Only where the events were judged benign: they may be unseen attacks otherwise.
     again
         A transformer that looks at segments again; what it adds is learned and calibrated as it will be added.
+    tagger
+        Reads what role surprise finds strange once more; calibrated with it, and part of the release.
 
     Raises
     ------
@@ -175,7 +179,7 @@ def train(
         second = looks.without(without) if looks is not None else None
         lesson, told = lessons.without(without), written.without(without) if written is not None else None
         base_of_it, beside = kept.texts if kept is not None else None, spoken.without(without)
-        return fitted_texts(part, embedder.vocabulary, seed, base_of_it, attacks, second, lesson, beside, told)
+        return fitted_texts(part, embedder.vocabulary, seed, base_of_it, attacks, second, lesson, beside, told, tagger)
 
     def held_out(number: int) -> tuple[NDArray[np.float64], Likenesses]:
         progress(f"fitting without part {number + 1} of {FOLDS}, and scoring that part")

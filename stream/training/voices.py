@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,8 @@ class Voices:
     """(s,) what each counts."""
     message: NDArray[np.int64]
     """(s,) messages; what is held out is held out whole."""
+    tagged: NDArray[np.bool_]
+    """(s,) whether the packaged tagger has learned from the message."""
 
     def without(self, fold: int | None) -> Beside:
         """What that fold does not hold out: of what tools return one in `FOLDS`, of requests none; for None all."""
@@ -52,13 +55,17 @@ class Voices:
         return Beside(self.bags.take(rows), self.role[rows], self.share[rows])
 
     def surprises(self, models: TextModels, fold: int) -> NDArray[np.float64]:
-        """How much like a user's each message (m,) is that the fold holds out; of none without role surprise."""
-        rows = np.flatnonzero(self._held_out(fold))
+        """How much like a user's each message (m,) is that the fold holds out; of none without role surprise.
+
+        With a tagger only of messages that it has not learned either.
+        """
+        held_out = self._held_out(fold)
+        rows = np.flatnonzero(held_out if models.tagger is None else held_out & ~self.tagged)
         if models.role_surprise is None or len(rows) == 0:
             return np.zeros(0)
         message = np.unique(self.message[rows], return_inverse=True)[1]
         highest = np.full(int(message.max()) + 1, -np.inf)
-        np.maximum.at(highest, message, models.role_surprise.score(self.bags.take(rows), models.ngrams))
+        np.maximum.at(highest, message, models.surprise(self.bags.take(rows)))
         return highest
 
     def _held_out(self, fold: int) -> NDArray[np.bool_]:
@@ -81,14 +88,20 @@ def voices(embedder: Embeds, policy: str, *, seed: int) -> Voices:
         np.repeat(np.repeat([USER, TOOL, TOOL], kinds), many),
         np.repeat(np.repeat([REQUESTS_SHARE, TEXTS_SHARE, FORMULAS_SHARE], kinds), many),
         np.repeat(np.arange(len(said)), many),
+        np.repeat([teaches_tagger(text) for text in (*requests, *texts, *formulas)], many),
     )
 
 
-def worded(lists: Lists, rng: np.random.Generator) -> Iterator[list[str]]:
-    """Every request in `WORDINGS` of the framings."""
+def teaches_tagger(text: str) -> bool:
+    """Whether the packaged tagger learns from what is written: of five texts one is kept, to calibrate with."""
+    return crc32(text.encode()) % FOLDS != 0
+
+
+def worded(lists: Lists, rng: np.random.Generator, wordings: int = WORDINGS) -> Iterator[list[str]]:
+    """Every request in so many of the framings."""
     for request in lists.requests:
-        others = [lists.requests[at] for at in rng.integers(len(lists.requests), size=WORDINGS)]
-        chosen = rng.permutation(len(lists.framings))[:WORDINGS].tolist()
+        others = [lists.requests[at] for at in rng.integers(len(lists.requests), size=wordings)]
+        chosen = rng.permutation(len(lists.framings))[:wordings].tolist()
         yield [
             lists.framings[place].format(request=request, rest=_small(request), other=other, other_rest=_small(other))
             for place, other in zip(chosen, others, strict=False)

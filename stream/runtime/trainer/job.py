@@ -24,7 +24,7 @@ from schemas.retrain import POPULATION, RetrainRequest
 from stream.config import Settings
 from stream.errors import UsageError
 from stream.release import Release
-from stream.runtime.embedders import as_configured, load_embedder, load_transformer
+from stream.runtime.embedders import as_configured, load_embedder, load_tagger, load_transformer
 from stream.runtime.release.registry import Registry
 from stream.runtime.release_store import CARD, load_release, read_manifest, write_release
 from stream.runtime.topic_reader import TopicReader
@@ -229,6 +229,7 @@ class Job:
                 teacher=self._teacher() if attacks is not None and teacher else None,
                 hard=hard,
                 again=self._again(),
+                tagger=load_tagger(self.settings, self._embedder.vocabulary),
                 progress=self._progress,
             )
 

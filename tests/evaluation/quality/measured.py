@@ -32,7 +32,7 @@ from evaluation.systems.product import Product, Tidegate
 from evaluation.trial import Trial
 from schemas.corpus import CorpusSession
 from stream.config import Settings
-from stream.runtime.embedders import load_embedder
+from stream.runtime.embedders import load_embedder, load_tagger
 from stream.runtime.train_command import EFFORT
 
 SAMPLE = Path(__file__).parents[3] / "sample"
@@ -96,7 +96,9 @@ def worse(now: Values, kept: Recorded) -> list[str]:
 def _judged(seed: int, fit: int) -> list[Row]:
     settings = Settings()
     corpus = read_corpus(SAMPLE)
-    system = Tidegate("tidegate", Product(settings, load_embedder(settings.embedder), effort=EFFORT))
+    embedder = load_embedder(settings.embedder)
+    tagger = load_tagger(settings, embedder.vocabulary)
+    system = Tidegate("tidegate", Product(settings, embedder, effort=EFFORT, tagger=tagger))
     rows: list[Row] = []
     learned: tuple[Sequence[CorpusSession], Events] | None = None
     for trial in _trials(corpus, split(corpus, seed)):

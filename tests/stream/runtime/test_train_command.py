@@ -16,6 +16,7 @@ from confluent_kafka import Producer
 
 from models.attack_classifier import CLASSES
 from models.embedder import StaticEmbedder
+from models.token_tagger import TokenTagger
 from schemas.manifest import Manifest
 from stream.config import (
     KafkaSettings,
@@ -92,7 +93,10 @@ def test_what_was_trained_scores(tmp_path: Path) -> None:
 def test_what_was_trained_with_a_transformer_scores_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (train_command, embedders):
         monkeypatch.setattr(module, "load_transformer", lambda settings, vocabulary: Counts())
-    gated = replace(SETTINGS, transformer=TransformerSettings("gated", gate=0.0))
+    # Without the tagger, whose reading would hide what the transformer alone adds.
+    gated = replace(
+        SETTINGS, transformer=TransformerSettings("gated", gate=0.0), learning=LearningSettings(tagger=False)
+    )
     path = write_lines(tmp_path / "c.jsonl", corpus(40))
     trained(tmp_path / "r", gated, input=[path])
     embedder = StaticEmbedder.load()
@@ -112,6 +116,20 @@ def test_what_was_trained_with_a_transformer_scores_with_it(tmp_path: Path, monk
     # What is below the gate stays as it is.
     assert below == [a == b for a, b in told]
     assert 0 < release.texts.looked_again < release.texts.judged
+
+
+def test_a_release_has_the_packaged_tagger_unless_it_is_left_out(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "c.jsonl", corpus(20))
+    without = replace(SETTINGS, learning=LearningSettings(tagger=False))
+    for settings, name in ((SETTINGS, "with"), (without, "without")):
+        trained(tmp_path / name, settings, input=[path])
+    tagger = load_release(tmp_path / "with", SETTINGS).texts.tagger
+    assert tagger is not None
+    packaged = TokenTagger.load(tagger.vocabulary_size).to_arrays()
+    assert {name: array.tobytes() for name, array in tagger.to_arrays().items()} == {
+        name: array.tobytes() for name, array in packaged.items()
+    }
+    assert load_release(tmp_path / "without", SETTINGS).texts.tagger is None
 
 
 def test_the_manifest_says_what_was_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from models.embedder import StaticEmbedder
-from models.ngrams import NGrams, token_shapes
+from models.ngrams import COLUMNS, NGrams, token_shapes
 from models.role_surprise import RoleSurprise
 from models.text_models import TextModels
+from models.token_tagger import TokenTagger
 from models.training.role_surprise import TOOL, USER, fit_role_surprise
 from stream.training.events import FOLDS
 from stream.training.lists import Lists
@@ -44,6 +45,17 @@ def test_each_text_is_held_out_once_and_no_request_ever_is() -> None:
     assert len(spoken.without(None).role) == requests + texts
     ngrams = NGrams(np.zeros(0, np.uint16))
     assert len(spoken.surprises(TextModels(ngrams, None), 0)) == 0
+
+
+def test_what_the_tagger_has_learned_calibrates_nothing_beside_it() -> None:
+    embedder = StaticEmbedder.load(device="cpu")
+    spoken = voices(embedder, "standard", seed=3)
+    ngrams = NGrams(np.zeros(len(embedder.vocabulary), np.uint16))
+    role = RoleSurprise({"weights": np.zeros(COLUMNS, np.int8), "scales": np.ones(2), "constant": np.array(0.0)})
+    plain = spoken.surprises(TextModels(ngrams, role), 0)
+    tagged = spoken.surprises(TextModels(ngrams, role, tagger=TokenTagger.load(len(embedder.vocabulary))), 0)
+    # One text in five is kept from the tagger, by its hash.
+    assert 0.15 < len(tagged) / len(plain) < 0.25
 
 
 def test_an_order_that_no_tenant_ever_gave_stands_out_where_requests_were_learned() -> None:
