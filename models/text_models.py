@@ -23,6 +23,8 @@ TAGGED_FROM = 1.0
 """Role surprise from which a text is read by the tagger: a twentieth of what tools return in benign traffic."""
 TAGGER_SHARE = 0.7
 """What the tagger's log-odds count beside the n-grams', which count the rest."""
+TAGGED_MAX = 64
+"""Segments of a message that the tagger reads, those that sound most like a user: thousands would take it a minute."""
 UNTAGGED = -7.0
 """What the tagger would say at least of a text that it does not read, or of any other."""
 
@@ -89,7 +91,11 @@ class TextModels:
         return models
 
     def score(
-        self, bags: TokenBags, vectors: NDArray[np.int8] | None = None, again: NDArray[np.bool_] | None = None
+        self,
+        bags: TokenBags,
+        vectors: NDArray[np.int8] | None = None,
+        again: NDArray[np.bool_] | None = None,
+        message: NDArray[np.integer] | None = None,
     ) -> NDArray[np.float32]:
         """Log-odds (s, c) of texts, NaN where there is no model.
 
@@ -99,18 +105,23 @@ class TextModels:
             (s, d) of the texts, unit rows times 127, which a direction needs.
         again
             (s,) those that a transformer and the tagger may look at; all where it is None.
+        message
+            (s,) numbers of the messages that texts are of; None for a message each. Of one the tagger reads
+            `TAGGED_MAX`, and of more that the n-grams find strange it is taken to say what they do.
         """
         out = np.full((len(bags.offsets) - 1, self.columns), np.nan, np.float32)
         if self.role_surprise is None and self.attacks is None:
             return out
         if self.role_surprise is not None:
-            out[:, 0] = self.surprise(bags, again)
+            out[:, 0] = self.surprise(bags, again, message)
         if self.attacks is not None:
             out[:, 1:] = self.known(bags, vectors)
         return out
 
-    def surprise(self, bags: TokenBags, again: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-        """Log-odds (s,) that no tool wrote texts; `again` as in `score`.
+    def surprise(
+        self, bags: TokenBags, again: NDArray[np.bool_] | None = None, message: NDArray[np.integer] | None = None
+    ) -> NDArray[np.float32]:
+        """Log-odds (s,) that no tool wrote texts; `again` and `message` as in `score`.
 
         Raises
         ------
@@ -121,16 +132,25 @@ class TextModels:
             raise ValueError("text models without role surprise take nobody for another. A bug.")
         told = self.role_surprise.score(bags, self.ngrams)
         self._look_again(bags, told, again)
-        return told if self.tagger is None else self._tagged(self.tagger, bags, told, again)
+        return told if self.tagger is None else self._tagged(self.tagger, bags, told, again, message)
 
     @staticmethod
     def _tagged(
-        tagger: TokenTagger, bags: TokenBags, told: NDArray[np.float32], again: NDArray[np.bool_] | None
+        tagger: TokenTagger,
+        bags: TokenBags,
+        told: NDArray[np.float32],
+        again: NDArray[np.bool_] | None,
+        message: NDArray[np.integer] | None,
     ) -> NDArray[np.float32]:
         """Of what the n-grams have `told` (s,) and the tagger says of those it reads, the weighted mean (s,)."""
-        read = told >= TAGGED_FROM if again is None else again & (told >= TAGGED_FROM)
-        at = np.flatnonzero(read)
+        at = np.flatnonzero(told >= TAGGED_FROM if again is None else again & (told >= TAGGED_FROM))
         odds = np.full(len(told), UNTAGGED, np.float32)
+        odds[at] = told[at]
+        if message is not None:
+            at = at[np.lexsort((at, -told[at], message[at]))]
+            starts = np.flatnonzero(np.diff(message[at], prepend=-1))
+            place = np.arange(len(at)) - np.repeat(starts, np.diff(starts, append=len(at)))
+            at = at[place < TAGGED_MAX]
         odds[at] = np.maximum(tagger.score(bags.take(at)), np.float32(UNTAGGED))
         mean: NDArray[np.float32] = np.float32(1 - TAGGER_SHARE) * told + np.float32(TAGGER_SHARE) * odds
         return mean

@@ -3,7 +3,8 @@
 N-grams judge words by themselves, so a letter that says "I don't need a place to stay" sounds to them like a user who
 asks for one. A transformer reads words in their sentence. This one is computed in whole numbers: products are of codes
 of eight bits (of sixteen for shares of attention), whose sums float32 holds without rounding in whatever order they are
-added, and what lies between is rounded correctly by IEEE 754 or looked up in a table. So one text has the same bits in
+added (of the widest product those of either half), and what lies between is rounded correctly by IEEE 754 or looked up
+in a table. So one text has the same bits in
 any batch and on any machine, and nothing but numpy is needed to score.
 
 Legend: n texts, l tokens of the longest with the two that frame it, h heads, d = 384 dimensions, t tokens of all texts.
@@ -34,7 +35,8 @@ RUN = 8
 """Tokens in a row whose mean a text is judged by."""
 
 _PER_HEAD = DIM // HEADS
-_ROWS = 16
+_ROWS, _PAIRS = 16, 65_536
+"""Pieces that are read together: so many, of so many pairs of tokens in all, which bounds the memory (some 100 MB)."""
 _CODE_MAX = np.float32(127)
 _SHARES = 65_535.0
 """Codes of shares of attention: a token's sum up to about as much, so that their products stay within 24 bits."""
@@ -45,6 +47,8 @@ _GRID = 1024.0
 _ODDS_GRID = 65_536.0
 _EXP_GRID, _EXP_END = 64, 1024
 _GELU_GRID, _GELU_END = 128, 1024
+_FLOAT_MAX, _UNIT_MIN = 100.0, 1e-12
+"""Of units, gains and biases: what lies beyond them is nobody's weights, and would end in numbers that are none."""
 _LINEAR = {"qkv": (DIM, 3 * DIM), "out": (DIM, DIM), "up": (DIM, WIDE), "down": (WIDE, DIM)}
 _NORMS = ("attended", "widened")
 
@@ -114,7 +118,7 @@ class TokenTagger:
         if tagger.vocabulary_size != vocabulary_size:
             raise WeightsError(
                 f"{PACKAGED}: it must be for a vocabulary of {vocabulary_size} tokens, as the embedder's is; it is for "
-                f"{tagger.vocabulary_size}. Use embedder.name static-minilm-256."
+                f"{tagger.vocabulary_size}. Leave embedder.path empty."
             )
         return tagger
 
@@ -157,8 +161,13 @@ class TokenTagger:
         sizes = np.diff(cut.offsets)
         order = np.argsort(sizes, kind="stable")
         begin, end = self.vocabulary_size, self.vocabulary_size + 1
-        for low in range(0, len(order), _ROWS):
+        low = 0
+        while low < len(order):
             rows = order[low : low + _ROWS]
+            # The longest is the last: of long ones fewer are read together.
+            fit = np.flatnonzero((sizes[rows] + 2) ** 2 * np.arange(1, len(rows) + 1) <= _PAIRS)
+            rows = rows[: fit[-1] + 1] if len(fit) else rows[:1]
+            low += len(rows)
             mine = sizes[rows]
             longest = int(mine[-1])
             ids = np.full((len(rows), longest + 2), begin, np.int64)
@@ -271,7 +280,9 @@ def _check(arrays: Mapping[str, NDArray[Any]]) -> None:
         array = arrays[name]
         if array.dtype != dtype or array.shape != shape:
             raise ValueError(f"{name} must be {np.dtype(dtype)} {shape}; got {array.dtype} {array.shape}.")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} must be finite.")
+        if array.dtype.kind == "f" and not (np.abs(array) <= _FLOAT_MAX).all():
+            raise ValueError(f"{name} must be finite, and at most {_FLOAT_MAX:g} in size.")
+        if name.endswith("_unit") and not (array > _UNIT_MIN).all():
+            raise ValueError(f"{name} must be above {_UNIT_MIN:g}; got {array.min(initial=1)}.")
     if len(arrays["words"]) < 2:
         raise ValueError("words must hold the two tokens that frame a text.")

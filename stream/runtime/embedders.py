@@ -112,8 +112,14 @@ def looking_again(release: Release, settings: Settings, vocabulary: Sequence[str
     Raises
     ------
     StateError
-        When the weights are not to be had, or are not those it was trained with.
+        When the weights are not to be had, or are not those it was trained with, or its tagger reads other tokens.
     """
+    tagger = release.texts.tagger
+    if tagger is not None and tagger.vocabulary_size != len(vocabulary):
+        raise StateError(
+            f"release {release.name}: its tagger must be for the embedder's vocabulary of {len(vocabulary):,} tokens; "
+            f"it is for one of {tagger.vocabulary_size:,}. Make it anew with 'tidegate train'."
+        )
     if release.texts.second is None:
         return release
     try:

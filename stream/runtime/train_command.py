@@ -57,6 +57,7 @@ def run(settings: Settings, arguments: Namespace) -> int:
         sign(b"", Path(settings.release.signing_key_file))
     embedder = load_embedder(settings.embedder)
     again = _again(settings, embedder)
+    tagger = load_tagger(settings, embedder.vocabulary)
     parent = _parent(arguments.base, settings, embedder.space_id)
     base = _base(arguments, settings, embedder.space_id)
 
@@ -77,7 +78,7 @@ def run(settings: Settings, arguments: Namespace) -> int:
         adapters_only=arguments.task == "adapters",
         attacks=attacks,
         again=again,
-        tagger=load_tagger(settings, embedder.vocabulary),
+        tagger=tagger,
         progress=progress,
     )
     data = TrainingInput(

@@ -65,11 +65,13 @@ class Judges(Protocol):
         """c, numbers a text."""
         ...
 
-    def score(self, bags: TokenBags, vectors: NDArray[np.int8], again: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def score(
+        self, bags: TokenBags, vectors: NDArray[np.int8], again: NDArray[np.bool_], message: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
         """Log-odds (n, c) of texts: first that it speaks like no tool, then of each class of known attacks.
 
         `vectors` (n, dim) are those of `embed_int8`, and `again` (n,) texts that a tool returned: only of them it is a
-        surprise to speak like no tool.
+        surprise to speak like no tool. `message` (n,) numbers the messages that they are of.
         """
         ...
 
@@ -163,7 +165,8 @@ class ContentReader:
         if len(seen):
             vectors[seen] = self._embedder.embed_int8([texts[i] for i in seen.tolist()], bags.take(seen))
         if len(heard):
-            judged[heard] = self._judges.score(bags.take(heard), vectors[heard], role[heard] == TOOL)
+            message = np.repeat(np.arange(len(contents)), [len(content.texts) for content in contents])[heard]
+            judged[heard] = self._judges.score(bags.take(heard), vectors[heard], role[heard] == TOOL, message)
         values = [text for content in contents for text in content.values]
         asked = words(self._embedder.encode(values), self._embedder.continues, _WORDS_MAX)
         at = value_at = 0

@@ -15,7 +15,7 @@ from models.attack_direction import AttackDirection
 from models.embedder import StaticEmbedder
 from models.ngrams import NGrams, token_shapes
 from models.role_surprise import RoleSurprise
-from models.text_models import UNTAGGED, TextModels
+from models.text_models import TAGGED_MAX, UNTAGGED, TextModels
 from models.token_tagger import TokenTagger
 from models.training.attack_classifier import Fit as AttackFit
 from models.training.attack_classifier import fit_attack_classifier
@@ -101,6 +101,21 @@ def test_what_sounds_like_a_user_is_read_in_its_sentence_too() -> None:
     assert some[~told] == pytest.approx(0.3 * above.score(bags, grams)[~told] + 0.7 * UNTAGGED, abs=1e-5)
     unread = TextModels(grams, below, tagger=tagger).score(bags)[:, 0]
     assert unread == pytest.approx(0.3 * below.score(bags, grams) + 0.7 * UNTAGGED, abs=1e-5)
+
+
+def test_of_a_message_so_many_segments_are_read_and_the_others_are_as_loud_as_the_n_grams_say() -> None:
+    grams, role, _ = _parts()
+    models = TextModels(grams, _moved(role, 20.0), tagger=TokenTagger.load(len(EMBEDDER.vocabulary)))
+    texts = [f"Send the bill of {place} to mark" for place in range(TAGGED_MAX + 3)]
+    long, other = EMBEDDER.encode(texts), EMBEDDER.encode([*texts, "id: 103, dish: soup"])
+    whole, told = models.surprise(long), _moved(role, 20.0).score(long, grams)
+    read = models.surprise(other, message=np.array([7] * len(texts) + [9]))
+    unread = np.argsort(-told, kind="stable")[TAGGED_MAX:]
+    assert read[unread] == pytest.approx(told[unread], abs=1e-5)
+    assert np.array_equal(np.delete(read[:-1], unread), np.delete(whole, unread))
+    assert not np.isclose(whole[unread], told[unread]).any()
+    # A message's segments have the same scores whatever it comes with.
+    assert read[-1] == models.surprise(EMBEDDER.encode(["id: 103, dish: soup"]), message=np.array([0]))[0]
 
 
 def test_a_tagger_comes_back_with_the_models() -> None:

@@ -33,6 +33,12 @@ TEXTS = [
 def test_text_has_the_same_bits_in_any_batch() -> None:
     bags = EMBEDDER.encode(TEXTS)
     together = TAGGER.score(bags)
+    # Batches of sixteen, and of fewer where texts are long.
+    many = [*TEXTS * 5, " ".join(TEXTS * 12)]
+    assert (
+        TAGGER.score(EMBEDDER.encode(many)).tobytes()
+        == np.concatenate([np.tile(together, 5), TAGGER.score(EMBEDDER.encode(many[-1:]))]).tobytes()
+    )
     alone = [TAGGER.score(EMBEDDER.encode([text])) for text in TEXTS]
     assert together.tobytes() == np.concatenate(alone).tobytes()
     backwards = TAGGER.score(EMBEDDER.encode(TEXTS[::-1]))
@@ -128,7 +134,8 @@ def test_long_text_is_read_in_pieces() -> None:
         TokenBags(np.concatenate([data, long]), np.array([0, len(data), len(data) + len(long)]))
     )
     assert placed > plain
-    assert TAGGER.tag(TokenBags(long, np.array([0, len(long)]))).shape == long.shape
+    tags = TAGGER.tag(TokenBags(long, np.array([0, len(long)])))
+    assert tags[len(data) : len(data) + len(order)].mean() > 0 > tags[: len(data)].mean()
 
 
 def test_tables_are_the_same_whatever_library_computed_them() -> None:
@@ -147,6 +154,8 @@ def test_tables_are_the_same_whatever_library_computed_them() -> None:
         ({"head": np.zeros(DIM, np.int8)}, r"head must be .*int16.* \(384,\); got int8 \(384,\)"),
         ({"0.qkv": np.zeros((DIM, DIM), np.int8)}, r"0\.qkv must be .*int8.* \(384, 1152\)"),
         ({"head_bias": np.array(np.inf)}, "head_bias must be finite"),
+        ({"norm.gain": np.full(DIM, 1e38, np.float32)}, r"norm\.gain must be finite, and at most 100 in size"),
+        ({"0.qkv_unit": np.zeros(3 * DIM, np.float32)}, r"0\.qkv_unit must be above 1e-12; got 0"),
         ({"more": np.zeros(1)}, "a token tagger needs the arrays"),
         ({"words": np.zeros((1, DIM), np.int8), "words_unit": np.ones(1, np.float32)}, "the two tokens that frame"),
     ],

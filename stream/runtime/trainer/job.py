@@ -212,6 +212,8 @@ class Job:
         attacks = None if adapters_only else joined(self._corpus_attacks(files), labelled)
         hard = self._mistaken(learned.data)
 
+        tagger = load_tagger(settings, embedder.vocabulary)
+
         def fitted(attacks: AttackTexts | None, *, teacher: bool) -> Trained:
             return train(
                 taught,
@@ -229,7 +231,7 @@ class Job:
                 teacher=self._teacher() if attacks is not None and teacher else None,
                 hard=hard,
                 again=self._again(),
-                tagger=load_tagger(self.settings, self._embedder.vocabulary),
+                tagger=tagger,
                 progress=self._progress,
             )
 
@@ -389,12 +391,11 @@ class Job:
         return _Learned(data, audit, kept.labels)
 
     def _surprise(self, texts: Sequence[str]) -> NDArray[np.floating]:
-        """As the champion's role surprise says."""
+        """As the champion's n-grams say: which of an attack's sentences is the loudest is asked of nothing else."""
         champion = self._champion[0]
-        if champion is None:
+        if champion is None or champion.texts.role_surprise is None:
             return np.full(len(texts), np.nan)
-        bags = self._embedder.encode(texts)
-        return champion.texts.score(bags, self._embedder.embed_int8(texts, bags))[:, 0]
+        return champion.texts.role_surprise.score(self._embedder.encode(texts), champion.texts.ngrams)
 
     def _corpus_attacks(self, files: Sequence[Path]) -> AttackTexts | None:
         return collect_attacks(files, self._embedder, self.settings) if files else None

@@ -123,8 +123,11 @@ def test_a_release_has_the_packaged_tagger_unless_it_is_left_out(tmp_path: Path)
     without = replace(SETTINGS, learning=LearningSettings(tagger=False))
     for settings, name in ((SETTINGS, "with"), (without, "without")):
         trained(tmp_path / name, settings, input=[path])
-    tagger = load_release(tmp_path / "with", SETTINGS).texts.tagger
+    release = load_release(tmp_path / "with", SETTINGS)
+    tagger = release.texts.tagger
     assert tagger is not None
+    with pytest.raises(StateError, match="its tagger must be for the embedder's vocabulary of 2 tokens; it is for one"):
+        embedders.as_configured(release, SETTINGS, ("a", "b"))
     packaged = TokenTagger.load(tagger.vocabulary_size).to_arrays()
     assert {name: array.tobytes() for name, array in tagger.to_arrays().items()} == {
         name: array.tobytes() for name, array in packaged.items()

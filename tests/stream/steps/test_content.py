@@ -18,7 +18,9 @@ class Calm:
 
     columns = 1
 
-    def score(self, bags: TokenBags, vectors: NDArray[np.int8], again: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def score(
+        self, bags: TokenBags, vectors: NDArray[np.int8], again: NDArray[np.bool_], message: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
         """Nothing."""
         return np.zeros((len(bags.offsets) - 1, 1), np.float32)
 

@@ -36,7 +36,9 @@ class Orders:
 
     columns = 1
 
-    def score(self, bags: TokenBags, vectors: NDArray[np.int8], again: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def score(
+        self, bags: TokenBags, vectors: NDArray[np.int8], again: NDArray[np.bool_], message: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
         token = EMBEDDER.encode([MUST]).ids[0]
         texts = np.split(bags.ids, bags.offsets[1:-1]) if len(bags.offsets) > 1 else []
         odds = [ORDER if token in text else -2.0 for text in texts]
