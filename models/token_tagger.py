@@ -15,11 +15,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from models.embedder import WeightsError
 from models.wordpiece import TokenBags
@@ -175,7 +177,10 @@ class TokenTagger:
             ids[:, 1:-1][held] = cut.take(rows).ids
             ids[np.arange(len(rows)), mine + 1] = end
             read = np.arange(longest + 2) < mine[:, None] + 2
-            yield rows, self._odds(ids, read)[:, 1:-1], mine
+            # On one thread: on several, small products wait for each other where the processors have other work.
+            with _threads().limit(limits=1, user_api="blas"):
+                odds = self._odds(ids, read)[:, 1:-1]
+            yield rows, odds, mine
 
     def _odds(self, ids: NDArray[np.int64], read: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Log-odds (n, l) of tokens, in units of 2^-16, so that sums of them are exact."""
@@ -229,6 +234,11 @@ class TokenTagger:
         scaled = ((states - mean) / spread).astype(np.float32)
         normed: NDArray[np.float32] = scaled * self._read[name + ".gain"] + self._read[name + ".bias"]
         return normed
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _codes(x: NDArray[np.float32], axis: int | tuple[int, int] = -1) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -20,6 +20,7 @@ from models.role_surprise import RoleSurprise
 from models.second_look import SecondLook
 from models.signal import LearningSignal, Signal
 from models.text_models import TextModels
+from models.token_tagger import TokenTagger
 from models.training.attack_classifier import Fit as AttackFit
 from models.training.attack_classifier import fit_attack_classifier
 from models.training.autoencoder import Fit, fit
@@ -401,5 +402,5 @@ SUBJECTS: dict[type, Make] = {
     TorchSequenceBank: lambda seed: BankSubject.make(seed, lambda arrays: TorchSequenceBank(arrays, "cpu")),
 }
 """Every signal in models/. One that is missing here fails `test_every_signal_is_under_contract`."""
-COMPOSED = {TextModels, SecondLook, AttackDirection}
+COMPOSED = {TextModels, SecondLook, AttackDirection, TokenTagger}
 """What scores by the signals it is made of, or as a part of one."""

@@ -50,7 +50,9 @@ class Cluster:
         That of the controls has one partition, as it must, unless it is named beside another number.
         """
         wanted = names or (EVENTS, SCORES, FINDINGS, STATE, JOURNAL, CONTROLS)
-        settings = {"max.message.bytes": "8454144", **{key.replace("_", "."): value for key, value in config.items()}}
+        # Records are dated by the events in them, which lie in the past: retention would take them from under a test.
+        kept = {"max.message.bytes": "8454144", "retention.ms": "-1"}
+        settings = kept | {key.replace("_", "."): value for key, value in config.items()}
         counts = {CONTROLS: 1} if partitions is None or not names else {}
         topics = [
             NewTopic(self.prefix + name, counts.get(name, partitions or PARTITIONS), 1, config=settings)

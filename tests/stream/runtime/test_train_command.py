@@ -61,6 +61,7 @@ def trained(out: Path, settings: Settings = SETTINGS, **changed: Any) -> Manifes
     return read_manifest(out, settings)
 
 
+@pytest.mark.timeout(300)
 def test_two_processes_make_the_same_bytes_of_one_input_and_seed(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "captured.jsonl.gz", corpus(40))
     made = []
