@@ -4,8 +4,7 @@ N-grams judge words by themselves, so a letter that says "I don't need a place t
 asks for one. A transformer reads words in their sentence. This one is computed in whole numbers: products are of codes
 of eight bits (of sixteen for shares of attention), whose sums float32 holds without rounding in whatever order they are
 added (of the widest product those of either half), and what lies between is rounded correctly by IEEE 754 or looked up
-in a table. So one text has the same bits in
-any batch and on any machine, and nothing but numpy is needed to score.
+in a table. So one text has the same bits in any batch and on any machine, and scoring needs no torch.
 
 Legend: n texts, l tokens of the longest with the two that frame it, h heads, d = 384 dimensions, t tokens of all texts.
 """
