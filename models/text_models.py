@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.attack_classifier import AttackClassifier
 from models.attack_direction import AttackDirection
+from models.delegation import Delegation
 from models.ngrams import NGrams
 from models.role_surprise import RoleSurprise
 from models.second_look import SecondLook, Transforms
@@ -18,7 +19,7 @@ from models.wordpiece import TokenBags
 
 _MASKS = "ngrams.masks"
 _ROLE, _ATTACKS, _SECOND, _DIRECTION = "role_surprise.", "known_attack.", "transformer.", "attack_direction."
-_TAGGER = "token_tagger."
+_TAGGER, _DELEGATION = "token_tagger.", "delegation."
 TAGGED_FROM = 1.0
 """Role surprise from which a text is read by the tagger: a twentieth of what tools return in benign traffic."""
 TAGGER_SHARE = 0.7
@@ -46,6 +47,8 @@ class TextModels:
         What a text's vector adds to each class of attacks.
     tagger
         Reads in their sentences the words of which role surprise is at or above `TAGGED_FROM`.
+    delegation
+        None takes no request to hand over.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class TextModels:
         second: SecondLook | None = None,
         direction: AttackDirection | None = None,
         tagger: TokenTagger | None = None,
+        delegation: Delegation | None = None,
     ) -> None:
         self.ngrams = ngrams
         self.role_surprise = role_surprise
@@ -63,6 +67,7 @@ class TextModels:
         self.second = second
         self.direction = direction
         self.tagger = tagger
+        self.delegation = delegation
         self._transformer: Transforms | None = None
         self.judged = 0
         """Texts that could be looked at again."""
@@ -86,7 +91,9 @@ class TextModels:
         if self.second is None or self.second.space_id != transformer.space_id:
             found = "none" if self.second is None else self.second.space_id
             raise ValueError(f"it must have a transformer's head, of {transformer.space_id}; it has {found}.")
-        models = TextModels(self.ngrams, self.role_surprise, self.attacks, self.second, self.direction, self.tagger)
+        models = TextModels(
+            self.ngrams, self.role_surprise, self.attacks, self.second, self.direction, self.tagger, self.delegation
+        )
         models._transformer = transformer
         return models
 
@@ -155,6 +162,12 @@ class TextModels:
         mean: NDArray[np.float32] = np.float32(1 - TAGGER_SHARE) * told + np.float32(TAGGER_SHARE) * odds
         return mean
 
+    def covered(self, bags: TokenBags) -> NDArray[np.float32]:
+        """Log-odds (s,) by which, after such segments of a user's request, a tool's text may sound like an order."""
+        if self.delegation is None:
+            return np.zeros(len(bags.offsets) - 1, np.float32)
+        return self.delegation.covered(bags, self.ngrams)
+
     def known(self, bags: TokenBags, vectors: NDArray[np.int8] | None = None) -> NDArray[np.float32]:
         """Log-odds (s, classes) of each class of known attacks: n-grams' and, where there is one, the direction's.
 
@@ -193,6 +206,7 @@ class TextModels:
             (_SECOND, self.second),
             (_DIRECTION, self.direction),
             (_TAGGER, self.tagger),
+            (_DELEGATION, self.delegation),
         )
         for prefix, model in models:
             if model is not None:
@@ -208,13 +222,13 @@ class TextModels:
         ValueError
             An array is missing, unknown, or not as it must be.
         """
-        known = (_MASKS, _ROLE, _ATTACKS, _SECOND, _DIRECTION, _TAGGER)
+        known = (_MASKS, _ROLE, _ATTACKS, _SECOND, _DIRECTION, _TAGGER, _DELEGATION)
         if _MASKS not in arrays or not all(name.startswith(known) for name in arrays):
             raise ValueError(
                 f"text models must hold {_MASKS}, and else {', '.join(f'{name}*' for name in known[1:])}; "
                 f"got {sorted(arrays)}."
             )
-        role, attacks, second, direction, tagger = (
+        role, attacks, second, direction, tagger, delegation = (
             {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
             for prefix in known[1:]
         )
@@ -225,6 +239,7 @@ class TextModels:
             SecondLook(second) if second else None,
             AttackDirection(direction) if direction else None,
             TokenTagger(tagger) if tagger else None,
+            Delegation(delegation) if delegation else None,
         )
 
     @classmethod

@@ -30,6 +30,7 @@ from stream.steps.content import Content, ContentReader, Embeds
 from stream.steps.controls import ControlStep
 from stream.steps.decide import Decider
 from stream.steps.decode import decode
+from stream.steps.delegation import Covered, covered, store_covered
 from stream.steps.drift import DriftStep, Moved
 from stream.steps.explain import DRIFT, anomaly, drift_anomaly
 from stream.steps.features import features, windows
@@ -333,7 +334,8 @@ class Core:
         seen, lengths, tail, tail_lengths = windows(x, runs, state.sessions)
         tenant, names = tenant_rows(keys, state, self._release)
         adapter = np.fromiter((self._release.adapters.get(name, -1) for name in names), np.int64, len(names))
-        heard = obeyed(self._provenance, runs, new, contents, state.sessions)
+        asked = covered(runs, new, contents, state.sessions)
+        heard = obeyed(self._provenance, runs, new, contents, asked.odds, state.sessions)
         given = score_input(
             runs,
             new,
@@ -344,6 +346,7 @@ class Core:
             tenant,
             adapter,
             heard.x,
+            asked.odds,
             [head.key_hash for head in live.heads],
             self._decider.session_fpr,
             state,
@@ -371,7 +374,7 @@ class Core:
         state.tenants["sessions"][tenant] = given.opened
         state.tenants.mark("tenant", np.unique(tenant))
         self._store_sessions(
-            live, core_time, runs, heads, given, maxima, tail, tail_lengths, heard.told, suspicion, calls
+            live, core_time, runs, heads, given, maxima, tail, tail_lengths, heard.told, asked, suspicion, calls
         )
         state.tenants.mark("drift", self._drift.store(window, state.tenants))
         outcome.changes += state.pending.store(segments, closings, state.tenants)
@@ -412,6 +415,7 @@ class Core:
         tail: NDArray[np.int8],
         tail_lengths: NDArray[np.int64],
         told: Told,
+        asked: Covered,
         suspicion: Suspicion,
         calls: VolumeInput,
     ) -> None:
@@ -442,6 +446,7 @@ class Core:
         table["window_used"][rows] = tail_lengths[run]
         store_heads(table, rows, [heads[i] for i in stay])
         store_told(table, rows, told, run)
+        store_covered(table, rows, asked.code[run])
         self._store_volume(calls, run, rows)
         table.mark("session", rows)
         quiet_ms = self._settings.core.session_quiet_ms

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.ngrams import NGrams
-from models.role_surprise import check, windows
+from models.role_surprise import RoleSurprise
 from models.training.linear import fit_logistic, matrix, quantised
 from models.training.splices import Splicing, join, splice_tools, take
+from models.windowed import check, windows
 from models.wordpiece import TokenBags
 
 SYSTEM, USER, ASSISTANT, TOOL = range(4)
@@ -82,7 +83,7 @@ def fit_role_surprise(
             raise ValueError(f"role surprise needs segments that {said} said; got none in {len(role)} segments.")
     rng = np.random.default_rng(seed)
     arrays = _regression(bags, role, tenant, beside, ngrams, rng, how)
-    check(arrays)
+    check(arrays, RoleSurprise.name)
     return arrays
 
 

@@ -148,6 +148,7 @@ def session_table() -> Table[SessionKey]:
             Family(
                 "session",
                 (
+                    Column("covered", "<i2"),
                     Column("session_ordinal", "<i8"),
                     Column("last_core_ms", "<i8"),
                     Column("last_event_ms", "<i8"),

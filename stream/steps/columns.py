@@ -10,7 +10,7 @@ from stream.state.identity import key_id, session_id
 from stream.state.schema import KINDS, STAMP
 from stream.state.store import State
 from stream.state.table import SessionKey, TenantKey
-from stream.steps.content import Content
+from stream.steps.content import TOOL, Content
 from stream.steps.decide import stricter
 from stream.steps.rings import follow_release
 from stream.steps.score import ScoreInput
@@ -52,6 +52,7 @@ def score_input(
     tenant: NDArray[np.int64],
     adapter: NDArray[np.int64],
     provenance: NDArray[np.float64],
+    covered: NDArray[np.float32],
     keys: Sequence[str | None],
     session_fpr: float,
     state: State,
@@ -66,7 +67,9 @@ def score_input(
     owner = np.fromiter((session_id(key[2]) for key in runs.keys), np.uint64, len(runs.keys))[runs.of_event]
     key = np.array([key_id(text) for text in keys], np.uint32)
     operating_point, kept_out = _judgement(session_fpr, runs, tenant, owner, key, core_time_ms, state)
+    role = np.concatenate([part.roles for part in parts]) if parts else np.zeros(0, np.int8)
     judged = np.concatenate([part.judged for part in parts]) if parts else np.zeros((0, 1), np.float32)
+    judged[:, 0] -= np.where(role == TOOL, covered[event], np.float32(0))
     return ScoreInput(
         tenant=tenant,
         core_time_ms=core_time_ms,
@@ -81,8 +84,9 @@ def score_input(
         operating_point=operating_point,
         kept_out=kept_out,
         provenance=provenance,
+        covered=covered,
         segment_event=event,
-        segment_role=np.concatenate([part.roles for part in parts]) if parts else np.zeros(0, np.int8),
+        segment_role=role,
         segment_judged=judged,
         segment_chars=np.concatenate([part.lengths for part in parts]) if parts else np.zeros(0, np.float32),
         segment_vector=np.concatenate([part.vectors for part in parts]) if parts else np.zeros((0, dim), np.int8),

@@ -75,6 +75,10 @@ class Judges(Protocol):
         """
         ...
 
+    def covered(self, bags: TokenBags) -> NDArray[np.float32]:
+        """Log-odds (n,) of users' texts, by which tools' may sound like orders after them."""
+        ...
+
 
 @dataclass(slots=True)
 class Content:
@@ -103,6 +107,8 @@ class Content:
     """(s, c) by the text models, NaN for roles that are not `JUDGED`."""
     words: Words = field(default_factory=lambda: Words(np.zeros((0, 0), np.uint32), np.zeros((0, 0), np.uint8)))
     """(s,) of the segments."""
+    covers: float = 0.0
+    """Log-odds by which tools' texts may sound like orders after it: a user has asked to do what they say."""
     asked: Words = field(default_factory=lambda: Words(np.zeros((0, 0), np.uint32), np.zeros((0, 0), np.uint8)))
     """Of `values`."""
 
@@ -167,6 +173,9 @@ class ContentReader:
         if len(heard):
             message = np.repeat(np.arange(len(contents)), [len(content.texts) for content in contents])[heard]
             judged[heard] = self._judges.score(bags.take(heard), vectors[heard], role[heard] == TOOL, message)
+        covers = np.zeros(len(texts), np.float32)
+        requests = np.flatnonzero(role == USER)
+        covers[requests] = self._judges.covered(bags.take(requests))
         values = [text for content in contents for text in content.values]
         asked = words(self._embedder.encode(values), self._embedder.continues, _WORDS_MAX)
         at = value_at = 0
@@ -175,6 +184,7 @@ class ContentReader:
             theirs = slice(value_at, value_at + len(content.values))
             # Copies: a view would keep the arrays of all that was read with it for as long as this message is cached.
             content.vectors, content.judged = vectors[mine_too].copy(), judged[mine_too].copy()
+            content.covers = float(covers[mine_too].max(initial=0))
             content.words = Words(told.hash[mine_too].copy(), told.weight[mine_too].copy())
             content.asked = Words(asked.hash[theirs].copy(), asked.weight[theirs].copy())
             at, value_at = mine_too.stop, theirs.stop

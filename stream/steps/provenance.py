@@ -40,12 +40,19 @@ class _Rows:
 
 
 def obeyed(
-    provenance: Provenance, runs: Runs, new: NewContent, contents: Sequence[Content], table: Table[SessionKey]
+    provenance: Provenance,
+    runs: Runs,
+    new: NewContent,
+    contents: Sequence[Content],
+    covered: NDArray[np.float32],
+    table: Table[SessionKey],
 ) -> Obeyed:
     """Score the calls of a batch's events (n) by what their sessions have heard before them.
 
     An event's request comes before its answer: what a tool says in it, its call may obey. Events of one session take
     their turns, the first of every session at once, then the second.
+
+    `covered` (n,) are log-odds that their users' requests take from how much like an order a passage sounds.
     """
     n = len(runs.of_event)
     told = _load(provenance, runs, table)
@@ -53,7 +60,7 @@ def obeyed(
     unseen = np.flatnonzero(new.unseen)
     parts = [contents[i] for i in unseen.tolist()]
     event = new.event[unseen]
-    heard = _segments(event, parts)
+    heard = _segments(event, parts, covered)
     asked = _values(event, parts)
     if len(heard.event) == 0 and len(asked.event) == 0:
         return Obeyed(x, told)
@@ -109,14 +116,14 @@ def _load(provenance: Provenance, runs: Runs, table: Table[SessionKey]) -> Told:
     return told
 
 
-def _segments(event: NDArray[np.int64], parts: Sequence[Content]) -> _Rows:
+def _segments(event: NDArray[np.int64], parts: Sequence[Content], covered: NDArray[np.float32]) -> _Rows:
     """Segments of users and operators, their role NaN, and those of tools with theirs."""
     counts = np.fromiter((len(part.texts) for part in parts), np.int64, len(parts))
     of = np.repeat(event, counts)
     if len(of) == 0:
         return _none()
     code = np.concatenate([part.roles for part in parts])
-    judged = np.concatenate([part.judged[:, 0] for part in parts])
+    judged = np.concatenate([part.judged[:, 0] for part in parts]) - covered[of]
     role = np.where(code == TOOL, np.nan_to_num(judged), np.float32(np.nan)).astype(np.float32)
     kept = np.flatnonzero(np.isin(code, (USER, SYSTEM)) | (role > 0))
     hashes = np.concatenate([part.words.hash for part in parts])[kept]

@@ -33,6 +33,10 @@ class Lists:
     """Clauses: what attackers want to hear."""
     harmless: list[str] = field(default_factory=list)
     """What users write who are taken for attackers."""
+    delegating: list[str] = field(default_factory=list)
+    """Requests that hand an agent over to what a text says."""
+    told: list[str] = field(default_factory=list)
+    """Requests that sound like them, in which the user says in full what is to be done."""
 
 
 @cache
@@ -51,6 +55,8 @@ def languages() -> dict[str, Lists]:
             "formulas": lists.formulas,
             "goals": lists.goals,
             "harmless": lists.harmless,
+            "delegating": lists.delegating,
+            "told": lists.told,
         }
         into |= {name: lists.attacks.setdefault(name, []) for name in ATTACKS}
         for table, own in tomllib.loads(file.read_text("utf-8")).items():

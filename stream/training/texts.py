@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.attack_classifier import AttackClassifier
 from models.attack_direction import AttackDirection
+from models.delegation import Delegation
 from models.ngrams import NGrams, token_shapes
 from models.role_surprise import RoleSurprise
 from models.second_look import SecondLook, Transforms
@@ -22,6 +23,7 @@ from stream.errors import UsageError
 from stream.steps.content import JUDGED, TOOL, USER, Embeds, segmented
 from stream.steps.decode import decode
 from stream.training.attacks import AttackTexts
+from stream.training.delegations import Requests
 from stream.training.events import FOLDS, TrainingEvents
 from stream.training.examples import ATTACK, LOOK_ALIKE, RETURNED, Examples
 from stream.training.teaching import Lesson
@@ -113,6 +115,7 @@ def fitted_texts(
     beside: Beside | None = None,
     examples: Examples | None = None,
     tagger: TokenTagger | None = None,
+    requests: Requests | None = None,
 ) -> TextModels:
     """The text models of benign segments; nobody's role is a surprise where users or tools have said nothing.
 
@@ -135,6 +138,8 @@ def fitted_texts(
         What a classifier learns beside the labels, or where there are none.
     tagger
         Reads what role surprise finds strange once more; it learns nothing here.
+    requests
+        Teach which of a user's hand over to what texts say; without them none do.
 
     Raises
     ------
@@ -142,6 +147,7 @@ def fitted_texts(
         When there are too few of them.
     """
     # Imports that only training needs, and takes a second for.
+    from models.training.delegation import fit_delegation
     from models.training.role_surprise import fit_role_surprise
 
     spoke = {role for role in (USER, TOOL) if (texts.role == role).any()}
@@ -150,19 +156,23 @@ def fitted_texts(
     kept = base if base is not None and base.attacks is not None and attacks is None else None
     ngrams = kept.ngrams if kept is not None else NGrams.fit(texts.bags, texts.tenant, token_shapes(tokens))
     # Where one of the two has never spoken, nobody can be taken for the other.
-    surprise = None
+    surprise = delegation = None
     if len(spoke) > 1:
         surprise = RoleSurprise(
             fit_role_surprise(texts.bags, texts.role, texts.tenant, ngrams, seed=seed, beside=beside)
         )
+        if requests is not None:
+            delegation = Delegation(
+                fit_delegation(requests.bags, requests.delegating, requests.weight, ngrams, seed=seed)
+            )
     else:
         second = tagger = None
     if kept is not None:
-        return TextModels(ngrams, surprise, kept.attacks, second, kept.direction, tagger)
+        return TextModels(ngrams, surprise, kept.attacks, second, kept.direction, tagger, delegation)
     learns = attacks is not None or examples is not None
     found = classifier(texts, attacks, ngrams, seed, lesson, examples) if learns else None
     direction = direction_of(texts, examples, seed) if examples is not None else None
-    return TextModels(ngrams, surprise, found, second, direction, tagger)
+    return TextModels(ngrams, surprise, found, second, direction, tagger, delegation)
 
 
 def direction_of(texts: TrainingTexts, examples: Examples, seed: int) -> AttackDirection | None:

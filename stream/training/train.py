@@ -30,6 +30,7 @@ from stream.state.schema import (
 from stream.steps.content import TOOL, USER, Embeds
 from stream.training.attacks import AttackTexts
 from stream.training.calibrate import Known, Rings, calibrate, flagged_share, mature_events, rings
+from stream.training.delegations import written_requests
 from stream.training.events import FOLDS, TrainingEvents
 from stream.training.examples import Likenesses, examples, likenesses
 from stream.training.passes import collect, held_out_scores, silent_calibration, unnamed_release, warm_rows
@@ -166,6 +167,7 @@ def train(
         backbone = base.bank.arrays
     looks = _looks(said, again, seed, progress)
     spoken = voices(embedder, settings.redaction.policy, seed=seed)
+    requests = written_requests(embedder, settings.redaction.policy, seed=seed)
     # The base's classifier stays where nothing is there to teach another.
     shows = settings.learning.examples
     teaches = attacks is not None or (shows and hard is not None and not adapters_only)
@@ -179,7 +181,9 @@ def train(
         second = looks.without(without) if looks is not None else None
         lesson, told = lessons.without(without), written.without(without) if written is not None else None
         base_of_it, beside = kept.texts if kept is not None else None, spoken.without(without)
-        return fitted_texts(part, embedder.vocabulary, seed, base_of_it, attacks, second, lesson, beside, told, tagger)
+        return fitted_texts(
+            part, embedder.vocabulary, seed, base_of_it, attacks, second, lesson, beside, told, tagger, requests
+        )
 
     def held_out(number: int) -> tuple[NDArray[np.float64], Likenesses]:
         progress(f"fitting without part {number + 1} of {FOLDS}, and scoring that part")

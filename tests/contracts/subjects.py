@@ -12,6 +12,7 @@ from models.attack_classifier import AttackClassifier
 from models.attack_direction import AttackDirection
 from models.autoencoder import SequenceBank
 from models.autoencoder_torch import TorchSequenceBank
+from models.delegation import Delegation
 from models.drift import DIMENSIONS, PARTS, Drift, Watch, Windows
 from models.ngrams import NGrams, token_shapes
 from models.novelty import Lesson, Memory, Novelty
@@ -28,6 +29,7 @@ from models.training.role_surprise import Fit as RoleFit
 from models.training.role_surprise import fit_role_surprise
 from models.volume import CALLS, COUNTERS, GAUGES, GRID, HOURS, SESSIONS, SIZES, Baseline, Observed, Volume
 from models.volume import Lesson as VolumeLesson
+from models.windowed import WindowedModel
 from models.wordpiece import TokenBags
 from tests.models.attacks import labelled
 from tests.models.banks import cycling_windows
@@ -402,5 +404,5 @@ SUBJECTS: dict[type, Make] = {
     TorchSequenceBank: lambda seed: BankSubject.make(seed, lambda arrays: TorchSequenceBank(arrays, "cpu")),
 }
 """Every signal in models/. One that is missing here fails `test_every_signal_is_under_contract`."""
-COMPOSED = {TextModels, SecondLook, AttackDirection, TokenTagger}
+COMPOSED = {TextModels, SecondLook, AttackDirection, TokenTagger, WindowedModel, Delegation}
 """What scores by the signals it is made of, or as a part of one."""

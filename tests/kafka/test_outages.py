@@ -22,7 +22,7 @@ from stream.sinks.kafka import KafkaWriter
 from tests.kafka.harness import EVENTS, PARTITIONS, SCORES, Cluster, Process, get, run_to_end, scorer
 from tests.kafka.site import ACLS, Site, site
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 SLOW = ("--records-max", "50", "--step-seconds", "0.02")
 
 
@@ -37,11 +37,11 @@ def cluster(here: Site, topic_prefix: str) -> Cluster:
     return here.topics(topic_prefix)
 
 
-def until(done: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+def until(done: Callable[[], bool], what: Callable[[], str] | str, seconds: float = 60.0) -> None:
     """Wait for something."""
     give_up = time.monotonic() + seconds
     while not done():
-        assert time.monotonic() < give_up, what
+        assert time.monotonic() < give_up, what if isinstance(what, str) else what()
         time.sleep(0.05)
 
 
@@ -68,7 +68,7 @@ def test_a_broker_that_is_away_is_waited_for_visibly_and_nothing_is_lost(
     begin, end = OUTAGES[outage]
     here.password("right")
     here.grant_all(cluster.prefix)
-    cluster.events(range(4_000))
+    cluster.events(range(2_000))
     flags = (*here.flags("right"), "--transaction-timeout-ms", "2000", "--instance-id", "a")
     with scorer(cluster, *SLOW, *flags) as process:
         url = process.ready()["http"]
@@ -84,14 +84,15 @@ def test_a_broker_that_is_away_is_waited_for_visibly_and_nothing_is_lost(
             assert process.running, process.errors
             return get(f"{url}/readyz")[0] == 200
 
-        until(ready, "it is not ready again", 150)
+        # It has to catch up too, with transactions that two cores and all that runs on them may make slow.
+        until(ready, lambda: f"it is not ready again: {get(f'{url}/readyz')[1]}\n{process.errors}", 200)
         counted = get(f"{url}/metrics")[1]
         retries = [line for line in counted.splitlines() if line.startswith("tidegate_kafka_retries_total{")]
         assert sum(float(line.rpartition(" ")[2]) for line in retries) > 0
         process.send(signal.SIGTERM)
         assert process.end()[0] == 0
     assert cluster.committed() == cluster.ends()
-    assert cluster.scores() == cluster.expected_scores(4_000)
+    assert cluster.scores() == cluster.expected_scores(2_000)
 
 
 def test_every_permission_that_is_withdrawn_is_exit_3_and_once_granted_again_it_goes_on(

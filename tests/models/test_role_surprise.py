@@ -8,9 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from models.ngrams import NGrams, token_shapes
-from models.role_surprise import STRIDE, WINDOW, RoleSurprise, windows
+from models.role_surprise import RoleSurprise
 from models.training.role_surprise import Fit, fit_role_surprise
 from models.training.splices import take
+from models.windowed import STRIDE, WINDOW, windows
 from models.wordpiece import TokenBags
 from tests.models.texts import TOKENS, bags_of, traffic
 

@@ -92,7 +92,7 @@ LAYOUTS = {
     ("volume", 2): "1e20ff26",
     ("drift", 2): "d4ff8450",
     ("learned", 5): "a4e87312",
-    ("session", 4): "09651bdf",
+    ("session", 5): "376a6d97",
     ("cursor", 4): "6ce8a53d",
     ("finding", 4): "e698134b",
     ("rule", 2): "c04b9612",

@@ -24,6 +24,10 @@ class Calm:
         """Nothing."""
         return np.zeros((len(bags.offsets) - 1, 1), np.float32)
 
+    def covered(self, bags: TokenBags) -> NDArray[np.float32]:
+        """Nothing."""
+        return np.zeros(len(bags.offsets) - 1, np.float32)
+
 
 def user(said: str) -> MessageHead:
     return MessageHead("user", sha256(said.encode()).hexdigest(), [PartHead("text", text=said)])

@@ -44,6 +44,9 @@ class Orders:
         odds = [ORDER if token in text else -2.0 for text in texts]
         return np.array(odds, np.float32).reshape(-1, 1)
 
+    def covered(self, bags: TokenBags) -> NDArray[np.float32]:
+        return np.zeros(len(bags.offsets) - 1, np.float32)
+
 
 @dataclass(frozen=True)
 class Event:
@@ -60,6 +63,8 @@ class Sessions:
 
     table: Table[SessionKey] = field(default_factory=session_table)
     reader: ContentReader = field(default_factory=lambda: ContentReader(EMBEDDER, Orders()))
+    covered: float = 0.0
+    """Log-odds that every event's user has handed over."""
     told_most: int = 0
     """Passages that a session has heard."""
 
@@ -73,7 +78,8 @@ class Sessions:
             np.array([i for i, _ in of], np.int64), np.array([j for _, j in of], np.int64), np.ones(len(of), np.bool_)
         )
         contents = self.reader.read([events[i].messages[j] for i, j in of])
-        heard = obeyed(Provenance(), runs, new, contents, self.table)
+        covered = np.full(len(events), self.covered, np.float32)
+        heard = obeyed(Provenance(), runs, new, contents, covered, self.table)
         for run, key in enumerate(runs.keys):
             if runs.ended_ms[run] != NEVER_MS:
                 self.table.remove([key] if key in self.table else [])

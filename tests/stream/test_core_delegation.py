@@ -1,0 +1,81 @@
+"""What a user has handed over takes so much from how like an order a tool's text sounds, and changes nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.delegation import FROM, SLOPE, Delegation
+from models.ngrams import COLUMNS
+from models.text_models import TextModels
+from stream.core import Core
+from stream.inputs import Outcome
+from stream.state.schema import PROVENANCE, ROLE_SURPRISE
+from stream.steps.content import TOOL, USER
+from stream.steps.scored import Scored
+from tests.doubles import WordEmbedder
+from tests.stream.releases import release
+from tests.stream.streams import SETTINGS, cut, run, stream
+
+RECORDS = stream(seed=4, n=400)
+COVERED = 0.75
+"""Log-odds that every request covers below, a whole number of the steps in which they are held."""
+
+
+def handing_over(texts: TextModels) -> TextModels:
+    """The same models, to which every request hands over alike."""
+    constant = np.array(FROM + COVERED / SLOPE)
+    arrays = {"weights": np.zeros(COLUMNS, np.int8), "scales": np.zeros(2), "constant": constant}
+    return replace_delegation(texts, Delegation(arrays))
+
+
+def replace_delegation(texts: TextModels, delegation: Delegation) -> TextModels:
+    return TextModels(texts.ngrams, texts.role_surprise, texts.attacks, delegation=delegation)
+
+
+def scored(texts: TextModels) -> list[Scored]:
+    seen: list[Scored] = []
+
+    def watch(each: Scored, _: Outcome) -> None:
+        seen.append(each)
+
+    run(Core(SETTINGS, replace(release(reading=True), texts=texts), WordEmbedder(), watch=watch), cut(RECORDS, 50))
+    return seen
+
+
+@pytest.fixture(scope="module")
+def before() -> list[Scored]:
+    return scored(release(reading=True).texts)
+
+
+@pytest.fixture(scope="module")
+def after() -> list[Scored]:
+    return scored(handing_over(release(reading=True).texts))
+
+
+def of_segments(batches: list[Scored]) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
+    """Role, first log-odds, and what is covered in its event, of all segments."""
+    roles = np.concatenate([each.given.segment_role for each in batches])
+    judged = np.concatenate([each.given.segment_judged[:, 0] for each in batches])
+    covered = np.concatenate([each.given.covered[each.given.segment_event] for each in batches])
+    return roles, judged, covered
+
+
+def test_tools_texts_say_less_by_what_is_covered_and_no_others(before: list[Scored], after: list[Scored]) -> None:
+    roles, judged, nothing = of_segments(before)
+    _, now, covered = of_segments(after)
+    assert not nothing.any()
+    assert {0.0, COVERED} >= set(np.unique(covered).tolist())
+    tool = roles == TOOL
+    assert (tool & (covered > 0)).any()
+    np.testing.assert_array_equal(now[tool], (judged - covered)[tool])
+    np.testing.assert_array_equal(now[roles == USER], judged[roles == USER])
+
+
+def test_only_role_surprise_and_provenance_hear_of_it(before: list[Scored], after: list[Scored]) -> None:
+    x, now = (np.concatenate([each.scores.x for each in batches]) for batches in (before, after))
+    changed = {kind for kind in range(x.shape[1]) if not np.array_equal(x[:, kind], now[:, kind], equal_nan=True)}
+    assert ROLE_SURPRISE in changed <= {ROLE_SURPRISE, PROVENANCE}
