@@ -34,10 +34,11 @@ from stream.steps.score import eligible_kinds
 from stream.steps.scored import Scored
 from stream.training.attacks import attack_texts
 from stream.training.calibrate import Known, calibrate
+from stream.training.effort import Effort
 from stream.training.events import Gathered, TrainingEvents, arrange
 from stream.training.passes import run, silent_calibration
 from stream.training.texts import Again
-from stream.training.train import Effort, Progress, Trained, train
+from stream.training.train import Progress, Trained, train
 
 _EVENTS_AT_ONCE = 2000
 _SESSIONS_AT_ONCE = 256

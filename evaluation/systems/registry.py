@@ -20,8 +20,9 @@ from stream.release import Release
 from stream.runtime.embedders import load_transformer
 from stream.runtime.train_command import EFFORT
 from stream.state.schema import KINDS, KNOWN_ATTACK, TOOL_KNOWN_ATTACK
+from stream.training.effort import Effort
 from stream.training.texts import Again
-from stream.training.train import Effort, Progress
+from stream.training.train import Progress
 
 PRODUCT, LABELLED = "tidegate", "tidegate+labels"
 _EVERYWHERE = frozenset({"paired", "splice", "session", "hard_negatives", "stream", "slices"})

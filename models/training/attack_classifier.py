@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.attack_classifier import CLASSES, NOT_LEARNT, check
 from models.ngrams import COLUMNS, NGrams
-from models.training.linear import fit_logistic, matrix, platt, quantised
+from models.training.linear import PASSES, fit_logistic, matrix, platt, quantised
 from models.training.splices import Splicing, join, splice_tools, take
 from models.wordpiece import TokenBags
 
@@ -90,6 +90,8 @@ class Fit:
     """Share of what a segment counts as that its teacher says, where it has been asked; its label is the rest."""
     hard: float = 3.0
     """Weight of hard negatives, beside that of other benign segments."""
+    passes: int = PASSES
+    """Over the data, of the regressions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +213,12 @@ def _fit_class(
     for number in range(how.folds):
         inside = fold != number
         if (fold == number).any() and positive[inside].any() and not positive[inside].all():
-            weights, constant = fit_logistic(x[inside], positive[inside], weight[inside], cost=how.cost, seed=seed)
+            weights, constant = fit_logistic(
+                x[inside], positive[inside], weight[inside], cost=how.cost, seed=seed, passes=how.passes
+            )
             held_out[~inside] = x[~inside] @ weights + constant
     slope, shift = platt(held_out, positive, weight)
-    weights, constant = fit_logistic(x, positive, weight, cost=how.cost, seed=seed)
+    weights, constant = fit_logistic(x, positive, weight, cost=how.cost, seed=seed, passes=how.passes)
     codes, units = quantised(weights)
     arrays["weights"][place] = codes
     arrays["units"][place] = units * slope

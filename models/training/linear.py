@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 CODE_MAX = 127
-_PASSES = 12
+PASSES = 12
 """Passes over the data; AUROC does not change with more of them."""
 
 
@@ -33,7 +33,13 @@ def matrix(features: Features) -> csr_matrix:
 
 
 def fit_logistic(
-    x: csr_matrix, positive: NDArray[np.bool_], weight: NDArray[np.float64], *, cost: float, seed: int
+    x: csr_matrix,
+    positive: NDArray[np.bool_],
+    weight: NDArray[np.float64],
+    *,
+    cost: float,
+    seed: int,
+    passes: int = PASSES,
 ) -> tuple[NDArray[np.float64], float]:
     """Weights (COLUMNS,) and constant of the log-odds that a segment (s,) is `positive`.
 
@@ -49,7 +55,7 @@ def fit_logistic(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(solver="liblinear", dual=True, C=cost, tol=1e-3, max_iter=_PASSES, random_state=seed)
+    model = LogisticRegression(solver="liblinear", dual=True, C=cost, tol=1e-3, max_iter=passes, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x, positive, sample_weight=weight / weight.mean())

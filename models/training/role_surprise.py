@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.ngrams import NGrams
 from models.role_surprise import RoleSurprise
-from models.training.linear import fit_logistic, matrix, quantised
+from models.training.linear import PASSES, fit_logistic, matrix, quantised
 from models.training.splices import Splicing, join, splice_tools, take
 from models.windowed import check, windows
 from models.wordpiece import TokenBags
@@ -40,6 +40,7 @@ class Fit:
     """Of a splice's window, over the root of half of the splices."""
     cost: float = 5.0
     """The regression's C: the inverse of what a weight's square costs."""
+    passes: int = PASSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ def _regression(
         np.concatenate([plain, positive]),
         np.concatenate([weight, np.full(len(positive), how.splices_weight * (how.splices / 2) ** -0.5)]),
         cost=how.cost,
+        passes=how.passes,
         seed=int(rng.integers(1 << 31)),
     )
     codes, units = quantised(weights)

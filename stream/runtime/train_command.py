@@ -23,10 +23,11 @@ from stream.state.schema import FEATURE_SCHEMA, STATE_SCHEMA
 from stream.steps.content import Embeds
 from stream.training.attacks import AttackTexts, collect_attacks
 from stream.training.card import Card
+from stream.training.effort import Effort
 from stream.training.events import Gathered, TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
 from stream.training.texts import Again
-from stream.training.train import Effort, train
+from stream.training.train import train
 
 EFFORT = Effort()
 

@@ -264,7 +264,8 @@ def _pattern(kind: int, at: int, scored: Scored) -> str:
     if kind == VOLUME:
         said = volume_words.explain(scored.calls, at, scored.scores.volume[at])
         return "; ".join(f"{name}: {words}" for name, words in said) or "as usual"
-    return _PATTERNS[kind]
+    covered = float(scored.given.covered[at]) if kind in (ROLE_SURPRISE, PROVENANCE) else 0.0
+    return _PATTERNS[kind] + (f", less {covered:.2g} for what the user has handed over" if covered else "")
 
 
 def _features(at: int, scores: Scores) -> str:

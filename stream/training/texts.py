@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,7 @@ from stream.steps.content import JUDGED, TOOL, USER, Embeds, segmented
 from stream.steps.decode import decode
 from stream.training.attacks import AttackTexts
 from stream.training.delegations import Requests
+from stream.training.effort import Effort
 from stream.training.events import FOLDS, TrainingEvents
 from stream.training.examples import ATTACK, LOOK_ALIKE, RETURNED, Examples
 from stream.training.teaching import Lesson
@@ -116,6 +117,7 @@ def fitted_texts(
     examples: Examples | None = None,
     tagger: TokenTagger | None = None,
     requests: Requests | None = None,
+    effort: Effort = Effort(),
 ) -> TextModels:
     """The text models of benign segments; nobody's role is a surprise where users or tools have said nothing.
 
@@ -140,6 +142,8 @@ def fitted_texts(
         Reads what role surprise finds strange once more; it learns nothing here.
     requests
         Teach which of a user's hand over to what texts say; without them none do.
+    effort
+        Of the fits.
 
     Raises
     ------
@@ -148,7 +152,7 @@ def fitted_texts(
     """
     # Imports that only training needs, and takes a second for.
     from models.training.delegation import fit_delegation
-    from models.training.role_surprise import fit_role_surprise
+    from models.training.role_surprise import Fit, fit_role_surprise
 
     spoke = {role for role in (USER, TOOL) if (texts.role == role).any()}
     if not spoke:
@@ -158,8 +162,10 @@ def fitted_texts(
     # Where one of the two has never spoken, nobody can be taken for the other.
     surprise = delegation = None
     if len(spoke) > 1:
+        how = Fit()
+        how = replace(how, passes=effort.passes, splices=round(how.splices * effort.splices))
         surprise = RoleSurprise(
-            fit_role_surprise(texts.bags, texts.role, texts.tenant, ngrams, seed=seed, beside=beside)
+            fit_role_surprise(texts.bags, texts.role, texts.tenant, ngrams, seed=seed, beside=beside, how=how)
         )
         if requests is not None:
             delegation = Delegation(
@@ -170,7 +176,7 @@ def fitted_texts(
     if kept is not None:
         return TextModels(ngrams, surprise, kept.attacks, second, kept.direction, tagger, delegation)
     learns = attacks is not None or examples is not None
-    found = classifier(texts, attacks, ngrams, seed, lesson, examples) if learns else None
+    found = classifier(texts, attacks, ngrams, seed, lesson, examples, effort) if learns else None
     direction = direction_of(texts, examples, seed) if examples is not None else None
     return TextModels(ngrams, surprise, found, second, direction, tagger, delegation)
 
@@ -226,6 +232,7 @@ def classifier(
     seed: int,
     lesson: Lesson | None = None,
     examples: Examples | None = None,
+    effort: Effort = Effort(),
 ) -> AttackClassifier:
     """A classifier of attacks against what users and tools of every tenant say.
 
@@ -234,8 +241,9 @@ def classifier(
     UsageError
         When there are too few of them.
     """
-    from models.training.attack_classifier import fit_attack_classifier
+    from models.training.attack_classifier import Fit, fit_attack_classifier
 
+    how = Fit()
     pile = pile_of(texts, attacks, lesson or Lesson(), examples)
     try:
         arrays = fit_attack_classifier(
@@ -248,6 +256,7 @@ def classifier(
             tool=pile.tool,
             taught=pile.taught,
             hard=pile.hard if pile.hard.any() else None,
+            how=replace(how, passes=effort.passes, splices=round(how.splices * effort.splices)),
         )
     except ValueError as error:
         raise TooFewAttacks(f"--task attack-classifier: {error} Name more --input.") from error

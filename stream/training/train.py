@@ -31,6 +31,7 @@ from stream.steps.content import TOOL, USER, Embeds
 from stream.training.attacks import AttackTexts
 from stream.training.calibrate import Known, Rings, calibrate, flagged_share, mature_events, rings
 from stream.training.delegations import written_requests
+from stream.training.effort import Effort
 from stream.training.events import FOLDS, TrainingEvents
 from stream.training.examples import Likenesses, examples, likenesses
 from stream.training.passes import collect, held_out_scores, silent_calibration, unnamed_release, warm_rows
@@ -51,17 +52,6 @@ from stream.training.voices import voices
 _DAY_MS = 86_400_000
 Progress = Callable[[str], None]
 """Told what begins."""
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How long to fit the bank: what is held out must be met by as good a fit."""
-
-    epochs: int = 20
-    """Of the backbone, `models.training.autoencoder.Fit`."""
-    steps_min: int = 400
-    adapter_steps: int = 240
-    """Of the adapters, `models.training.adapters.FitAdapters`; 0 leaves them zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +172,7 @@ def train(
         lesson, told = lessons.without(without), written.without(without) if written is not None else None
         base_of_it, beside = kept.texts if kept is not None else None, spoken.without(without)
         return fitted_texts(
-            part, embedder.vocabulary, seed, base_of_it, attacks, second, lesson, beside, told, tagger, requests
+            part, embedder.vocabulary, seed, base_of_it, attacks, second, lesson, beside, told, tagger, requests, effort
         )
 
     def held_out(number: int) -> tuple[NDArray[np.float64], Likenesses]:

@@ -42,11 +42,12 @@ from stream.steps.content import Embeds
 from stream.training.attacks import AttackTexts
 from stream.training.audit import Audit, Known, audit, known_sessions
 from stream.training.dataset import FEW
+from stream.training.effort import Effort
 from stream.training.events import Gathered, arrange
 from stream.training.gate import decide
 from stream.training.gather import ingest_step, sessions_of
 from stream.training.judged import Judged, Traffic, Truth, judge, truths
-from stream.training.train import Effort, train
+from stream.training.train import train
 
 ANALYSTS = ("ada", "bo", "cy")
 HOSTILE = "cy"

@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from models.delegation import COVERED_MAX, FROM, SLOPE, Delegation
 from models.ngrams import COLUMNS, NGrams, token_shapes
@@ -49,7 +50,11 @@ def test_a_long_request_covers_what_its_one_sentence_does() -> None:
     [(FROM - 9, 0.0), (FROM, 0.0), (FROM + 0.25, 0.25 * SLOPE), (FROM + COVERED_MAX / SLOPE, COVERED_MAX), (90.0, 2.0)],
 )  # fmt: skip
 def test_what_is_covered_is_within_its_bounds(constant: float, covered: float) -> None:
-    arrays = {"weights": np.zeros(COLUMNS, np.int8), "scales": np.zeros(2), "constant": np.array(constant)}
+    arrays: dict[str, NDArray[np.generic]] = {
+        "weights": np.zeros(COLUMNS, np.int8),
+        "scales": np.zeros(2),
+        "constant": np.array(constant),
+    }
     _, grams = _fitted()
     assert Delegation(arrays).covered(bags_of([""]), grams).tolist() == [covered]
 

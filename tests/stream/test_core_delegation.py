@@ -15,6 +15,7 @@ from stream.core import Core
 from stream.inputs import Outcome
 from stream.state.schema import PROVENANCE, ROLE_SURPRISE
 from stream.steps.content import TOOL, USER
+from stream.steps.explain import anomaly
 from stream.steps.scored import Scored
 from tests.doubles import WordEmbedder
 from tests.stream.releases import release
@@ -28,7 +29,11 @@ COVERED = 0.75
 def handing_over(texts: TextModels) -> TextModels:
     """The same models, to which every request hands over alike."""
     constant = np.array(FROM + COVERED / SLOPE)
-    arrays = {"weights": np.zeros(COLUMNS, np.int8), "scales": np.zeros(2), "constant": constant}
+    arrays: dict[str, NDArray[np.generic]] = {
+        "weights": np.zeros(COLUMNS, np.int8),
+        "scales": np.zeros(2),
+        "constant": constant,
+    }
     return replace_delegation(texts, Delegation(arrays))
 
 
@@ -79,3 +84,15 @@ def test_only_role_surprise_and_provenance_hear_of_it(before: list[Scored], afte
     x, now = (np.concatenate([each.scores.x for each in batches]) for batches in (before, after))
     changed = {kind for kind in range(x.shape[1]) if not np.array_equal(x[:, kind], now[:, kind], equal_nan=True)}
     assert ROLE_SURPRISE in changed <= {ROLE_SURPRISE, PROVENANCE}
+
+
+def test_who_reads_a_finding_is_told_what_was_taken_off(after: list[Scored]) -> None:
+    told = set()
+    for each in after:
+        for at, event in enumerate(each.placed.live.tolist()):
+            signals = {signal.name: signal.pattern or "" for signal in anomaly(each, event, at).signals}
+            off = "less 0.75 for what the user has handed over" in signals.get("role_surprise", "")
+            assert off == (each.given.covered[at] > 0 and "role_surprise" in signals)
+            assert "less" not in signals.get("novelty", "")
+            told.add(off)
+    assert told == {True, False}

@@ -13,11 +13,11 @@ from models.embedder import StaticEmbedder
 from sample.records import LIVE, TRAIN
 from schemas.corpus import CorpusSession
 from stream.config import LearningSettings, Settings
+from stream.training.effort import Effort
 from stream.training.gather import sessions_of
-from stream.training.train import Effort
 
 SETTINGS = Settings(learning=LearningSettings(grace_sessions=5))
-QUICK = Effort(epochs=1, steps_min=8, adapter_steps=8)
+QUICK = Effort(epochs=1, steps_min=8, adapter_steps=8, passes=2, splices=0.1)
 TENANTS = ("dojogt-banking", "dojogt-workspace", "mint-math", "rapidapi-assistant")
 LEARNED_EACH, JUDGED_EACH = 14, 5
 

@@ -32,8 +32,8 @@ from stream.inputs import InputBatch
 from stream.runtime import embedders, train_command
 from stream.runtime.release_store import load_release, read_manifest
 from stream.runtime.train_command import run
+from stream.training.effort import Effort
 from stream.training.gather import Tally, gather_files
-from stream.training.train import Effort
 from tests.doubles import Counts
 from tests.kafka.harness import EVENTS, Cluster
 from tests.stream.training.captures import corpus, session, write_lines
@@ -41,14 +41,14 @@ from tests.stream.training.captures import corpus, session, write_lines
 ROOT = Path(__file__).parents[3]
 SETTINGS = Settings(learning=LearningSettings(grace_sessions=3, examples=False))
 QUICK = (
-    "import sys; from stream.runtime import train_command; from stream.training.train import Effort; "
-    "train_command.EFFORT = Effort(1, 8, 8); from tidegate.cli import main; sys.exit(main(sys.argv[1:]))"
+    "import sys; from stream.runtime import train_command; from stream.training.effort import Effort; "
+    "train_command.EFFORT = Effort(1, 8, 8, 2, 0.1); from tidegate.cli import main; sys.exit(main(sys.argv[1:]))"
 )
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_command, "EFFORT", Effort(1, 8, 8))
+    monkeypatch.setattr(train_command, "EFFORT", Effort(1, 8, 8, 2, 0.1))
 
 
 def given(**changed: Any) -> Namespace:

@@ -16,13 +16,13 @@ from stream.config import EmbedderSettings, Settings
 from stream.release import Release
 from stream.runtime.embedders import load_embedder
 from stream.training.audit import Known
+from stream.training.effort import Effort
 from stream.training.gate import HELD_OUT_MIN, decide
 from stream.training.gather import sessions_of
-from stream.training.train import Effort
 from tests.drills import poisoned_loop as drill
 
 TENANTS = ("hardneg-code", "mint-gsm8k", "woz-it", "rapidapi-assistant")
-EFFORT = Effort(epochs=1, steps_min=5, adapter_steps=0)
+EFFORT = Effort(epochs=1, steps_min=5, adapter_steps=0, passes=2, splices=0.1)
 SEED = 1
 
 

@@ -16,15 +16,16 @@ from models.text_models import TextModels
 from stream.errors import UsageError
 from stream.release import Release
 from stream.state.schema import KINDS, KNOWN_ATTACK, LIMITS, REMEMBERED, RING, WEIGHTS, WEIGHTS_WITHOUT_EXAMPLES
+from stream.training.effort import Effort
 from stream.training.events import TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
 from stream.training.teaching import HardNegatives
 from stream.training.texts import Again, collect_texts
-from stream.training.train import Effort, Trained, train
+from stream.training.train import Trained, train
 from tests.doubles import Counts, WordEmbedder
 from tests.stream.training.captures import SETTINGS, corpus, session, write_lines
 
-QUICK = Effort(epochs=1, steps_min=8, adapter_steps=8)
+QUICK = Effort(epochs=1, steps_min=8, adapter_steps=8, passes=2, splices=0.1)
 
 
 def arranged(path: Path, lines: list[dict[str, object]]) -> TrainingEvents:
