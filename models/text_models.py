@@ -33,10 +33,12 @@ UNTAGGED = -7.0
 class TextModels:
     """Segments to log-odds: that no tool wrote it, and, where there is a classifier, of each class of known attacks.
 
+    Of users' messages they tell besides how far they hand over to texts.
+
     Parameters
     ----------
     ngrams
-        What both models read.
+        What the linear models read.
     role_surprise
         None says nothing of any text.
     attacks
@@ -162,11 +164,11 @@ class TextModels:
         mean: NDArray[np.float32] = np.float32(1 - TAGGER_SHARE) * told + np.float32(TAGGER_SHARE) * odds
         return mean
 
-    def covered(self, bags: TokenBags) -> NDArray[np.float32]:
-        """Log-odds (s,) by which, after such segments of a user's request, a tool's text may sound like an order."""
+    def covered(self, bags: TokenBags, message: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Log-odds (m,) by which a tool's text may sound like an order after such messages (`Delegation.covered`)."""
         if self.delegation is None:
-            return np.zeros(len(bags.offsets) - 1, np.float32)
-        return self.delegation.covered(bags, self.ngrams)
+            return np.zeros(int(message.max(initial=-1)) + 1, np.float32)
+        return self.delegation.covered(bags, message, self.ngrams)
 
     def known(self, bags: TokenBags, vectors: NDArray[np.int8] | None = None) -> NDArray[np.float32]:
         """Log-odds (s, classes) of each class of known attacks: n-grams' and, where there is one, the direction's.

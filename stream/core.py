@@ -334,7 +334,8 @@ class Core:
         seen, lengths, tail, tail_lengths = windows(x, runs, state.sessions)
         tenant, names = tenant_rows(keys, state, self._release)
         adapter = np.fromiter((self._release.adapters.get(name, -1) for name in names), np.int64, len(names))
-        asked = covered(runs, new, contents, state.sessions)
+        hears = self._release.texts.delegation is not None
+        asked = covered(runs, new, contents, state.sessions, known=hears)
         heard = obeyed(self._provenance, runs, new, contents, asked.odds, state.sessions)
         given = score_input(
             runs,

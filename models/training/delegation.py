@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.delegation import Delegation
 from models.ngrams import NGrams
-from models.training.linear import fit_logistic, matrix, quantised
-from models.windowed import windows
+from models.training.linear import PASSES, fit_logistic, matrix, quantised
+from models.windowed import check, windows
 from models.wordpiece import TokenBags
 
 COST = 10.0
@@ -17,7 +18,13 @@ COST = 10.0
 
 
 def fit_delegation(
-    bags: TokenBags, delegating: NDArray[np.bool_], weight: NDArray[np.float64], ngrams: NGrams, *, seed: int
+    bags: TokenBags,
+    delegating: NDArray[np.bool_],
+    weight: NDArray[np.float64],
+    ngrams: NGrams,
+    *,
+    seed: int,
+    passes: int = PASSES,
 ) -> dict[str, NDArray[Any]]:
     """Arrays of a `Delegation`.
 
@@ -40,6 +47,9 @@ def fit_delegation(
         )
     parts, first = windows(bags)
     of = np.repeat(np.arange(len(delegating)), np.diff(first))
-    weights, constant = fit_logistic(matrix(ngrams.features(parts)), delegating[of], weight[of], cost=COST, seed=seed)
+    x = matrix(ngrams.features(parts))
+    weights, constant = fit_logistic(x, delegating[of], weight[of], cost=COST, seed=seed, passes=passes)
     codes, units = quantised(weights)
-    return {"weights": codes, "scales": units, "constant": np.array(constant)}
+    arrays: dict[str, NDArray[Any]] = {"weights": codes, "scales": units, "constant": np.array(constant)}
+    check(arrays, Delegation.name)
+    return arrays

@@ -27,6 +27,11 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
     "ipython": "tool",
+    "observation": "tool",
+    "tool_response": "tool",
+    "tool_result": "tool",
+    "environment": "tool",
+    "retrieval": "tool",
 }
 _AUDIO = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 _TEXT_KINDS = (None, "text", "refusal", "input_text", "output_text", "summary_text", "reasoning_text")
@@ -36,7 +41,7 @@ Parts = list[dict[str, str]]
 
 
 def role_of(named: Any) -> Role:
-    """The role called `named`; a user's when it is unknown, since users are not trusted.
+    """The role called `named`; a user's when it is unknown, since whoever it is may be an attacker.
 
     >>> role_of("developer"), role_of("Model"), role_of("wizard"), role_of(None)
     ('developer', 'assistant', 'user', 'user')

@@ -60,7 +60,7 @@ def widened(version: int, size: int) -> Reader:
     """
 
     def read(body: bytes) -> bytes:
-        row = bytes(size) + binascii.a2b_base64(orjson.loads(body)["row"])
+        row = bytes(size) + binascii.a2b_base64(orjson.loads(body)["row"], strict_mode=True)
         return orjson.dumps({"row": binascii.b2a_base64(row, newline=False).decode(), "v": version})
 
     return read

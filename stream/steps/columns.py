@@ -64,12 +64,13 @@ def score_input(
     parts = [contents[i] for i in heard.tolist()]
     counts = np.fromiter((len(part.texts) for part in parts), np.int64, len(parts))
     event = np.repeat(new.event[heard], counts)
+    role = np.concatenate([part.roles for part in parts]) if parts else np.zeros(0, np.int8)
+    taken = np.where(role == TOOL, np.repeat(covered[heard], counts), np.float32(0)).astype(np.float32)
     owner = np.fromiter((session_id(key[2]) for key in runs.keys), np.uint64, len(runs.keys))[runs.of_event]
     key = np.array([key_id(text) for text in keys], np.uint32)
     operating_point, kept_out = _judgement(session_fpr, runs, tenant, owner, key, core_time_ms, state)
-    role = np.concatenate([part.roles for part in parts]) if parts else np.zeros(0, np.int8)
     judged = np.concatenate([part.judged for part in parts]) if parts else np.zeros((0, 1), np.float32)
-    judged[:, 0] -= np.where(role == TOOL, covered[event], np.float32(0))
+    judged[:, 0] -= taken
     return ScoreInput(
         tenant=tenant,
         core_time_ms=core_time_ms,
@@ -84,10 +85,10 @@ def score_input(
         operating_point=operating_point,
         kept_out=kept_out,
         provenance=provenance,
-        covered=covered,
         segment_event=event,
         segment_role=role,
         segment_judged=judged,
+        segment_covered=taken,
         segment_chars=np.concatenate([part.lengths for part in parts]) if parts else np.zeros(0, np.float32),
         segment_vector=np.concatenate([part.vectors for part in parts]) if parts else np.zeros((0, dim), np.int8),
         segment_owner=owner[event],

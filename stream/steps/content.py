@@ -75,8 +75,11 @@ class Judges(Protocol):
         """
         ...
 
-    def covered(self, bags: TokenBags) -> NDArray[np.float32]:
-        """Log-odds (n,) of users' texts, by which tools' may sound like orders after them."""
+    def covered(self, bags: TokenBags, message: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Log-odds (m,) by which tools' texts may sound like orders after users' messages.
+
+        `message` (n,) numbers them from 0, in order.
+        """
         ...
 
 
@@ -107,8 +110,10 @@ class Content:
     """(s, c) by the text models, NaN for roles that are not `JUDGED`."""
     words: Words = field(default_factory=lambda: Words(np.zeros((0, 0), np.uint32), np.zeros((0, 0), np.uint8)))
     """(s,) of the segments."""
+    asking: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """(s,) of a user's own sentences, which may ask to do what a text says."""
     covers: float = 0.0
-    """Log-odds by which tools' texts may sound like orders after it: a user has asked to do what they say."""
+    """Log-odds by which tools' texts may sound like orders after it: its user has asked so."""
     asked: Words = field(default_factory=lambda: Words(np.zeros((0, 0), np.uint32), np.zeros((0, 0), np.uint8)))
     """Of `values`."""
 
@@ -173,9 +178,7 @@ class ContentReader:
         if len(heard):
             message = np.repeat(np.arange(len(contents)), [len(content.texts) for content in contents])[heard]
             judged[heard] = self._judges.score(bags.take(heard), vectors[heard], role[heard] == TOOL, message)
-        covers = np.zeros(len(texts), np.float32)
-        requests = np.flatnonzero(role == USER)
-        covers[requests] = self._judges.covered(bags.take(requests))
+        self._hear_requests(contents, bags)
         values = [text for content in contents for text in content.values]
         asked = words(self._embedder.encode(values), self._embedder.continues, _WORDS_MAX)
         at = value_at = 0
@@ -184,10 +187,18 @@ class ContentReader:
             theirs = slice(value_at, value_at + len(content.values))
             # Copies: a view would keep the arrays of all that was read with it for as long as this message is cached.
             content.vectors, content.judged = vectors[mine_too].copy(), judged[mine_too].copy()
-            content.covers = float(covers[mine_too].max(initial=0))
             content.words = Words(told.hash[mine_too].copy(), told.weight[mine_too].copy())
             content.asked = Words(asked.hash[theirs].copy(), asked.weight[theirs].copy())
             at, value_at = mine_too.stop, theirs.stop
+
+    def _hear_requests(self, contents: Sequence[Content], bags: TokenBags) -> None:
+        """What contents cover, of whose texts, one after another, `bags` are the tokens."""
+        rows = np.flatnonzero(np.concatenate([content.asking for content in contents]))
+        owner = np.repeat(np.arange(len(contents)), [len(content.asking) for content in contents])[rows]
+        asking, message = np.unique(owner, return_inverse=True)
+        covered = self._judges.covered(bags.take(rows), message)
+        for number, covers in zip(asking.tolist(), covered.tolist(), strict=True):
+            contents[number].covers = covers
 
 
 def _size(content: Content) -> int:
@@ -204,15 +215,13 @@ def _strict() -> Redactor:
     return Redactor("standard")
 
 
-def _read(text: str) -> list[str]:
-    """Segments of a text, then those of sentences that it hides in other writings.
+def _read(text: str) -> tuple[list[str], list[str]]:
+    """Segments of a text, and those of sentences that it hides in other writings.
 
     What was redacted was the text as it stood: what it hides may hold secrets that nobody could see in it.
     """
     segments = split(text)
-    for hidden in undone(text, segments):
-        segments += split(_strict().text(hidden, {}))
-    return segments
+    return segments, [piece for hidden in undone(text, segments) for piece in split(_strict().text(hidden, {}))]
 
 
 def segmented(message: MessageHead) -> Content:
@@ -223,6 +232,7 @@ def segmented(message: MessageHead) -> Content:
     calls: list[str] = []
     digests: list[bytes] = []
     values: list[str] = []
+    asking: list[bool] = []
     chars = argument_chars = 0
     for part in message.parts:
         if part.type == "reasoning":
@@ -234,12 +244,16 @@ def segmented(message: MessageHead) -> Content:
             argument_chars += len(arguments)
             digests.append(blake2b(f"{name}\x1f{arguments}".encode("utf-8", "surrogatepass"), digest_size=8).digest())
             values += split(_values(arguments))
-            pieces, code = split(f"{name} {arguments}"), CALL
+            pieces, code, asks = split(f"{name} {arguments}"), CALL, 0
         else:
             text = part.text or part.response or ""
             chars += len(text)
-            pieces, code = _read(text), TOOL if part.type == "tool_call_response" else role
+            own, hidden = _read(text)
+            pieces, code = own + hidden, TOOL if part.type == "tool_call_response" else role
+            # What no user writes by hand asks for nothing: other writings, and JSON, such as a record that was cut off.
+            asks = len(own) if code == USER and text[:1] not in ("{", "[") else 0
         texts += pieces
+        asking += [True] * asks + [False] * (len(pieces) - asks)
         roles += [code] * len(pieces)
     buckets = np.zeros(TOOL_BUCKETS, np.int16)
     for name in calls:
@@ -255,6 +269,7 @@ def segmented(message: MessageHead) -> Content:
         buckets=buckets,
         call_digests=digests,
         values=values,
+        asking=np.array(asking, np.bool_),
     )
 
 

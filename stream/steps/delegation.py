@@ -8,40 +8,55 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.delegation import COVERED_MAX
 from stream.state.table import SessionKey, Table
 from stream.steps.content import Content
 from stream.steps.sessions import NewContent, Runs
 
 _STEPS = 64
 """Log-odds are held in steps of 1/64."""
-_CODE_MAX = 32_767
+_CODE_MAX = round(COVERED_MAX * _STEPS)
 _NAME = "covered"
 
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """What the requests of sessions cover, n events of k runs."""
+    """What the requests of sessions cover, m new messages of k runs."""
 
     odds: NDArray[np.float32]
-    """(n,) log-odds by which a tool's text may sound like an order, by what was asked for up to each event."""
+    """(m,) log-odds by which a tool's text may sound like an order, by what was asked for before it or in it."""
     code: NDArray[np.int16]
     """(k,) the same of each run's session by the end of the batch, in steps."""
 
 
-def covered(runs: Runs, new: NewContent, contents: Sequence[Content], table: Table[SessionKey]) -> Covered:
-    """What users of the events' sessions have asked for up to each event, itself included.
+def covered(
+    runs: Runs, new: NewContent, contents: Sequence[Content], table: Table[SessionKey], *, known: bool = True
+) -> Covered:
+    """What users of the events' sessions have asked for up to each new message.
 
     What was once handed over stays so for the session: agents ask back, and users answer "yes".
+
+    Parameters
+    ----------
+    known
+        Whether the release in service tells what is handed over. Where it does not, nothing is: neither what another
+        one has told of the session counts, nor is it kept.
     """
-    code = np.zeros(len(runs.of_event), np.int64)
+    k = len(runs.keys)
+    if not known:
+        return Covered(np.zeros(len(new.event), np.float32), np.zeros(k, np.int16))
+    run = runs.of_event[new.event]
     asked = np.fromiter((content.covers for content in contents), np.float64, len(contents))
-    np.maximum.at(code, new.event, np.clip(np.rint(asked * _STEPS), 0, _CODE_MAX).astype(np.int64))
-    before = np.where(runs.row >= 0, table[_NAME][runs.row], 0).astype(np.int64)
-    # Runs stand one after another, each so far above the one before that a running maximum starts anew with it.
-    run = runs.of_event[runs.order]
-    far = run * (_CODE_MAX + 1)
-    code[runs.order] = np.maximum.accumulate(np.maximum(code[runs.order], before[run]) + far) - far
-    return Covered((code / _STEPS).astype(np.float32), code[runs.last].astype(np.int16))
+    code = np.clip(np.rint(asked * _STEPS), 0, _CODE_MAX).astype(np.int64)
+    before = np.where(runs.row >= 0, table[_NAME][runs.row], 0).astype(np.int64).clip(0, _CODE_MAX)
+    # Messages by run, each's in their order; each run stands so far above the one before that a running maximum starts
+    # anew with it.
+    order = np.argsort(run, kind="stable")
+    far = run[order] * (_CODE_MAX + 1)
+    code[order] = np.maximum.accumulate(np.maximum(code, before[run])[order] + far) - far
+    after = before.copy()
+    np.maximum.at(after, run, code)
+    return Covered((code / _STEPS).astype(np.float32), after.astype(np.int16))
 
 
 def store_covered(table: Table[SessionKey], rows: NDArray[np.int64], code: NDArray[np.int16]) -> None:

@@ -264,8 +264,11 @@ def _pattern(kind: int, at: int, scored: Scored) -> str:
     if kind == VOLUME:
         said = volume_words.explain(scored.calls, at, scored.scores.volume[at])
         return "; ".join(f"{name}: {words}" for name, words in said) or "as usual"
-    covered = float(scored.given.covered[at]) if kind in (ROLE_SURPRISE, PROVENANCE) else 0.0
-    return _PATTERNS[kind] + (f", less {covered:.2g} for what the user has handed over" if covered else "")
+    if kind == ROLE_SURPRISE:
+        given = scored.given
+        covered = float(given.segment_covered[given.segment_event == at].max(initial=0))
+        return _PATTERNS[kind] + (f", less {covered:.2g} for what the user has handed over" if covered else "")
+    return _PATTERNS[kind]
 
 
 def _features(at: int, scores: Scores) -> str:

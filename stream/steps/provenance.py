@@ -52,7 +52,7 @@ def obeyed(
     An event's request comes before its answer: what a tool says in it, its call may obey. Events of one session take
     their turns, the first of every session at once, then the second.
 
-    `covered` (n,) are log-odds that their users' requests take from how much like an order a passage sounds.
+    `covered` (m,) are log-odds that users' requests take from how much like an order a new message's passages sound.
     """
     n = len(runs.of_event)
     told = _load(provenance, runs, table)
@@ -60,7 +60,7 @@ def obeyed(
     unseen = np.flatnonzero(new.unseen)
     parts = [contents[i] for i in unseen.tolist()]
     event = new.event[unseen]
-    heard = _segments(event, parts, covered)
+    heard = _segments(event, parts, covered[unseen])
     asked = _values(event, parts)
     if len(heard.event) == 0 and len(asked.event) == 0:
         return Obeyed(x, told)
@@ -123,7 +123,7 @@ def _segments(event: NDArray[np.int64], parts: Sequence[Content], covered: NDArr
     if len(of) == 0:
         return _none()
     code = np.concatenate([part.roles for part in parts])
-    judged = np.concatenate([part.judged[:, 0] for part in parts]) - covered[of]
+    judged = np.concatenate([part.judged[:, 0] for part in parts]) - np.repeat(covered, counts)
     role = np.where(code == TOOL, np.nan_to_num(judged), np.float32(np.nan)).astype(np.float32)
     kept = np.flatnonzero(np.isin(code, (USER, SYSTEM)) | (role > 0))
     hashes = np.concatenate([part.words.hash for part in parts])[kept]

@@ -87,12 +87,12 @@ class ScoreInput:
     """(n,) what is flagged of the event is not kept to be learned later."""
     provenance: NDArray[np.float64]
     """(n,) that signal, which no tenant's learning changes; NaN where an event has none."""
-    covered: NDArray[np.float32]
-    """(n,) log-odds that the user's requests took from role surprise."""
     segment_event: NDArray[np.int64]
     segment_role: NDArray[np.int8]
     segment_judged: NDArray[np.float32]
-    """(s, c) by the text models, NaN for roles they do not judge; of what tools say, less what is `covered`."""
+    """(s, c) by the text models, NaN for roles they do not judge; of what tools say, less what is covered."""
+    segment_covered: NDArray[np.float32]
+    """(s,) log-odds that the user's requests took from role surprise, the first of `segment_judged`."""
     segment_chars: NDArray[np.float32]
     segment_vector: NDArray[np.int8]
     segment_owner: NDArray[np.uint64]

@@ -43,7 +43,7 @@ def written_requests(embedder: Embeds, policy: str, *, seed: int) -> Requests:
         return [split(redactor.text(text, {})) for text in texts]
 
     handing = [parts for parts in cut(chain.from_iterable(lists.delegating for lists in read)) if len(parts) == 1]
-    near = cut(chain.from_iterable(lists.told for lists in read))
+    near = cut(chain.from_iterable(lists.spelled_out for lists in read))
     asked = chain.from_iterable(worded(lists, rng, 1) for lists in read)
     other = cut(chain(chain.from_iterable(asked), chain.from_iterable(lists.harmless for lists in read)))
     kinds = [list(chain.from_iterable(parts)) for parts in (handing, near, other)]

@@ -15,6 +15,10 @@ class Effort:
     adapter_steps: int = 240
     """Of the adapters, `models.training.adapters.FitAdapters`; 0 leaves them zero."""
     passes: int = 12
-    """Of the text models' regressions, over what they learn; AUROC does not change with more of them."""
+    """Over the data, of the regressions of role surprise, known attacks and delegation (`models.training.linear`)."""
     splices: float = 1.0
-    """Share of the splices that text models learn, of those that `Fit` has in each one's module."""
+    """Share of the splices that role surprise and known attacks learn, of those in `Fit` of each."""
+
+    def splices_of(self, most: int) -> int:
+        """So many of `most`; some at least, or there would be nothing to weigh."""
+        return max(2, round(most * self.splices))

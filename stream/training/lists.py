@@ -35,7 +35,7 @@ class Lists:
     """What users write who are taken for attackers."""
     delegating: list[str] = field(default_factory=list)
     """Requests that hand an agent over to what a text says."""
-    told: list[str] = field(default_factory=list)
+    spelled_out: list[str] = field(default_factory=list)
     """Requests that sound like them, in which the user says in full what is to be done."""
 
 
@@ -56,7 +56,7 @@ def languages() -> dict[str, Lists]:
             "goals": lists.goals,
             "harmless": lists.harmless,
             "delegating": lists.delegating,
-            "told": lists.told,
+            "spelled_out": lists.spelled_out,
         }
         into |= {name: lists.attacks.setdefault(name, []) for name in ATTACKS}
         for table, own in tomllib.loads(file.read_text("utf-8")).items():

@@ -163,13 +163,15 @@ def fitted_texts(
     surprise = delegation = None
     if len(spoke) > 1:
         how = Fit()
-        how = replace(how, passes=effort.passes, splices=round(how.splices * effort.splices))
+        how = replace(how, passes=effort.passes, splices=effort.splices_of(how.splices))
         surprise = RoleSurprise(
             fit_role_surprise(texts.bags, texts.role, texts.tenant, ngrams, seed=seed, beside=beside, how=how)
         )
         if requests is not None:
             delegation = Delegation(
-                fit_delegation(requests.bags, requests.delegating, requests.weight, ngrams, seed=seed)
+                fit_delegation(
+                    requests.bags, requests.delegating, requests.weight, ngrams, seed=seed, passes=effort.passes
+                )
             )
     else:
         second = tagger = None
@@ -256,7 +258,7 @@ def classifier(
             tool=pile.tool,
             taught=pile.taught,
             hard=pile.hard if pile.hard.any() else None,
-            how=replace(how, passes=effort.passes, splices=round(how.splices * effort.splices)),
+            how=replace(how, passes=effort.passes, splices=effort.splices_of(how.splices)),
         )
     except ValueError as error:
         raise TooFewAttacks(f"--task attack-classifier: {error} Name more --input.") from error

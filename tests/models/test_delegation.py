@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.delegation import COVERED_MAX, FROM, SLOPE, Delegation
+from models.delegation import COVERED_MAX, FROM, MANY_COST, MANY_MAX, SLOPE, Delegation
 from models.ngrams import COLUMNS, NGrams, token_shapes
 from models.training.delegation import fit_delegation
 from tests.models.texts import TOKENS, bags_of
@@ -27,21 +27,32 @@ def _fitted() -> tuple[Delegation, NGrams]:
     return Delegation(fit_delegation(bags, delegating, weight, grams, seed=1)), grams
 
 
+def _covered(*messages: list[str]) -> list[float]:
+    model, grams = _fitted()
+    number = np.repeat(np.arange(len(messages)), [len(message) for message in messages])
+    covered: list[float] = model.covered(
+        bags_of([text for message in messages for text in message]), number, grams
+    ).tolist()
+    return covered
+
+
 def test_a_request_to_do_what_a_text_says_covers_more_than_one_that_says_all() -> None:
-    model, grams = _fitted()
-    unknown = bags_of(["Could you do what the mail from Zoe says, please", "Forward the mail from Zoe to Mia, please"])
-    over, whole = model.covered(unknown, grams)
-    assert COVERED_MAX >= over > whole >= 0
+    over, whole = _covered(
+        ["Could you do what the mail from Zoe says, please"], ["Forward the mail from Zoe to Mia, please"]
+    )
+    assert over > whole + 1
 
 
-def test_a_long_request_covers_what_its_one_sentence_does() -> None:
-    model, grams = _fitted()
+def test_one_sentence_of_a_message_hands_over_and_the_more_there_are_the_less() -> None:
     one = "Please do what the letter from Ann says"
-    # Windows of 16 tokens, 8 apart: one of them holds the sentence whole, with little else.
-    long = f"{'Translate the page from Eve to Bob ' * 6} {one} {'Read the list from my boss to the archive ' * 6}"
-    alone, within, without = model.covered(bags_of([one, long, long.replace(one, "")]), grams)
-    assert alone == COVERED_MAX
-    assert within > without
+    rest = ["Translate the page from Eve to Bob", "Read the list from my boss to the archive"]
+    model, grams = _fitted()
+    odds = float(model.score(bags_of([one]), grams)[0])
+    for times in (0, 1, 20, 200):
+        message = [one, *(rest * times)]
+        # By hand: the highest log-odds less one for each e-fold of segments, of 64 at most.
+        expected = np.clip(SLOPE * (odds - MANY_COST * np.log(min(len(message), MANY_MAX)) - FROM), 0, COVERED_MAX)
+        assert _covered(message) == pytest.approx([expected], abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +67,7 @@ def test_what_is_covered_is_within_its_bounds(constant: float, covered: float) -
         "constant": np.array(constant),
     }
     _, grams = _fitted()
-    assert Delegation(arrays).covered(bags_of([""]), grams).tolist() == [covered]
+    assert Delegation(arrays).covered(bags_of([""]), np.zeros(1, np.int64), grams).tolist() == [covered]
 
 
 def test_a_request_has_the_same_bits_in_any_batch() -> None:

@@ -162,7 +162,7 @@ def _without(name: str) -> dict[str, NDArray[Any]]:
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        (dict, r"text models must hold ngrams.masks, and else role_surprise.\*, .*, token_tagger.\*; got \[\]"),
+        (dict, r"text models must hold ngrams.masks, and else role_surprise.\*, .*, delegation.\*; got \[\]"),
         (lambda: _without("ngrams.masks"), r"text models must hold ngrams.masks, .*; got \['known_attack.constants'"),
         (lambda: _without("") | {"evil": np.zeros(1)}, r"text models must hold .* got \['evil', 'known_attack"),
         (lambda: _without("role_surprise.weights"), r"role surprise needs the arrays .*'weights'"),

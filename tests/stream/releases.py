@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.attack_classifier import AttackClassifier
 from models.autoencoder import SequenceBank
 from models.calibration import Calibration
+from models.delegation import Delegation
 from models.ngrams import COLUMNS, NGrams
 from models.novelty import Novelty
 from models.role_surprise import RoleSurprise
@@ -80,7 +81,14 @@ def texts(seed: int = 5) -> TextModels:
         NGrams(np.arange(size).astype(np.uint16)),
         RoleSurprise(role),
         AttackClassifier({"weights": weights[1:], "units": np.full((5, 2), 0.25), "constants": np.zeros(5)}),
+        delegation=delegation(seed),
     )
+
+
+def delegation(seed: int) -> Delegation:
+    """One to which some requests hand over and others do not, whatever they say."""
+    weights = np.random.default_rng([seed, 1]).integers(-40, 41, COLUMNS).astype(np.int8)
+    return Delegation({"weights": weights, "scales": np.array([0.02, 0.02]), "constant": np.array(-0.5)})
 
 
 def calibration(reading: bool = False) -> Calibration:

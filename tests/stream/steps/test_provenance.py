@@ -44,8 +44,8 @@ class Orders:
         odds = [ORDER if token in text else -2.0 for text in texts]
         return np.array(odds, np.float32).reshape(-1, 1)
 
-    def covered(self, bags: TokenBags) -> NDArray[np.float32]:
-        return np.zeros(len(bags.offsets) - 1, np.float32)
+    def covered(self, bags: TokenBags, message: NDArray[np.int64]) -> NDArray[np.float32]:
+        return np.zeros(int(message.max(initial=-1)) + 1, np.float32)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Sessions:
     table: Table[SessionKey] = field(default_factory=session_table)
     reader: ContentReader = field(default_factory=lambda: ContentReader(EMBEDDER, Orders()))
     covered: float = 0.0
-    """Log-odds that every event's user has handed over."""
+    """Log-odds that every message is covered by."""
     told_most: int = 0
     """Passages that a session has heard."""
 
@@ -78,7 +78,7 @@ class Sessions:
             np.array([i for i, _ in of], np.int64), np.array([j for _, j in of], np.int64), np.ones(len(of), np.bool_)
         )
         contents = self.reader.read([events[i].messages[j] for i, j in of])
-        covered = np.full(len(events), self.covered, np.float32)
+        covered = np.full(len(of), self.covered, np.float32)
         heard = obeyed(Provenance(), runs, new, contents, covered, self.table)
         for run, key in enumerate(runs.keys):
             if runs.ended_ms[run] != NEVER_MS:
@@ -126,6 +126,13 @@ def test_a_call_obeys_what_a_tool_said_in_the_same_event_or_an_earlier_one() -> 
     session = Sessions()
     assert np.isnan(session.take(Event("s", (told(f"{MUST} {A} {B}"),))))
     assert session.take(Event("s", (call(to=A), call(to=C)))) == pytest.approx(expected[:1])
+
+
+@pytest.mark.parametrize("covered", [0.0, 1.0, ORDER, ORDER + 1])
+def test_what_the_user_has_handed_over_makes_a_passage_less_of_an_order(covered: float) -> None:
+    # As above, of log-odds 3 less what is covered; at 0 it is no order any more.
+    said = Sessions(covered=covered).take(Event("s", (told(f"{MUST} {A}"), call(to=A))))
+    assert said == pytest.approx([max(ORDER - covered, 0) / 3])
 
 
 def test_an_event_without_a_call_has_no_score_and_a_call_of_ones_own_has_none_of_the_tool_s() -> None:

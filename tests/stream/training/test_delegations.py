@@ -23,7 +23,7 @@ def scored() -> dict[str, np.ndarray]:
     embedder = load_embedder(Settings().embedder)
     lists = languages().values()
     handing = [t for each in lists for t in each.delegating if len(split(t)) == 1]
-    near = [t for each in lists for t in each.told if len(split(t)) == 1]
+    near = [t for each in lists for t in each.spelled_out if len(split(t)) == 1]
     plain = [t for each in lists for t in each.requests]
     texts = [*handing, *near, *plain]
     kind = np.repeat(["handing", "near", "plain"], [len(handing), len(near), len(plain)])
