@@ -70,7 +70,7 @@ def score_input(
     key = np.array([key_id(text) for text in keys], np.uint32)
     operating_point, kept_out = _judgement(session_fpr, runs, tenant, owner, key, core_time_ms, state)
     judged = np.concatenate([part.judged for part in parts]) if parts else np.zeros((0, 1), np.float32)
-    judged[:, 0] -= taken
+    judged -= taken[:, None]
     return ScoreInput(
         tenant=tenant,
         core_time_ms=core_time_ms,

@@ -260,15 +260,18 @@ def _pattern(kind: int, at: int, scored: Scored) -> str:
     if kind == SEQUENCE:
         return _features(at, scored.scores)
     if kind in _KNOWN:
-        return f"log-odds of the class {scored.classes[_class_of(kind, at, scored.given)]}"
+        likest = f"log-odds of the class {scored.classes[_class_of(kind, at, scored.given)]}"
+        return likest + (_less(at, scored.given) if kind == TOOL_KNOWN_ATTACK else "")
     if kind == VOLUME:
         said = volume_words.explain(scored.calls, at, scored.scores.volume[at])
         return "; ".join(f"{name}: {words}" for name, words in said) or "as usual"
-    if kind == ROLE_SURPRISE:
-        given = scored.given
-        covered = float(given.segment_covered[given.segment_event == at].max(initial=0))
-        return _PATTERNS[kind] + (f", less {covered:.2g} for what the user has handed over" if covered else "")
-    return _PATTERNS[kind]
+    return _PATTERNS[kind] + (_less(at, scored.given) if kind == ROLE_SURPRISE else "")
+
+
+def _less(at: int, given: ScoreInput) -> str:
+    """What requests have taken from the log-odds of the tools' texts of an event."""
+    covered = float(given.segment_covered[given.segment_event == at].max(initial=0))
+    return f", less {covered:.2g} for what the user has handed over" if covered else ""
 
 
 def _features(at: int, scores: Scores) -> str:

@@ -1,4 +1,4 @@
-"""What a user has handed over takes so much from how like an order a tool's text sounds, and changes nothing else."""
+"""What a user has handed over takes so much from how like an order or attack a tool's text is, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.ngrams import COLUMNS
 from models.text_models import TextModels
 from stream.core import Core
 from stream.inputs import Outcome
-from stream.state.schema import PROVENANCE, ROLE_SURPRISE
+from stream.state.schema import PROVENANCE, ROLE_SURPRISE, TOOL_KNOWN_ATTACK
 from stream.steps.content import TOOL
 from stream.steps.explain import anomaly
 from stream.steps.scored import Scored
@@ -69,9 +69,9 @@ def after() -> list[Scored]:
 
 
 def of_segments(batches: list[Scored]) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
-    """Role, first log-odds, and what is covered in its event, of all segments."""
+    """Role, log-odds, and what is covered in its event, of all segments."""
     roles = np.concatenate([each.given.segment_role for each in batches])
-    judged = np.concatenate([each.given.segment_judged[:, 0] for each in batches])
+    judged = np.concatenate([each.given.segment_judged for each in batches])
     covered = np.concatenate([each.given.segment_covered for each in batches])
     return roles, judged, covered
 
@@ -83,15 +83,15 @@ def test_tools_texts_say_less_by_what_is_covered_and_no_others(before: list[Scor
     assert {0.0, COVERED} >= set(np.unique(covered).tolist())
     tool = roles == TOOL
     assert (tool & (covered > 0)).any()
-    np.testing.assert_array_equal(now[tool], (judged - covered)[tool])
+    np.testing.assert_array_equal(now[tool], (judged - covered[:, None])[tool])
     np.testing.assert_array_equal(now[~tool], judged[~tool])
     assert not covered[~tool].any()
 
 
-def test_only_role_surprise_and_provenance_hear_of_it(before: list[Scored], after: list[Scored]) -> None:
+def test_only_what_tools_ask_for_and_its_being_done_hear_of_it(before: list[Scored], after: list[Scored]) -> None:
     x, now = (np.concatenate([each.scores.x for each in batches]) for batches in (before, after))
     changed = {kind for kind in range(x.shape[1]) if not np.array_equal(x[:, kind], now[:, kind], equal_nan=True)}
-    assert ROLE_SURPRISE in changed <= {ROLE_SURPRISE, PROVENANCE}
+    assert changed == {ROLE_SURPRISE, PROVENANCE, TOOL_KNOWN_ATTACK}
 
 
 def test_who_reads_a_finding_is_told_what_was_taken_off(after: list[Scored]) -> None:
