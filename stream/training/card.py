@@ -17,6 +17,8 @@ _NAMES_MAX = 20
 _LIMITS = (
     "A p-value says how rare an event is among the sessions that calibrated the release, not that it is an attack.",
     "`known_attack` recognises what is worded like attacks that were written for it or labelled, and little else.",
+    "An order in a tool's result counts less where the user asked for what texts say: fewer are found there.",
+    "What in tools' results sounds like a user is read by a tagger that has read English more than other languages.",
     "Until a tenant has had `learning.grace_sessions` sessions only signals on the population's scale decide.",
     "Content is redacted before it is learned: what redaction replaces cannot be told apart.",
     "Whoever can label can teach: labels were audited before they taught, and the gate compares what came of them.",

@@ -1,6 +1,5 @@
 import re
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from models.ngrams import NGrams, token_shapes
 from models.role_surprise import RoleSurprise
 from models.training.role_surprise import Fit, fit_role_surprise
 from models.training.splices import take
-from models.windowed import STRIDE, WINDOW, windows
+from models.windowed import STRIDE, WINDOW
 from models.wordpiece import TokenBags
 from tests.models.texts import TOKENS, bags_of, traffic
 
@@ -116,18 +115,3 @@ def test_arrays_that_are_not_its_own_are_refused() -> None:
         RoleSurprise({name: array for name, array in arrays.items() if name != "scales"})
     with pytest.raises(ValueError, match=re.escape("constant must be finite; got nan.")):
         RoleSurprise({**arrays, "constant": np.array(np.nan)})
-
-
-def test_windows_cover_every_token_and_none_holds_those_of_two_segments() -> None:
-    rng = np.random.default_rng(8)
-    sizes = np.concatenate([np.arange(3 * WINDOW), rng.integers(0, 70, 40)])
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
-    parts, first = windows(TokenBags(np.arange(offsets[-1]).astype(np.uint16), offsets))
-    held = [parts.ids[low:high].tolist() for low, high in pairwise(parts.offsets)]
-    for row, (low, high) in enumerate(pairwise(offsets.tolist())):
-        own = held[first[row] : first[row + 1]]
-        assert sorted({token for window in own for token in window}) == list(range(low, high))
-        assert all(window == list(range(low, high))[window[0] - low :][:WINDOW] for window in own if window)
-        # The last is a full one too, as far as there are tokens.
-        assert {len(window) for window in own} == {min(high - low, WINDOW)}
-        assert all(later[0] - earlier[0] <= STRIDE for earlier, later in pairwise(own))
