@@ -31,8 +31,9 @@ from stream.training.attacks import AttackTexts, collect_attacks
 from stream.training.events import arrange
 from stream.training.gather import Tally, gather_files, sessions_of
 from stream.training.pupils import attacks_of, figures
+from stream.training.said import TrainingTexts, collect_texts
 from stream.training.teaching import Lesson, Teacher, Teaching, teach
-from stream.training.texts import TrainingTexts, collect_texts, pile_of
+from stream.training.texts import pile_of
 
 ATTACKS, TRAFFIC = Path("sample/attacks.jsonl.gz"), Path("sample/train.jsonl.gz")
 

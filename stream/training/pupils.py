@@ -16,8 +16,9 @@ from models.ngrams import NGrams, token_shapes
 from stream.steps.content import JUDGED
 from stream.training.attacks import AttackTexts
 from stream.training.events import FOLDS
+from stream.training.said import TrainingTexts
 from stream.training.teaching import Lesson, Lessons, Teaching
-from stream.training.texts import TrainingTexts, classifier
+from stream.training.texts import classifier
 
 RATES = (0.01, 0.05)
 """Shares of benign segments above which an attack's is found."""

@@ -21,8 +21,8 @@ from stream.training.pupils import attacks_of
 
 if TYPE_CHECKING:
     from stream.training.attacks import AttackTexts
+    from stream.training.said import TrainingTexts
     from stream.training.teaching import HardNegatives
-    from stream.training.texts import TrainingTexts
 
 _OWN_DRAWS = 26
 """Beside the seed, so that what is drawn here moves no other draw."""

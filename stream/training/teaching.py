@@ -23,7 +23,7 @@ from stream.steps.content import JUDGED, TOOL
 if TYPE_CHECKING:
     from models.training.teacher import Tuning
     from stream.training.attacks import AttackTexts
-    from stream.training.texts import TrainingTexts
+    from stream.training.said import TrainingTexts
 
 _NO_FOLD = -1
 """All bits, for what no session holds: no fold holds it out."""

@@ -36,17 +36,10 @@ from stream.training.events import FOLDS, TrainingEvents
 from stream.training.examples import Likenesses, examples, likenesses
 from stream.training.passes import collect, held_out_scores, silent_calibration, unnamed_release, warm_rows
 from stream.training.pupils import measured
+from stream.training.said import TrainingTexts, collect_texts
 from stream.training.sift import sifted
 from stream.training.teaching import HardNegatives, Lessons, Teacher, Teaching, mined, teach
-from stream.training.texts import (
-    Again,
-    SecondLooks,
-    TrainingTexts,
-    collect_texts,
-    fitted_texts,
-    looking,
-    require_enough,
-)
+from stream.training.texts import Again, SecondLooks, fitted_texts, looking, require_enough
 from stream.training.voices import voices
 
 _DAY_MS = 86_400_000

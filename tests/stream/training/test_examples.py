@@ -24,7 +24,8 @@ from stream.training.examples import (
     likenesses,
 )
 from stream.training.lists import languages
-from stream.training.texts import TrainingTexts, fitted_texts
+from stream.training.said import TrainingTexts
+from stream.training.texts import fitted_texts
 from tests.doubles import WordEmbedder
 
 EMBEDDER = WordEmbedder()

@@ -15,8 +15,9 @@ from models.training.teacher import Tuning
 from stream.steps.content import ASSISTANT, TOOL, USER
 from stream.training.attacks import AttackTexts
 from stream.training.pupils import measured
+from stream.training.said import TrainingTexts
 from stream.training.teaching import HardNegatives, Lesson, Lessons, Teacher, Teaching, mined, teach
-from stream.training.texts import TrainingTexts, fitted_texts, pile_of
+from stream.training.texts import fitted_texts, pile_of
 from tests.models.attacks import labelled
 from tests.models.texts import TOKENS, bags_of, traffic
 

@@ -1,8 +1,7 @@
-"""What was said is learned from once for each tenant, and not from the fold that is held out."""
+"""Text models are learnt of what was said, and of attacks where there are some."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,14 @@ import pytest
 
 from models.attack_classifier import CLASSES, NOT_LEARNT
 from models.text_models import TextModels
-from stream.steps.content import ASSISTANT, CALL, SYSTEM, TOOL, USER
+from stream.steps.content import TOOL, USER
 from stream.training.attacks import AttackTexts, joined
 from stream.training.events import TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
-from stream.training.texts import TooFewAttacks, TrainingTexts, collect_texts, fitted_texts, require_enough
+from stream.training.said import TrainingTexts, collect_texts
+from stream.training.texts import TooFewAttacks, fitted_texts, require_enough
 from tests.doubles import WordEmbedder
-from tests.stream.training.captures import SETTINGS, corpus, session, write_lines
+from tests.stream.training.captures import SETTINGS, corpus, write_lines
 
 EMBEDDER = WordEmbedder()
 INJECTION = CLASSES.index("injection")
@@ -29,21 +29,6 @@ def arranged(path: Path, lines: list[dict[str, Any]]) -> TrainingEvents:
 
 def collected(path: Path, lines: list[dict[str, Any]]) -> TrainingTexts:
     return collect_texts(arranged(path, lines), EMBEDDER, SETTINGS)
-
-
-def said(texts: TrainingTexts) -> list[tuple[int, int, int, tuple[int, ...]]]:
-    """Tenant, role, folds and tokens of each segment."""
-    bags = np.split(texts.bags.ids, texts.bags.offsets[1:-1])
-    return [
-        (tenant, role, folds, tuple(bag.tolist()))
-        for tenant, role, folds, bag in zip(
-            texts.tenant.tolist(), texts.role.tolist(), texts.folds.tolist(), bags, strict=True
-        )
-    ]
-
-
-def tokens(text: str) -> tuple[int, ...]:
-    return tuple(EMBEDDER.encode([text]).ids.tolist())
 
 
 def attacks(number: int) -> AttackTexts:
@@ -80,53 +65,6 @@ def plain(texts: TrainingTexts) -> TextModels:
 @pytest.fixture(scope="module")
 def whole(texts: TrainingTexts) -> TextModels:
     return fitted_texts(texts, EMBEDDER.vocabulary, seed=1, attacks=attacks(80))
-
-
-def test_everybody_s_words_are_there_in_their_roles(tmp_path: Path) -> None:
-    turns = [
-        {"role": "system", "text": "be brief"},
-        {"role": "user", "text": "what flies to rome"},
-        {"role": "assistant", "text": "let me see", "tool_calls": [{"name": "search", "args": {"to": "rome"}}]},
-        {"role": "tool", "text": "two planes"},
-        {"role": "assistant", "text": "there are two"},
-    ]
-    told = said(collected(tmp_path / "c.jsonl", [session(0, turns=turns)]))
-    # The history comes again with the second call: each message is there once.
-    assert Counter((role, words) for _, role, _, words in told) == Counter(
-        {
-            (SYSTEM, tokens("be brief")): 1,
-            (USER, tokens("what flies to rome")): 1,
-            (ASSISTANT, tokens("let me see")): 1,
-            (CALL, tokens('search {"to":"rome"}')): 1,
-            (TOOL, tokens("two planes")): 1,
-            (ASSISTANT, tokens("there are two")): 1,
-        }
-    )
-
-
-def test_what_tenants_say_alike_is_each_one_s_and_what_one_repeats_is_once(tmp_path: Path) -> None:
-    alike = [{"role": "user", "text": "good morning"}, {"role": "assistant", "text": "to you too"}]
-    lines = [session(i, f"team-{i % 2}", turns=alike, task=f"t{i}") for i in range(6)]
-    told = said(collected(tmp_path / "c.jsonl", lines))
-    assert Counter((tenant, role) for tenant, role, _, _ in told) == Counter(
-        {(0, USER): 1, (0, ASSISTANT): 1, (1, USER): 1, (1, ASSISTANT): 1}
-    )
-
-
-def test_a_message_is_held_out_only_where_no_other_fold_has_it(tmp_path: Path) -> None:
-    events = arranged(tmp_path / "c.jsonl", corpus(60))
-    texts = collect_texts(events, EMBEDDER, SETTINGS)
-    # Words here are drawn: what one session says no other does, so each message is of one fold.
-    folds = np.unique(events.fold).tolist()
-    assert set(texts.folds.tolist()) == {1 << fold for fold in folds}
-    for fold in folds:
-        rest = texts.without(fold)
-        assert sorted(said(rest)) == sorted(each for each in said(texts) if each[2] != 1 << fold)
-        assert len(rest.role) < len(texts.role)
-    alike = [{"role": "user", "text": "good morning"}, {"role": "assistant", "text": "to you too"}]
-    both = collected(tmp_path / "d.jsonl", [session(i, turns=alike, task=f"t{i}") for i in range(20)])
-    assert len(both.folds) == 2
-    assert all(len(both.without(fold).role) == 2 for fold in folds)
 
 
 def test_a_tool_that_speaks_like_a_user_has_higher_odds_than_one_that_does_not(

@@ -19,8 +19,9 @@ from stream.state.schema import KINDS, KNOWN_ATTACK, LIMITS, REMEMBERED, RING, W
 from stream.training.effort import Effort
 from stream.training.events import TrainingEvents, arrange
 from stream.training.gather import Tally, gather_files
+from stream.training.said import collect_texts
 from stream.training.teaching import HardNegatives
-from stream.training.texts import Again, collect_texts
+from stream.training.texts import Again
 from stream.training.train import Trained, train
 from tests.doubles import Counts, WordEmbedder
 from tests.stream.training.captures import SETTINGS, corpus, session, write_lines
