@@ -20,7 +20,6 @@ from models.wordpiece import TokenBags
 _MASKS = "ngrams.masks"
 _ROLE, _ATTACKS, _SECOND, _DIRECTION = "role_surprise.", "known_attack.", "transformer.", "attack_direction."
 _TAGGER, _DELEGATION = "token_tagger.", "delegation."
-_COVERS_KNOWN = "covers_known"
 TAGGED_FROM = 1.0
 """Role surprise from which a text is read by the tagger: a twentieth of what tools return in benign traffic."""
 TAGGER_SHARE = 0.7
@@ -52,8 +51,6 @@ class TextModels:
         Reads in their sentences the words of which role surprise is at or above `TAGGED_FROM`.
     delegation
         None takes no request to hand over.
-    covers_known
-        Whether what is handed over takes from known attacks in tools' results as well.
     """
 
     def __init__(
@@ -65,8 +62,6 @@ class TextModels:
         direction: AttackDirection | None = None,
         tagger: TokenTagger | None = None,
         delegation: Delegation | None = None,
-        *,
-        covers_known: bool = True,
     ) -> None:
         self.ngrams = ngrams
         self.role_surprise = role_surprise
@@ -75,7 +70,6 @@ class TextModels:
         self.direction = direction
         self.tagger = tagger
         self.delegation = delegation
-        self.covers_known = covers_known
         self._transformer: Transforms | None = None
         self.judged = 0
         """Texts that could be looked at again."""
@@ -100,14 +94,7 @@ class TextModels:
             found = "none" if self.second is None else self.second.space_id
             raise ValueError(f"it must have a transformer's head, of {transformer.space_id}; it has {found}.")
         models = TextModels(
-            self.ngrams,
-            self.role_surprise,
-            self.attacks,
-            self.second,
-            self.direction,
-            self.tagger,
-            self.delegation,
-            covers_known=self.covers_known,
+            self.ngrams, self.role_surprise, self.attacks, self.second, self.direction, self.tagger, self.delegation
         )
         models._transformer = transformer
         return models
@@ -226,8 +213,6 @@ class TextModels:
         for prefix, model in models:
             if model is not None:
                 arrays |= {prefix + name: array for name, array in model.to_arrays().items()}
-        if self.delegation is not None:
-            arrays[_DELEGATION + _COVERS_KNOWN] = np.array(self.covers_known)
         return arrays
 
     @classmethod
@@ -249,9 +234,6 @@ class TextModels:
             {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
             for prefix in known[1:]
         )
-        covers_known = delegation.pop(_COVERS_KNOWN, np.array(True))
-        if covers_known.dtype != np.bool_ or covers_known.ndim:
-            raise ValueError(f"{_DELEGATION}{_COVERS_KNOWN} must be a bool; got {covers_known.dtype}.")
         return cls(
             NGrams(arrays[_MASKS]),
             RoleSurprise.from_arrays(role) if role else None,
@@ -260,7 +242,6 @@ class TextModels:
             AttackDirection(direction) if direction else None,
             TokenTagger(tagger) if tagger else None,
             Delegation(delegation) if delegation else None,
-            covers_known=bool(covers_known),
         )
 
     @classmethod

@@ -348,7 +348,6 @@ class Core:
             adapter,
             heard.x,
             asked.odds,
-            self._release.texts.covers_known,
             [head.key_hash for head in live.heads],
             self._decider.session_fpr,
             state,
@@ -380,8 +379,7 @@ class Core:
         )
         state.tenants.mark("drift", self._drift.store(window, state.tenants))
         outcome.changes += state.pending.store(segments, closings, state.tenants)
-        texts = self._release.texts
-        scored = Scored(placed, live, given, calls, scores, suspicion, new, contents, texts.classes)
+        scored = Scored(placed, live, given, calls, scores, suspicion, new, contents, self._release.texts.classes)
         self._report(scored, outcome)
         if self._watch is not None:
             self._watch(scored, outcome)

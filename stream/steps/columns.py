@@ -53,7 +53,6 @@ def score_input(
     adapter: NDArray[np.int64],
     provenance: NDArray[np.float64],
     covered: NDArray[np.float32],
-    covers_known: bool,
     keys: Sequence[str | None],
     session_fpr: float,
     state: State,
@@ -71,7 +70,7 @@ def score_input(
     key = np.array([key_id(text) for text in keys], np.uint32)
     operating_point, kept_out = _judgement(session_fpr, runs, tenant, owner, key, core_time_ms, state)
     judged = np.concatenate([part.judged for part in parts]) if parts else np.zeros((0, 1), np.float32)
-    judged[:, : None if covers_known else 1] -= taken[:, None]
+    judged -= taken[:, None]
     return ScoreInput(
         tenant=tenant,
         core_time_ms=core_time_ms,
@@ -90,7 +89,6 @@ def score_input(
         segment_role=role,
         segment_judged=judged,
         segment_covered=taken,
-        covers_known=covers_known,
         segment_chars=np.concatenate([part.lengths for part in parts]) if parts else np.zeros(0, np.float32),
         segment_vector=np.concatenate([part.vectors for part in parts]) if parts else np.zeros((0, dim), np.int8),
         segment_owner=owner[event],

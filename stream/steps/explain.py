@@ -261,7 +261,7 @@ def _pattern(kind: int, at: int, scored: Scored) -> str:
         return _features(at, scored.scores)
     if kind in _KNOWN:
         likest = f"log-odds of the class {scored.classes[_class_of(kind, at, scored.given)]}"
-        return likest + (_less(at, scored.given) if kind == TOOL_KNOWN_ATTACK and scored.given.covers_known else "")
+        return likest + (_less(at, scored.given) if kind == TOOL_KNOWN_ATTACK else "")
     if kind == VOLUME:
         said = volume_words.explain(scored.calls, at, scored.scores.volume[at])
         return "; ".join(f"{name}: {words}" for name, words in said) or "as usual"

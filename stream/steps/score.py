@@ -92,9 +92,7 @@ class ScoreInput:
     segment_judged: NDArray[np.float32]
     """(s, c) by the text models, NaN for roles they do not judge; of what tools say, less what is covered."""
     segment_covered: NDArray[np.float32]
-    """(s,) log-odds that the user's requests took from `segment_judged`: from the first, and maybe from all."""
-    covers_known: bool
-    """Whether from all."""
+    """(s,) log-odds that the user's requests took from each of `segment_judged`."""
     segment_chars: NDArray[np.float32]
     segment_vector: NDArray[np.int8]
     segment_owner: NDArray[np.uint64]

@@ -108,14 +108,11 @@ def fitted_texts(
     else:
         second = tagger = None
     if kept is not None:
-        return TextModels(
-            ngrams, surprise, kept.attacks, second, kept.direction, tagger, delegation, covers_known=kept.covers_known
-        )
+        return TextModels(ngrams, surprise, kept.attacks, second, kept.direction, tagger, delegation)
     learns = attacks is not None or examples is not None
     found = classifier(texts, attacks, ngrams, seed, lesson, examples, effort) if learns else None
     direction = direction_of(texts, examples, seed) if examples is not None else None
-    # What labels teach of a tenant's letters is in the classifier (docs/decisions/0045).
-    return TextModels(ngrams, surprise, found, second, direction, tagger, delegation, covers_known=attacks is None)
+    return TextModels(ngrams, surprise, found, second, direction, tagger, delegation)
 
 
 def direction_of(texts: TrainingTexts, examples: Examples, seed: int) -> AttackDirection | None:

@@ -94,17 +94,6 @@ def test_only_what_tools_ask_for_and_its_being_done_hear_of_it(before: list[Scor
     assert changed == {ROLE_SURPRISE, PROVENANCE, TOOL_KNOWN_ATTACK}
 
 
-def test_known_attacks_may_be_left_as_they_are(before: list[Scored]) -> None:
-    texts = handing_over(release(reading=True).texts)
-    texts.covers_known = False
-    roles, judged, _ = of_segments(before)
-    _, now, covered = of_segments(scored(texts))
-    np.testing.assert_array_equal(now[:, 1:], judged[:, 1:])
-    np.testing.assert_array_equal(now[roles == TOOL, 0], (judged[:, 0] - covered)[roles == TOOL])
-    back = TextModels.from_arrays(texts.to_arrays())
-    assert not back.covers_known and back.delegation is not None
-
-
 def test_who_reads_a_finding_is_told_what_was_taken_off(after: list[Scored]) -> None:
     told = set()
     for each in after:
