@@ -39,8 +39,9 @@ EVENTS_PER_SECOND = 600
 """As two cores take it, with two scorers."""
 LABELS_MIN = 30
 """New labels from which a retraining is asked for: three days' worth."""
-WITHOUT_EXAMPLES = {"TIDEGATE_LEARNING__EXAMPLES": "false"}
-"""With written examples the first release knows already what its analysts are about to say (docs/decisions/0041)."""
+AS_CONFIGURED = {"TIDEGATE_LEARNING__EXAMPLES": "false", "TIDEGATE_LEARNING__TAGGER": "false"}
+"""With written examples the first release knows already what its analysts are about to say (docs/decisions/0041). With
+the token tagger the gate refuses most of what is retrained here (docs/decisions/0045, "What verdicts teach")."""
 FEWER = 0.3
 """Share by which missed attacks at the same false-positive rate must fall, or false positives at the same recall."""
 RECALL_DROP_MAX = "0.15"
@@ -176,7 +177,7 @@ class _Loop:
         return environment(
             TIDEGATE_TOPICS__PARTITIONS=str(PARTITIONS),
             TIDEGATE_DECISION__SESSION_FPR=SESSION_FPR,
-            **WITHOUT_EXAMPLES,
+            **AS_CONFIGURED,
             TIDEGATE_RELEASE__SIGNING_KEY_FILE=str(key),
             TIDEGATE_RELEASE__TRUSTED_KEYS=signing_key(key),
             TIDEGATE_RELEASE__DIRECTORY=str(self.out / "releases"),
@@ -197,7 +198,7 @@ class _Loop:
         with self._step("A first release, of a quiet week: it has been told of no attack"):
             week = self.out / "quiet-week.jsonl"
             write_quiet_week(week)
-            made = trained_release(self.console, self.out, "Training …", [week], WITHOUT_EXAMPLES)
+            made = trained_release(self.console, self.out, "Training …", [week], AS_CONFIGURED)
             name: str = orjson.loads((made / "manifest.json").read_bytes())["name"]
             home: Path = self.out / "releases" / name
             home.parent.mkdir(exist_ok=True)
