@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from functools import cache
-from itertools import accumulate
-from math import comb
 from typing import Any
 
 import msgspec
 import numpy as np
 import orjson
 import pytest
-from scipy import stats
 
 from stream.config import GateSettings
 from stream.errors import StateError
 from stream.training.audit import Audit
-from stream.training.gate import GateReport, at_least, decide, most_by_chance, paired_interval, wilson
+from stream.training.gate import GateReport, decide
 from stream.training.judged import Judged
+from tests.stream.training.binomials import tail
 
 SETTINGS = GateSettings()
 
@@ -170,18 +167,6 @@ def test_without_three_attacks_held_out_nothing_is_promoted(unseen: int, promote
     assert ("recall_held_out" in {check.name for check in report.checks}) is (unseen > 0)
 
 
-def tail(least: int, of: int, share: Fraction) -> Fraction:
-    """P(X >= least) for X ~ Binomial(of, share), summed term by term in whole numbers."""
-    return tails(of, share)[least]
-
-
-@cache
-def tails(of: int, share: Fraction) -> list[Fraction]:
-    a, b = share.as_integer_ratio()
-    below = accumulate((comb(of, k) * a**k * (b - a) ** (of - k) for k in range(of + 1)), initial=0)
-    return [1 - Fraction(sum_below, b**of) for sum_below in below]
-
-
 def test_false_positives_stay_within_what_chance_makes_of_the_operating_point() -> None:
     # 8 of 400 or more have 5.0 % at a rate of 1 %, 9 or more 2.1 %.
     assert tail(8, 400, Fraction(1, 100)) > Fraction(5, 100) > tail(9, 400, Fraction(1, 100))
@@ -206,18 +191,6 @@ def test_slack_is_added_to_the_operating_point_before_chance_is() -> None:
     limit = next(k for k in range(400) if tail(k + 1, 400, Fraction(2, 100)) <= Fraction(5, 100))
     assert decide(judged(), judged(flagged=limit), settings).promote
     assert failed(decide(judged(), judged(flagged=limit + 1), settings)) == ["false_positives"]
-
-
-@pytest.mark.parametrize("of", [1, 20, 100, 368])
-@pytest.mark.parametrize("share", [Fraction(1, 1000), Fraction(1, 100), Fraction(3, 100), Fraction(1, 2)])
-def test_the_most_that_chance_makes_agrees_with_the_binomial_sum(of: int, share: Fraction) -> None:
-    chance = Fraction(5, 100)
-    expected = max(k for k in range(of + 1) if tail(k, of, share) > chance)
-    assert most_by_chance(of, float(share), 0.05) == expected
-
-
-def test_the_most_that_chance_makes_has_its_ends() -> None:
-    assert [most_by_chance(0, 0.1, 0.05), most_by_chance(9, 0.0, 0.05), most_by_chance(9, 1.0, 0.05)] == [0, 0, 9]
 
 
 def test_one_that_flags_no_more_than_a_champion_beyond_the_operating_point_is_no_worse() -> None:
@@ -347,33 +320,3 @@ def test_the_report_is_json_and_the_same_each_time() -> None:
     reports = [decide(judged(), judged(found=49), SETTINGS) for _ in range(2)]
     first, second = (orjson.dumps(msgspec.to_builtins(report), option=orjson.OPT_SORT_KEYS) for report in reports)
     assert first == second
-
-
-def test_wilson_agrees_with_scipy() -> None:
-    for hits, of in ((0, 20), (3, 25), (148, 148), (7, 9)):
-        expected = stats.binomtest(hits, of).proportion_ci(0.95, "wilson")
-        assert wilson(hits, of, 0.05) == pytest.approx((expected.low, expected.high), abs=1e-9)
-
-
-def test_the_paired_interval_covers_the_true_difference_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(1)
-    covered = 0
-    for _ in range(1_000):
-        easy = rng.random(60)
-        before, after = easy < 0.8, easy < 0.7
-        swapped = rng.random(60) < 0.1
-        before, after = np.where(swapped, after, before), np.where(swapped, before, after)
-        low, high = paired_interval(before, after, 0.05)
-        covered += low <= -0.08 <= high
-    assert covered >= 930
-
-
-def test_equal_judgements_have_no_difference() -> None:
-    same = np.arange(50) < 40
-    low, high = paired_interval(same, same, 0.05)
-    assert low <= 0 <= high
-    assert high - low < 0.2
-
-
-def test_at_least_is_the_binomial_tail() -> None:
-    assert at_least(3, 20, 0.1) == pytest.approx(stats.binomtest(3, 20, 0.1, "greater").pvalue)
