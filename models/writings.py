@@ -70,6 +70,7 @@ _TURNS: Sequence[tuple[Callable[[str], str], frozenset[str]]] = (
     (lambda text: text.translate(_UNLEET), _turned(lambda word: word.translate(_LEET_OF))),
 )
 """How letters are turned back, and the words that tell of it: two different ones are taken for no chance."""
+_TELLING = frozenset().union(*(telling for _, telling in _TURNS))
 _SIGNS = re.compile(r"[a-z0-9]{3,}")
 
 
@@ -92,7 +93,9 @@ def undone(text: str, segments: Sequence[str]) -> list[str]:
     """
     plain = _INVISIBLE.sub("", _ESCAPED_BLANK.sub(" ", text)) if "\\" in text or not text.isascii() else text
     writings = [*(_encoded(pattern, decode, plain) for pattern, decode in _ENCODED), _spaced(plain), _joined(plain)]
-    writings += [_turned_back(segments, undo, telling) for undo, telling in _TURNS]
+    # One look at the whole text: hardly any has turned words, and each turn looks at every segment.
+    if len(_TELLING.intersection(_SIGNS.findall(" ".join(segments).lower()))) > 1:
+        writings += [_turned_back(segments, undo, telling) for undo, telling in _TURNS]
     writings += [] if text.isascii() else [_look_alikes(segments)]
     found: list[str] = []
     for sentences in writings:
@@ -111,7 +114,7 @@ def _spaced(text: str) -> Iterator[str]:
 
 def _joined(text: str) -> Iterator[str]:
     """Words that an address or a name holds together."""
-    if "%" in text or "_" in text:
+    if text.count("%") >= _WORDS_MIN or text.count("_") >= _WORDS_MIN:
         for run in (each.strip(_AROUND_NAMES) for each in text.split()):
             if run.count("%") >= _WORDS_MIN:
                 yield _UNPRINTABLE.sub(" ", unquote(run[:_BYTES_MAX]))
