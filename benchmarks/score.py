@@ -2,9 +2,10 @@
 
     python -m benchmarks.score --release out/demo/release
 
-Medians over repetitions, each on a fresh core with empty caches. Beside the core: the same core given one event at a
-time, and what a user would pick instead, river's HalfSpaceTrees called for every event on the mean embedding of its
-last message. The ratio is the figure; events/s are this machine's.
+Medians over repetitions, each on a fresh core with empty caches. Beside the core: the same core without the token
+tagger, which is a transformer, and given one event at a time, and what a user would pick instead, river's
+HalfSpaceTrees called for every event on the mean embedding of its last message. The ratio is the figure; events/s are
+this machine's.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -73,6 +75,7 @@ def main() -> None:
     given = parser.parse_args()
     settings = Settings()
     release = load_release(given.release, settings)
+    untagged = replace(release, texts=release.texts.without_tagger())
     raw = litellm()
     events = normalised(raw)
     stages = Stages()
@@ -80,6 +83,9 @@ def main() -> None:
     times = given.repetitions
     rows = {
         "normalised events, batches of 2,000": _rate(times, events, lambda: _score(settings, release, events, 2000)),
+        "the same, all signals without the token tagger": _rate(
+            times, events, lambda: _score(settings, untagged, events, 2000)
+        ),
         "LiteLLM bytes, batches of 2,000": _rate(times, raw, lambda: _from_bytes(settings, release, raw)),
         "normalised events, one at a time": _rate(times, few, lambda: _score(settings, release, few, 1)),
         "river HalfSpaceTrees on embeddings": _rate(times, few, lambda: _half_space_trees(few)),

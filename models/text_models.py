@@ -99,6 +99,12 @@ class TextModels:
         models._transformer = transformer
         return models
 
+    def without_tagger(self) -> TextModels:
+        """The same models, of which no tagger reads again what sounds like a user."""
+        return TextModels(
+            self.ngrams, self.role_surprise, self.attacks, self.second, self.direction, None, self.delegation
+        )
+
     def score(
         self,
         bags: TokenBags,
