@@ -22,6 +22,9 @@ _SURPRISE_GRID = 2.0**20
 """Libraries differ in the last bits of a logarithm; surprise is rounded to 1e-6 nats before it is used."""
 RAISED_WEIGHT = 50.0
 """Sessions of a tenant's own that weigh as much as the population, where a kind is raised."""
+STRANGER_NATS = 1.1
+"""By which all signals together are less of a surprise in a tenant's first sessions where no model has learned from it:
+p-values are measured on sessions of tenants whose others were learned (docs/decisions/0046)."""
 _MAD_TO_SD = 1.4826
 """Standard deviation of a normal law whose median absolute deviation is 1."""
 _SCALE_SHARE_MIN = 0.25
@@ -221,7 +224,7 @@ class Calibration:
         return self.tails[kind].survival((x - location) / scale)
 
     def combine(
-        self, p: NDArray[np.float64], eligible: NDArray[np.bool_]
+        self, p: NDArray[np.float64], eligible: NDArray[np.bool_], stranger: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Norms of surprises (n,), higher is stranger, and their p-values (n,) in (0, 1].
 
@@ -233,13 +236,15 @@ class Calibration:
             (n, k), whether the kind counts for the event's tenant at all. That an event of a session has nothing to
             score is no reason: the tails were measured on sessions with such events, and to judge each event by what it
             happens to have would give a session several tries.
+        stranger
+            (n,), whether the event is of the first of a tenant of whom no model has learned; None where none is.
 
         Raises
         ------
         ValueError
             Arrays that are not (n, k).
         """
-        statistic, level = self.surprise(p, eligible)
+        statistic, level = self.surprise(p, eligible, stranger)
         return statistic, probability(level)
 
     def leading(self, p: NDArray[np.float64], eligible: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -255,7 +260,7 @@ class Calibration:
         return surprises
 
     def surprise(
-        self, p: NDArray[np.float64], eligible: NDArray[np.bool_]
+        self, p: NDArray[np.float64], eligible: NDArray[np.bool_], stranger: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """As `combine`, but instead of p-values, which end at a floor, their negative logarithms (n,), unbounded."""
         statistic = combined_surprise(self._surprises(p, eligible), self.weights, self.groups)
@@ -267,6 +272,8 @@ class Calibration:
         for combination in np.unique(measured[measured > 0]):
             at = np.flatnonzero(measured == combination)
             level[at] = self.combined[int(combination)].surprise(statistic[at])
+        if stranger is not None:
+            level[stranger] = np.maximum(level[stranger] - STRANGER_NATS, 0)
         return statistic, level
 
     def to_arrays(self) -> tuple[dict[str, NDArray[np.float64]], dict[str, Any]]:

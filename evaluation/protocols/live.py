@@ -21,7 +21,7 @@ from stream.record import OutRecord
 from stream.release import Release
 from stream.state.schema import KINDS
 from stream.steps.content import Embeds
-from stream.steps.score import eligible_kinds
+from stream.steps.score import judged_as
 from stream.steps.scored import Scored
 
 _AT_ONCE = 2000
@@ -75,9 +75,9 @@ def live(events: Events, release: Release, settings: Settings, embedder: Embeds)
     def watch(scored: Scored, _: Outcome) -> None:
         begun = time.perf_counter()
         at = scored.live.offset
-        young = scored.given.session_ordinal <= settings.learning.grace_sessions
-        eligible = eligible_kinds(young)
-        lived.level[at] = release.calibration.surprise(scored.scores.p, eligible)[1]
+        given = scored.given
+        eligible, stranger = judged_as(given.session_ordinal, given.adapter, settings.learning.grace_sessions)
+        lived.level[at] = release.calibration.surprise(scored.scores.p, eligible, stranger)[1]
         counted = np.where(eligible, scored.scores.p, 1.0)
         for row, kind, least in zip(at.tolist(), counted.argmin(axis=1), counted.min(axis=1), strict=True):
             lived.signal[row] = KINDS[kind] if least < 1 else ""

@@ -42,7 +42,7 @@ WEIGHTS = {
     "provenance": 0.6,
     "volume": 1.0,
     "known_attack": 1.0,
-    "tool_known_attack": 0.6,
+    "tool_known_attack": 0.4,
 }
 """Of signals' surprises beside each other: what is often strange for no reason counts less than what hardly ever is
 (docs/decisions/0012, 0034, 0036, 0037, 0040, 0041, 0042)."""

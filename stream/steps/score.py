@@ -51,12 +51,27 @@ def quarantine_ms(days: float) -> int:
     return max(round(min(days * _DAY_MS, _LONGEST_MS)), int(days > 0))
 
 
-def eligible_kinds(young: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Kinds (n, kinds) that count for an event: all where its tenant has a past, the shared ones where it is young.
+def judged_as(
+    session_ordinal: NDArray[np.int64], adapter: NDArray[np.int64], grace_sessions: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which kinds (n, kinds) count for events, and which (n,) are of tenants of whom nothing was learned.
 
-    That an event has nothing for one of them is no other try for its session.
+    All kinds count where the tenant has a past, the shared ones where it is young. That an event has nothing for one of
+    them is no other try for its session.
+
+    Parameters
+    ----------
+    session_ordinal
+        (n,) the number of the event's session in its tenant.
+    adapter
+        (n,) rows of the bank, -1 for tenants that the release does not know.
+
+    >>> eligible, stranger = judged_as(np.array([3, 3, 21]), np.array([-1, 0, -1]), 20)
+    >>> eligible.all(axis=1).tolist(), stranger.tolist()
+    ([False, False, True], [True, False, False])
     """
-    return SHARED | ~young[:, None]
+    young = session_ordinal <= grace_sessions
+    return SHARED | ~young[:, None], young & (adapter < 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,14 +334,15 @@ class ScoreStep:
         scores.location[here] = location
         scores.observations[here] = np.minimum(tenants["maxima_count"][rows], RING)
         scores.p[here] = p
-        young = given.session_ordinal[here] <= self._grace_sessions
-        eligible = eligible_kinds(young)
+        eligible, stranger = judged_as(given.session_ordinal[here], given.adapter[here], self._grace_sessions)
+        young = ~eligible.all(axis=1)
         scores.leading[here] = self.calibration.leading(p, eligible)
-        combined = self.calibration.combine(p, eligible)[1]
+        combined = self.calibration.combine(p, eligible, stranger)[1]
         operating_point = given.operating_point[here]
         scores.anomalous[here] = combined <= operating_point
         if young.any():
-            past_too = self.calibration.combine(p[young], np.ones((int(young.sum()), len(KINDS)), np.bool_))[1]
+            everything = np.ones((int(young.sum()), len(KINDS)), np.bool_)
+            past_too = self.calibration.combine(p[young], everything, stranger[young])[1]
             scores.warmup[here[young]] = past_too <= operating_point[young]
             scores.warmup &= ~scores.anomalous
         scores.p_combined[here] = combined

@@ -161,6 +161,16 @@ def test_a_combination_does_not_depend_on_its_batch(size: int) -> None:
         assert all(a.tobytes() == b[at].tobytes() for a, b in zip(part, whole, strict=True))
 
 
+def test_a_stranger_is_as_surprising_as_a_tenant_with_three_times_the_p_value() -> None:
+    calibration = _calibration(3)
+    p = np.random.default_rng(0).random((200, 3)) ** 4
+    eligible, stranger = np.ones((200, 3), np.bool_), np.arange(200) % 2 == 0
+    known, said = (calibration.combine(p, eligible, who)[1] for who in (None, stranger))
+    # exp(1.1) is 3.004.
+    assert said[stranger] == pytest.approx(np.minimum(3.004 * known[stranger], 1), rel=1e-3)
+    assert np.array_equal(said[~stranger], known[~stranger])
+
+
 def test_a_combination_that_was_not_measured_takes_the_smallest_that_holds_it() -> None:
     calibration = _calibration(5, masks=[0b11111, 0b00111, 0b01111, 0b00001])
     chosen = {0b00001: 0b00001, 0b00011: 0b00111, 0b00110: 0b00111, 0b01001: 0b01111, 0b10000: 0b11111}

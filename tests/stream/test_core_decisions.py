@@ -18,6 +18,7 @@ from stream.core import Core
 from stream.inputs import InputBatch
 from stream.record import Record
 from stream.release import Release
+from stream.state.schema import SHARED
 from stream.steps.drift import DriftStep, Moved
 from tests.doubles import WordEmbedder
 from tests.stream.releases import release
@@ -59,6 +60,27 @@ def decided(said: Said, tenant: str) -> Counter[str]:
 
 def alone(records: Iterable[Record]) -> Iterable[InputBatch]:
     return cut(list(records), 1)
+
+
+# -- strangers ---------------------------------------------------------------------------------------------------------
+
+
+def test_in_a_tenants_first_sessions_it_takes_more_where_the_release_has_learned_nothing_of_it() -> None:
+    # Neither has a past; the release has learned from team-1's sessions, and nothing from team-9's.
+    # What signals say that need no past is nothing in most of this stream, and is moved to where it is something.
+    made = _reading(100.0)
+    nearer = made.calibration.prior_location - np.where(SHARED, 40.0, 0.0)
+    made = replace(made, calibration=replace(made.calibration, prior_location=nearer))
+    young = replace(SETTINGS, learning=LearningSettings(grace_sessions=100))
+    first = [each for each in stream(11, 400) if b'"team-1"' in (each.value or b"")][:60]
+    renamed = [replace(each, value=(each.value or b"").replace(b'"team-1"', b'"team-9"')) for each in first]
+    known, stranger = (
+        np.array([score["p_combined"] for score in run(core(young, made), alone(own)).scored()], np.float64)
+        for own in (first, renamed)
+    )
+    assert (known < 0.3).sum() > 3
+    # exp(1.1) is 3.004.
+    assert stranger == pytest.approx(np.minimum(3.004 * known, 1), rel=1e-3, nan_ok=True)
 
 
 # -- exceptions --------------------------------------------------------------------------------------------------------
