@@ -87,7 +87,8 @@ class Fit:
     """Segments of tools with other words in them: half an attack's, half benign ones."""
     splicing: Splicing = field(default_factory=Splicing)
     taught: float = 0.8
-    """Share of what a segment counts as that its teacher says, where it has been asked; its label is the rest."""
+    """Share of what an attack's segment counts as that its teacher says, where it has been asked; its label is the
+    rest. By as much of it a benign one counts less."""
     hard: float = 3.0
     """Weight of hard negatives, beside that of other benign segments."""
     passes: int = PASSES
@@ -136,7 +137,8 @@ def fit_attack_classifier(
     tool
         (s,) whether a tool said it. Without, nothing is placed anywhere.
     taught
-        What a teacher says of the segments. A segment then is of a class by a share, and is learnt from on both sides.
+        What a teacher says of the segments. One of an attack then is of a class by a share, and is learnt from on both
+        sides; a benign one counts by that share less.
     hard
         (s,) which benign segments are hard negatives: taken for attacks once and judged benign, or the likest of all.
 
@@ -172,16 +174,18 @@ def fit_attack_classifier(
     weight = _weights(source, attack, np.diff(taken.offsets), how)
     if hard is not None:
         weight[: len(rows)] *= np.where(_among(bags, rows, np.flatnonzero(hard)) & ~attack[: len(rows)], how.hard, 1)
-    target = label.astype(np.float64)
+    target, doubt = label.astype(np.float64), np.zeros(label.shape)
     if taught is not None:
-        soft = taught.soft[rows].astype(np.float64)
-        mixed = target[: len(rows)] * (1 - how.taught) + soft * how.taught
-        target[: len(rows)] = np.where(np.isnan(soft), target[: len(rows)], mixed)
+        says = how.taught * taught.soft[rows].astype(np.float64)
+        own = attack[: len(rows), None] & ~np.isnan(says)
+        target[: len(rows)] = np.where(own, target[: len(rows)] * (1 - how.taught) + says, target[: len(rows)])
+        # Taken for attacks, what is said every day would be one in the last fit, and in none of those that hold it out.
+        doubt[: len(rows)] = np.where(own, 0, np.nan_to_num(says))
     arrays = _nothing()
     for place in np.flatnonzero(learnt).tolist():
         other = label.any(axis=1) & ~label[:, place]
-        own = np.where(other, weight * how.others, weight)
-        _fit_class(arrays, place, x, target[:, place], own, fold, int(rng.integers(1 << 31)), how)
+        counts = np.where(other, weight * how.others, weight) * (1 - doubt[:, place])
+        _fit_class(arrays, place, x, target[:, place], counts, fold, int(rng.integers(1 << 31)), how)
     check(arrays)
     return arrays
 

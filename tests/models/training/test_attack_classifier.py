@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from models.attack_classifier import CLASSES, NOT_LEARNT, AttackClassifier
 from models.ngrams import NGrams, token_shapes
-from models.training.attack_classifier import Fit, attack_classes, fit_attack_classifier
+from models.training.attack_classifier import Fit, Taught, attack_classes, fit_attack_classifier
 from models.training.splices import join, splice, take
 from tests.models.attacks import labelled
 from tests.models.texts import TOKENS, bags_of
@@ -54,6 +54,24 @@ def test_a_text_that_is_benign_anywhere_is_benign() -> None:
     before = fit_attack_classifier(bags, labels, source, group, grams, seed=1, how=_HOW)
     scores = [AttackClassifier(arrays).score(grams.features(text)).max() for arrays in (model, before)]
     assert scores[0] < scores[1] - 1
+
+
+def test_what_a_teacher_takes_for_an_attack_counts_less_as_benign_and_is_none() -> None:
+    bags, labels, source, group = labelled()
+    grams = NGrams.fit(bags, source, token_shapes(TOKENS))
+    doubted = np.flatnonzero(~labels.any(axis=1))[::10]
+    soft = np.full(labels.shape, np.nan, np.float32)
+    soft[doubted] = 0.95
+    taught = Taught(soft, np.zeros(len(labels), np.bool_))
+    texts = grams.features(take(bags, doubted))
+    sure, unsure = (
+        AttackClassifier(
+            fit_attack_classifier(bags, labels, source, group, grams, seed=1, taught=said, how=_HOW)
+        ).score(texts)[:, 0]
+        for said in (None, taught)
+    )
+    assert unsure.mean() > sure.mean()
+    assert (unsure < 0).all()
 
 
 def test_length_alone_is_no_attack() -> None:
