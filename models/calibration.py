@@ -22,9 +22,6 @@ _SURPRISE_GRID = 2.0**20
 """Libraries differ in the last bits of a logarithm; surprise is rounded to 1e-6 nats before it is used."""
 RAISED_WEIGHT = 50.0
 """Sessions of a tenant's own that weigh as much as the population, where a kind is raised."""
-STRANGER_NATS = 1.1
-"""By which all signals together are less of a surprise in a tenant's first sessions where no model has learned from it:
-p-values are measured on sessions of tenants whose others were learned (docs/decisions/0046)."""
 _MAD_TO_SD = 1.4826
 """Standard deviation of a normal law whose median absolute deviation is 1."""
 _SCALE_SHARE_MIN = 0.25
@@ -158,6 +155,9 @@ class Calibration:
         evidence weigh more, and however far out it is, is no finding by itself.
     groups
         (k,) numbers, equal for kinds of one group.
+    newcomer_nats
+        By which all kinds together are less of a surprise in a tenant's first sessions where no model has learned from
+        it: p-values are measured on sessions of tenants whose others were learned.
 
     References
     ----------
@@ -174,6 +174,7 @@ class Calibration:
     weights: NDArray[np.float64]
     limits: NDArray[np.float64]
     groups: NDArray[np.int64]
+    newcomer_nats: float = 0.0
 
     def __post_init__(self) -> None:
         k = len(self.kinds)
@@ -194,6 +195,8 @@ class Calibration:
             or not (np.isfinite(self.prior_scale) & (self.prior_scale > 0)).all()
         ):
             raise ValueError(f"prior_location must be finite and prior_scale above 0; got {self.prior_scale.tolist()}.")
+        if not 0 <= self.newcomer_nats < np.inf:
+            raise ValueError(f"newcomer_nats must be finite and at least 0; got {self.newcomer_nats}.")
         if (1 << k) - 1 not in self.combined or not all(0 < mask < 1 << k for mask in self.combined):
             raise ValueError(f"combined must hold masks of {k} kinds, and that of all; got {sorted(self.combined)}.")
 
@@ -224,7 +227,7 @@ class Calibration:
         return self.tails[kind].survival((x - location) / scale)
 
     def combine(
-        self, p: NDArray[np.float64], eligible: NDArray[np.bool_], stranger: NDArray[np.bool_] | None = None
+        self, p: NDArray[np.float64], eligible: NDArray[np.bool_], newcomer: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Norms of surprises (n,), higher is stranger, and their p-values (n,) in (0, 1].
 
@@ -236,7 +239,7 @@ class Calibration:
             (n, k), whether the kind counts for the event's tenant at all. That an event of a session has nothing to
             score is no reason: the tails were measured on sessions with such events, and to judge each event by what it
             happens to have would give a session several tries.
-        stranger
+        newcomer
             (n,), whether the event is of the first of a tenant of whom no model has learned; None where none is.
 
         Raises
@@ -244,7 +247,7 @@ class Calibration:
         ValueError
             Arrays that are not (n, k).
         """
-        statistic, level = self.surprise(p, eligible, stranger)
+        statistic, level = self.surprise(p, eligible, newcomer)
         return statistic, probability(level)
 
     def leading(self, p: NDArray[np.float64], eligible: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -260,7 +263,7 @@ class Calibration:
         return surprises
 
     def surprise(
-        self, p: NDArray[np.float64], eligible: NDArray[np.bool_], stranger: NDArray[np.bool_] | None = None
+        self, p: NDArray[np.float64], eligible: NDArray[np.bool_], newcomer: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """As `combine`, but instead of p-values, which end at a floor, their negative logarithms (n,), unbounded."""
         statistic = combined_surprise(self._surprises(p, eligible), self.weights, self.groups)
@@ -272,8 +275,8 @@ class Calibration:
         for combination in np.unique(measured[measured > 0]):
             at = np.flatnonzero(measured == combination)
             level[at] = self.combined[int(combination)].surprise(statistic[at])
-        if stranger is not None:
-            level[stranger] = np.maximum(level[stranger] - STRANGER_NATS, 0)
+        if newcomer is not None:
+            level[newcomer] = np.maximum(level[newcomer] - self.newcomer_nats, 0)
         return statistic, level
 
     def to_arrays(self) -> tuple[dict[str, NDArray[np.float64]], dict[str, Any]]:
@@ -292,6 +295,7 @@ class Calibration:
             "kinds": list(self.kinds),
             "scales": list(self.scales),
             "groups": self.groups.tolist(),
+            "newcomer_nats": self.newcomer_nats,
             "combined": sorted(self.combined),
         }
 
@@ -331,6 +335,8 @@ class Calibration:
             array("weights"),
             array("limits"),
             np.array(meta["groups"], np.int64),
+            # Releases of before do not tell newcomers from others.
+            float(meta.get("newcomer_nats", 0.0)),
         )
 
 

@@ -101,9 +101,11 @@ class TextModels:
 
     def without_tagger(self) -> TextModels:
         """The same models, of which no tagger reads again what sounds like a user."""
-        return TextModels(
+        models = TextModels(
             self.ngrams, self.role_surprise, self.attacks, self.second, self.direction, None, self.delegation
         )
+        models._transformer = self._transformer
+        return models
 
     def score(
         self,

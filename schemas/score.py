@@ -26,6 +26,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     p: dict[str, float]
     """P-value of each kind of signal."""
     p_combined: float | None
+    """Of all that count together; of a tenant's first sessions larger where the release was not trained on it."""
     decision: Decision
     finding_uid: str | None
     """The open finding that the event belongs to."""

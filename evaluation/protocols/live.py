@@ -21,7 +21,6 @@ from stream.record import OutRecord
 from stream.release import Release
 from stream.state.schema import KINDS
 from stream.steps.content import Embeds
-from stream.steps.score import judged_as
 from stream.steps.scored import Scored
 
 _AT_ONCE = 2000
@@ -75,10 +74,9 @@ def live(events: Events, release: Release, settings: Settings, embedder: Embeds)
     def watch(scored: Scored, _: Outcome) -> None:
         begun = time.perf_counter()
         at = scored.live.offset
-        given = scored.given
-        eligible, stranger = judged_as(given.session_ordinal, given.adapter, settings.learning.grace_sessions)
-        lived.level[at] = release.calibration.surprise(scored.scores.p, eligible, stranger)[1]
-        counted = np.where(eligible, scored.scores.p, 1.0)
+        scores = scored.scores
+        lived.level[at] = release.calibration.surprise(scores.p, scores.eligible, scores.newcomer)[1]
+        counted = np.where(scores.eligible, scores.p, 1.0)
         for row, kind, least in zip(at.tolist(), counted.argmin(axis=1), counted.min(axis=1), strict=True):
             lived.signal[row] = KINDS[kind] if least < 1 else ""
         # To watch is no part of the service.

@@ -30,7 +30,6 @@ from stream.release import Release
 from stream.runtime.train_command import EFFORT
 from stream.state.schema import KINDS, KNOWN_ATTACK, TOOL_KNOWN_ATTACK
 from stream.steps.explain import anomaly
-from stream.steps.score import judged_as
 from stream.steps.scored import Scored
 from stream.training.attacks import attack_texts
 from stream.training.calibrate import Known, calibrate
@@ -53,8 +52,8 @@ class Said:
     """(n, kinds), 1 where an event has nothing to be judged by."""
     eligible: NDArray[np.bool_]
     """(n, kinds) which of them count."""
-    stranger: NDArray[np.bool_]
-    """(n,) whether they are of tenants of whom the release has learned nothing."""
+    newcomer: NDArray[np.bool_]
+    """(n,) whether they are of the first sessions of a tenant that the release was not trained on."""
     shown: list[str]
     """(n,) what a finding would show first, empty where it would show nothing."""
     seconds: float
@@ -303,7 +302,7 @@ def said_alone(events: Events, release: Release, settings: Settings, embedder: E
     begun = time.perf_counter()
     p = np.ones((len(events), len(KINDS)))
     eligible = np.zeros(p.shape, np.bool_)
-    stranger, heard = np.zeros((2, len(events)), np.bool_)
+    newcomer, heard = np.zeros((2, len(events)), np.bool_)
     shown, showing_seconds = [""] * len(events), 0.0
 
     def watch(scored: Scored, _: Outcome) -> None:
@@ -316,8 +315,7 @@ def said_alone(events: Events, release: Release, settings: Settings, embedder: E
             evidence = anomaly(scored, row, place).evidence
             shown[event] = evidence[0].text if evidence else ""
         showing_seconds += time.perf_counter() - since
-        given = scored.given
-        eligible[at], stranger[at] = judged_as(given.session_ordinal, given.adapter, settings.learning.grace_sessions)
+        eligible[at], newcomer[at] = scored.scores.eligible, scored.scores.newcomer
 
     core = Core(settings, release, embedder, learning=False, watch=watch)
     for part in _parts(events.session):
@@ -327,7 +325,7 @@ def said_alone(events: Events, release: Release, settings: Settings, embedder: E
             core.drop(number)
     if not heard.all():
         raise ValueError(f"no event may be there twice; {int((~heard).sum())} of {len(events)} are. A bug.")
-    return Said(p, eligible, stranger, shown, time.perf_counter() - begun - showing_seconds)
+    return Said(p, eligible, newcomer, shown, time.perf_counter() - begun - showing_seconds)
 
 
 def _parts(session: NDArray[np.int64]) -> Iterator[list[int]]:
@@ -352,7 +350,7 @@ def _placed(record: Record, partition: int, offset: int) -> Record:
 def _judged(events: Events, said: Said, calibration: Calibration, nominal: float) -> Judged:
     """By the least of the combined p-values, or rather by their surprise, which has no floor."""
     begun = time.perf_counter()
-    level = calibration.surprise(said.p, said.eligible, said.stranger)[1]
+    level = calibration.surprise(said.p, said.eligible, said.newcomer)[1]
     counted = np.where(said.eligible, said.p, 1.0)
     cause, least = counted.argmin(axis=1).tolist(), counted.min(axis=1, initial=1.0).tolist()
     signal = [KINDS[kind] if low < 1 else "" for kind, low in zip(cause, least, strict=True)]

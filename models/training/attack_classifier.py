@@ -88,7 +88,7 @@ class Fit:
     splicing: Splicing = field(default_factory=Splicing)
     taught: float = 0.8
     """Share of what an attack's segment counts as that its teacher says, where it has been asked; its label is the
-    rest. By as much of it a benign one counts less."""
+    rest. A benign one that nobody has judged counts less by this share of what its teacher says."""
     hard: float = 3.0
     """Weight of hard negatives, beside that of other benign segments."""
     passes: int = PASSES
@@ -138,7 +138,7 @@ def fit_attack_classifier(
         (s,) whether a tool said it. Without, nothing is placed anywhere.
     taught
         What a teacher says of the segments. One of an attack then is of a class by a share, and is learnt from on both
-        sides; a benign one counts by that share less.
+        sides; a benign one counts less, by `Fit.taught` of its share.
     hard
         (s,) which benign segments are hard negatives: taken for attacks once and judged benign, or the likest of all.
 
@@ -172,15 +172,18 @@ def fit_attack_classifier(
     taken = join(taken, spliced)
     x = matrix(ngrams.features(taken))
     weight = _weights(source, attack, np.diff(taken.offsets), how)
+    judged = np.zeros(len(rows), np.bool_)
     if hard is not None:
-        weight[: len(rows)] *= np.where(_among(bags, rows, np.flatnonzero(hard)) & ~attack[: len(rows)], how.hard, 1)
+        judged = _among(bags, rows, np.flatnonzero(hard)) & ~attack[: len(rows)]
+        weight[: len(rows)] *= np.where(judged, how.hard, 1)
     target, doubt = label.astype(np.float64), np.zeros(label.shape)
     if taught is not None:
         says = how.taught * taught.soft[rows].astype(np.float64)
-        own = attack[: len(rows), None] & ~np.isnan(says)
-        target[: len(rows)] = np.where(own, target[: len(rows)] * (1 - how.taught) + says, target[: len(rows)])
+        asked, own = ~np.isnan(says), attack[: len(rows), None]
+        target[: len(rows)] = np.where(asked & own, target[: len(rows)] * (1 - how.taught) + says, target[: len(rows)])
         # Taken for attacks, what is said every day would be one in the last fit, and in none of those that hold it out.
-        doubt[: len(rows)] = np.where(own, 0, np.nan_to_num(says))
+        # What somebody has judged is not doubted.
+        doubt[: len(rows)] = np.where(asked & ~own & ~judged[:, None], says, 0)
     arrays = _nothing()
     for place in np.flatnonzero(learnt).tolist():
         other = label.any(axis=1) & ~label[:, place]

@@ -32,6 +32,7 @@ def fit_population(
     beside: Mapping[str, NDArray[np.float64]] | None = None,
     beside_shares: Mapping[str, float] | None = None,
     measured: Mapping[str, Tail] | None = None,
+    newcomer_nats: float = 0.0,
     ring: int = RING,
     prior_weight: float = PRIOR_SESSIONS,
 ) -> Calibration:
@@ -63,6 +64,8 @@ def fit_population(
         values of their distribution are added as make up that share of the sessions that have the kind.
     measured
         By kind, a tail that is taken as it is.
+    newcomer_nats
+        As the calibration has it: known from elsewhere, as these tenants were all learned from.
     ring, prior_weight
         As scoring has them.
 
@@ -120,6 +123,7 @@ def fit_population(
         weight,
         limit,
         group,
+        newcomer_nats,
     )
 
 

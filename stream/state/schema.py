@@ -45,7 +45,7 @@ WEIGHTS = {
     "tool_known_attack": 0.4,
 }
 """Of signals' surprises beside each other: what is often strange for no reason counts less than what hardly ever is
-(docs/decisions/0012, 0034, 0036, 0037, 0040, 0041, 0042)."""
+(docs/decisions/0012, 0034, 0036, 0037, 0040, 0041, 0042, 0045)."""
 WEIGHTS_WITHOUT_EXAMPLES = WEIGHTS | {"novelty": 0.85, "role_surprise": 1.0, "tool_known_attack": 1.0}
 """Where nothing was written down of attacks, that something is off topic says more, and so does what is labelled."""
 LIMITS = {"novelty": 8.0}

@@ -92,6 +92,7 @@ _PATTERNS = {
     PROVENANCE: "such log-odds of a tool's result whose words the call repeats, and nobody else wrote",
 }
 _BASELINES = {True: "typical maximum of all tenants' sessions", False: "typical maximum of the tenant's sessions"}
+_NEWCOMER = "; the release was not trained on the tenant, of which it takes more to be found"
 _OBSERVATIONS = {
     NOVELTY: "Nearest Neighbour Analysis",
     TOOL_NOVELTY: "Nearest Neighbour Analysis",
@@ -249,7 +250,7 @@ def _signals(at: int, scored: Scored) -> tuple[SignalView, ...]:
                 baseline=round(float(scores.location[at, kind]), 6),
                 baseline_count=None if shared else int(scores.observations[at, kind]),
                 baseline_pattern=_BASELINES[shared],
-                pattern=_pattern(kind, at, scored),
+                pattern=_pattern(kind, at, scored) + (_NEWCOMER if scores.newcomer[at] and shared else ""),
                 observation_type=_OBSERVATIONS[kind],
             )
         )

@@ -51,29 +51,6 @@ def quarantine_ms(days: float) -> int:
     return max(round(min(days * _DAY_MS, _LONGEST_MS)), int(days > 0))
 
 
-def judged_as(
-    session_ordinal: NDArray[np.int64], adapter: NDArray[np.int64], grace_sessions: int
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which kinds (n, kinds) count for events, and which (n,) are of tenants of whom nothing was learned.
-
-    All kinds count where the tenant has a past, the shared ones where it is young. That an event has nothing for one of
-    them is no other try for its session.
-
-    Parameters
-    ----------
-    session_ordinal
-        (n,) the number of the event's session in its tenant.
-    adapter
-        (n,) rows of the bank, -1 for tenants that the release does not know.
-
-    >>> eligible, stranger = judged_as(np.array([3, 3, 21]), np.array([-1, 0, -1]), 20)
-    >>> eligible.all(axis=1).tolist(), stranger.tolist()
-    ([False, False, True], [True, False, False])
-    """
-    young = session_ordinal <= grace_sessions
-    return SHARED | ~young[:, None], young & (adapter < 0)
-
-
 @dataclass(frozen=True, slots=True)
 class ScoreInput:
     """Events (n) that are no duplicates, in order, with their segments (s) in the order of their events."""
@@ -140,6 +117,10 @@ class Scores:
     p: NDArray[np.float64]
     """(n, kinds), 1 where there is no signal."""
     p_combined: NDArray[np.float64]
+    eligible: NDArray[np.bool_]
+    """(n, kinds) which count: all where the tenant has a past, the shared ones where it is young."""
+    newcomer: NDArray[np.bool_]
+    """(n,) whether the tenant is young and the release was not trained on it."""
     leading: NDArray[np.intp]
     """(n,) the kind that weighs most in it, of those that count for the tenant."""
     anomalous: NDArray[np.bool_]
@@ -250,6 +231,8 @@ class ScoreStep:
             x=np.full((n, kinds), np.nan),
             p=np.ones((n, kinds)),
             p_combined=np.ones(n),
+            eligible=np.ones((n, kinds), bool),
+            newcomer=np.zeros(n, bool),
             leading=np.zeros(n, np.intp),
             anomalous=np.zeros(n, bool),
             warmup=np.zeros(n, bool),
@@ -334,15 +317,18 @@ class ScoreStep:
         scores.location[here] = location
         scores.observations[here] = np.minimum(tenants["maxima_count"][rows], RING)
         scores.p[here] = p
-        eligible, stranger = judged_as(given.session_ordinal[here], given.adapter[here], self._grace_sessions)
-        young = ~eligible.all(axis=1)
+        young = given.session_ordinal[here] <= self._grace_sessions
+        # That an event has nothing for one of the kinds that count is no other try for its session.
+        eligible = SHARED | ~young[:, None]
+        newcomer = young & (given.adapter[here] < 0)
+        scores.eligible[here], scores.newcomer[here] = eligible, newcomer
         scores.leading[here] = self.calibration.leading(p, eligible)
-        combined = self.calibration.combine(p, eligible, stranger)[1]
+        combined = self.calibration.combine(p, eligible, newcomer)[1]
         operating_point = given.operating_point[here]
         scores.anomalous[here] = combined <= operating_point
         if young.any():
             everything = np.ones((int(young.sum()), len(KINDS)), np.bool_)
-            past_too = self.calibration.combine(p[young], everything, stranger[young])[1]
+            past_too = self.calibration.combine(p[young], everything, newcomer[young])[1]
             scores.warmup[here[young]] = past_too <= operating_point[young]
             scores.warmup &= ~scores.anomalous
         scores.p_combined[here] = combined

@@ -26,6 +26,8 @@ from stream.training.examples import Likenesses
 
 LOOK_ALIKES = {"role_surprise": 0.01, "known_attack": 0.1, "tool_known_attack": 0.1}
 """By signal, share of sessions that are taken to hold a written harmless message (docs/decisions/0041, 0042)."""
+NEWCOMER_NATS = 1.1
+"""Of `models.calibration.Calibration`: a third of the operating point (docs/decisions/0046)."""
 WINSORISED = 0.01
 """Share of unlabelled sessions whose height is not believed: it may be attacks that nobody has marked."""
 
@@ -167,6 +169,7 @@ def _fit(
         beside=known.look_alikes,
         beside_shares=LOOK_ALIKES,
         measured=known.tails,
+        newcomer_nats=NEWCOMER_NATS,
         ring=RING,
         prior_weight=PRIOR_SESSIONS,
     )

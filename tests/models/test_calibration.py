@@ -150,25 +150,33 @@ def test_an_event_without_eligible_kinds_or_scores_is_no_anomaly() -> None:
 @pytest.mark.parametrize("size", [1, 7, 500])
 def test_a_combination_does_not_depend_on_its_batch(size: int) -> None:
     rng = np.random.default_rng(0)
-    calibration = _calibration(3)
+    calibration = replace(_calibration(3), newcomer_nats=1.1)
     p, eligible = rng.random((2000, 3)) ** 4 + 1e-300, rng.random((2000, 3)) < 0.7
     p[rng.random((2000, 3)) < 0.1] = np.nan
-    whole = calibration.combine(p, eligible)
+    newcomer = rng.random(2000) < 0.3
+    whole = calibration.combine(p, eligible, newcomer)
     order = rng.permutation(2000)
     for low in range(0, 2000, size):
         at = order[low : low + size]
-        part = calibration.combine(p[at], eligible[at])
+        part = calibration.combine(p[at], eligible[at], newcomer[at])
         assert all(a.tobytes() == b[at].tobytes() for a, b in zip(part, whole, strict=True))
 
 
-def test_a_stranger_is_as_surprising_as_a_tenant_with_three_times_the_p_value() -> None:
-    calibration = _calibration(3)
+def test_a_newcomer_is_as_surprising_as_a_tenant_with_three_times_the_p_value() -> None:
+    calibration = replace(_calibration(3), newcomer_nats=1.1)
     p = np.random.default_rng(0).random((200, 3)) ** 4
-    eligible, stranger = np.ones((200, 3), np.bool_), np.arange(200) % 2 == 0
-    known, said = (calibration.combine(p, eligible, who)[1] for who in (None, stranger))
+    eligible, newcomer = np.ones((200, 3), np.bool_), np.arange(200) % 2 == 0
+    known, said = (calibration.combine(p, eligible, who)[1] for who in (None, newcomer))
     # exp(1.1) is 3.004.
-    assert said[stranger] == pytest.approx(np.minimum(3.004 * known[stranger], 1), rel=1e-3)
-    assert np.array_equal(said[~stranger], known[~stranger])
+    assert said[newcomer] == pytest.approx(np.minimum(3.004 * known[newcomer], 1), rel=1e-3)
+    assert np.array_equal(said[~newcomer], known[~newcomer])
+    assert np.array_equal(_calibration(3).combine(p, eligible, newcomer)[1], known)
+
+
+@pytest.mark.parametrize("nats", [-0.1, np.inf, np.nan])
+def test_nats_that_are_none_are_refused(nats: float) -> None:
+    with pytest.raises(ValueError, match="newcomer_nats must be finite and at least 0"):
+        replace(_calibration(), newcomer_nats=nats)
 
 
 def test_a_combination_that_was_not_measured_takes_the_smallest_that_holds_it() -> None:
@@ -193,9 +201,14 @@ def test_more_surprise_never_means_a_larger_p_value() -> None:
 
 
 def test_arrays_and_meta_restore_a_calibration() -> None:
-    calibration = _calibration(3)
+    calibration = replace(_calibration(3), newcomer_nats=0.7)
     arrays, meta = calibration.to_arrays()
     restored = Calibration.from_arrays(arrays, meta)
+    assert restored.newcomer_nats == 0.7
+    # Releases of before do not tell newcomers from others.
+    del meta["newcomer_nats"]
+    assert Calibration.from_arrays(arrays, meta).newcomer_nats == 0
+    meta = calibration.to_arrays()[1]
     p = np.random.default_rng(0).random((100, 3))
     eligible = np.ones((100, 3), bool)
     assert np.array_equal(restored.combine(p, eligible), calibration.combine(p, eligible))

@@ -21,7 +21,7 @@ from stream.release import Release
 from stream.state.schema import SHARED
 from stream.steps.drift import DriftStep, Moved
 from tests.doubles import WordEmbedder
-from tests.stream.releases import release
+from tests.stream.releases import random_bank, release
 from tests.stream.streams import SETTINGS, START_MS, Said, cut, event, record, run, stream, text
 
 DAY_MS = 86_400_000
@@ -62,25 +62,41 @@ def alone(records: Iterable[Record]) -> Iterable[InputBatch]:
     return cut(list(records), 1)
 
 
-# -- strangers ---------------------------------------------------------------------------------------------------------
+# -- newcomers ---------------------------------------------------------------------------------------------------------
 
 
-def test_in_a_tenants_first_sessions_it_takes_more_where_the_release_has_learned_nothing_of_it() -> None:
-    # Neither has a past; the release has learned from team-1's sessions, and nothing from team-9's.
-    # What signals say that need no past is nothing in most of this stream, and is moved to where it is something.
-    made = _reading(100.0)
+def _first_sessions(grace_sessions: int, made: Release) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """P-values of the same events of a tenant that the release was trained on, and of one that it was not.
+
+    Neither has a warm row. What signals say that need no past is nothing in most of this stream, and is moved to where
+    it is something: by forty of their units, on which the p-values asserted below depend.
+    """
     nearer = made.calibration.prior_location - np.where(SHARED, 40.0, 0.0)
-    made = replace(made, calibration=replace(made.calibration, prior_location=nearer))
-    young = replace(SETTINGS, learning=LearningSettings(grace_sessions=100))
+    made = replace(made, calibration=replace(made.calibration, prior_location=nearer, newcomer_nats=1.1))
+    settings = replace(SETTINGS, learning=LearningSettings(grace_sessions=grace_sessions))
     first = [each for each in stream(11, 400) if b'"team-1"' in (each.value or b"")][:60]
     renamed = [replace(each, value=(each.value or b"").replace(b'"team-1"', b'"team-9"')) for each in first]
-    known, stranger = (
-        np.array([score["p_combined"] for score in run(core(young, made), alone(own)).scored()], np.float64)
+    known, newcomer = (
+        np.array([score["p_combined"] for score in run(core(settings, made), alone(own)).scored()], np.float64)
         for own in (first, renamed)
     )
+    return known, newcomer
+
+
+def test_it_takes_more_in_a_tenants_first_sessions_where_the_release_has_learned_nothing_of_it() -> None:
+    known, newcomer = _first_sessions(100, _reading(100.0))
     assert (known < 0.3).sum() > 3
     # exp(1.1) is 3.004.
-    assert stranger == pytest.approx(np.minimum(3.004 * known, 1), rel=1e-3, nan_ok=True)
+    assert newcomer == pytest.approx(np.minimum(3.004 * known, 1), rel=1e-3, nan_ok=True)
+
+
+def test_nobody_is_new_after_the_grace_period_nor_to_a_release_that_knows_the_name() -> None:
+    made = _reading(100.0)
+    # Of events after it the bank's adapter tells the two tenants apart, so both have that of nobody.
+    assert np.array_equal(*_first_sessions(0, replace(made, bank=random_bank(tenants=0), adapters={})), equal_nan=True)
+    # One that was trained on both, with one adapter.
+    both = replace(made, adapters={**made.adapters, "team-9": made.adapters["team-1"]})
+    assert np.array_equal(*_first_sessions(100, both), equal_nan=True)
 
 
 # -- exceptions --------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from models.attack_classifier import CLASSES
 from models.training.attack_classifier import texts_of
@@ -56,6 +57,17 @@ def test_each_labelled_session_keeps_what_is_likest_to_an_attack() -> None:
     kept, _ = sifted(attacks(sessions), ordinary(), TOKENS, seed=1)
     assert kept.group.count(f"s{len(ORDERS)}") == 1
     assert {f"s{number}" for number in range(len(ORDERS))} <= set(kept.group)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_of_the_first_labels_the_words_beside_an_attack_are_left_out_too(count: int, seed: int) -> None:
+    """Of so few a fold may have no side left to be fitted by: what was found before stands then."""
+    near = beside()[:count]
+    given = attacks([[order, other] for order, other in zip(ORDERS, near, strict=False)])
+    kept, texts = sifted(given, ordinary(tuple(near)), TOKENS, seed=seed)
+    assert len(kept.group) == count
+    assert words(near) <= set(texts_of(texts.bags))
 
 
 def test_traffic_that_nobody_judged_is_not_benign_where_it_says_what_an_attack_says() -> None:

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from stream.runtime.report.figures import as_svg, label, styled
-from stream.training.gate import GateReport, Interval, ReleaseFigures, Slice
+from stream.training.gate import GateReport, ReleaseFigures, Slice
+from stream.training.proportions import Interval
 
 CHAMPION, CHALLENGER = "#7b8794", "#2f80c2"
 SLICES_SHOWN = 40

@@ -14,7 +14,8 @@ from markupsafe import Markup
 from schemas.safe_text import safe_text
 from stream.runtime.report.page import put
 from stream.runtime.trainer.gate_report.figures import draw
-from stream.training.gate import Check, GateReport, Interval, Slice
+from stream.training.gate import Check, GateReport, Slice
+from stream.training.proportions import Interval
 
 PAGE, DATA = "gate.html", "gate.json"
 SLICES_LISTED = 200
