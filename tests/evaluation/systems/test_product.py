@@ -70,6 +70,22 @@ def test_p_is_the_least_that_the_core_says_of_a_session() -> None:
         assert said.first_turn[row] == (flagged[0] if flagged else -1)
 
 
+def test_a_tenant_never_seen_is_a_newcomer_here_as_in_service() -> None:
+    injected = next(session for session in judged_sessions() if session.label == "attack")
+    events = events_of([msgspec.structs.replace(injected, tenant="nobody")], SETTINGS)
+    core = Core(SETTINGS, product().release, embedder(), learning=False)
+    scores = [orjson.loads(score.value)["p_combined"] for score in run(core, events.records)]
+    assert 0 < min(scores) < 1
+    assert tidegate().judge(events).p[0] == pytest.approx(min(scores), rel=1e-5)
+    # Its p-value would be a third of that, were it known: exp(1.1) is 3.004.
+    calibration = product().release.calibration
+    assert calibration.newcomer_nats == 1.1
+    said = product().said(events)
+    assert said.newcomer.all()
+    level = calibration.surprise(said.p, said.eligible)[1].max()
+    assert min(scores) == pytest.approx(min(3.004 * float(np.exp(-level)), 1), rel=1e-3)
+
+
 def test_scores_go_on_where_p_values_end() -> None:
     said = tidegate().judge(judged())
     above = said.p > FLOOR
