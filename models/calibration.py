@@ -286,6 +286,7 @@ class Calibration:
             "prior_scale": self.prior_scale,
             "weights": self.weights,
             "limits": self.limits,
+            "newcomer_nats": np.array([self.newcomer_nats]),
         }
         named = [(f"tail.{kind}", tail) for kind, tail in zip(self.kinds, self.tails, strict=True)]
         named += [(f"combined.{mask}", self.combined[mask]) for mask in sorted(self.combined)]
@@ -295,7 +296,6 @@ class Calibration:
             "kinds": list(self.kinds),
             "scales": list(self.scales),
             "groups": self.groups.tolist(),
-            "newcomer_nats": self.newcomer_nats,
             "combined": sorted(self.combined),
         }
 
@@ -336,7 +336,7 @@ class Calibration:
             array("limits"),
             np.array(meta["groups"], np.int64),
             # Releases of before do not tell newcomers from others.
-            float(meta.get("newcomer_nats", 0.0)),
+            float(array("newcomer_nats").item()) if "newcomer_nats" in arrays else 0.0,
         )
 
 
