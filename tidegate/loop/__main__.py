@@ -41,7 +41,7 @@ LABELS_MIN = 120
 """New labels from which a retraining is asked for: most of the three days' worth, which come within a minute. Were it
 asked for by the first of them, a third of the labels would teach on a fast machine, and all of them on a slow one. Runs
 gave 152 to 165."""
-AS_CONFIGURED = {"TIDEGATE_LEARNING__EXAMPLES": "false"}
+WITHOUT_EXAMPLES = {"TIDEGATE_LEARNING__EXAMPLES": "false"}
 """With written examples the first release knows already what its analysts are about to say (docs/decisions/0041)."""
 FEWER = 0.3
 """Share by which missed attacks at the same false-positive rate must fall, or false positives at the same recall."""
@@ -179,7 +179,7 @@ class _Loop:
         return environment(
             TIDEGATE_TOPICS__PARTITIONS=str(PARTITIONS),
             TIDEGATE_DECISION__SESSION_FPR=SESSION_FPR,
-            **AS_CONFIGURED,
+            **WITHOUT_EXAMPLES,
             TIDEGATE_RELEASE__SIGNING_KEY_FILE=str(key),
             TIDEGATE_RELEASE__TRUSTED_KEYS=signing_key(key),
             TIDEGATE_RELEASE__DIRECTORY=str(self.out / "releases"),
@@ -200,7 +200,7 @@ class _Loop:
         with self._step("A first release, of a quiet week: it has been told of no attack"):
             week = self.out / "quiet-week.jsonl"
             write_quiet_week(week)
-            made = trained_release(self.console, self.out, "Training …", [week], AS_CONFIGURED)
+            made = trained_release(self.console, self.out, "Training …", [week], WITHOUT_EXAMPLES)
             name: str = orjson.loads((made / "manifest.json").read_bytes())["name"]
             home: Path = self.out / "releases" / name
             home.parent.mkdir(exist_ok=True)
@@ -348,13 +348,16 @@ def _announced(releases: Told) -> bool:
 
 
 def _switched(journal: Told, release: str) -> bool:
-    """Whether every partition has journalled the switch."""
-    served = {
-        entry["partition"]
+    """Whether every partition has journalled the switch, and its scorer has not refused it."""
+    asked = [
+        entry
         for entry in list(journal.records)
         if entry["kind"] == "control" and (entry["value"].get("value") or {}).get("release") == release
-    }
-    return len(served) == PARTITIONS
+    ]
+    refused = next((entry["value"]["refused"] for entry in asked if "refused" in entry["value"]), None)
+    if refused is not None:
+        raise CommandError(f"a scorer refused {release}: {refused}")
+    return len({entry["partition"] for entry in asked}) == PARTITIONS
 
 
 def _table(compared: Comparison) -> Table:
