@@ -32,6 +32,8 @@ SUB_FEATURES = (
 HOUR = 0
 SIZED = slice(1, 7)
 """Judged by how many standard deviations they lie above the tenant's mean."""
+OF_CALL = slice(1, 5)
+"""Of these, an event's own: a key's in its window are the others."""
 GROWTH, ERRORS, KEY_ERRORS, REPEATS = 7, 8, 9, 10
 NEW = slice(11, 14)
 ORIGIN = 14
@@ -50,7 +52,7 @@ GAUGES = (
 )
 SIZES = 6
 """The first gauges are those judged by size, in the order of `SIZED`; the rest is the tools'."""
-PER_CALL = 4
+PER_CALL = OF_CALL.stop - OF_CALL.start
 """The first of those are an event's own, the others a key's in its window."""
 
 COUNTERS = (
@@ -193,7 +195,8 @@ class Volume:
     ----------
     arrays
         `gauge_prior` (G, 3): mean, standard deviation within a tenant, observations that weigh as much; `rate_prior`
-        (6,), of `RATES`; `unit` (J,). None: a population that nothing is known of.
+        (6,), of `RATES`; `unit` (J,); `anyone` (PER_CALL, 2), if a release has it: mean and standard deviation of the
+        sizes of any tenant's calls. None: a population that nothing is known of.
     half_life
         Observations after which a weight has halved.
     event_weight
@@ -223,8 +226,11 @@ class Volume:
         self.gauge_prior = _array(arrays, "gauge_prior", (len(GAUGES), 3))
         self.rate_prior = _array(arrays, "rate_prior", (len(RATES),))
         self.unit = _array(arrays, "unit", (len(SUB_FEATURES),))
+        self.anyone = _array(arrays, "anyone", (PER_CALL, 2)) if "anyone" in arrays else None
         if not (self.gauge_prior[:, 1:] > 0).all() or not (self.unit > 0).all():
             raise ValueError("gauge_prior's spreads and weights, and unit, must be above 0.")
+        if self.anyone is not None and not (self.anyone[:, 1] > 0).all():
+            raise ValueError(f"anyone's spreads must be above 0; got {self.anyone[:, 1].tolist()}.")
         if not ((self.rate_prior > 0) & (self.rate_prior < 1)).all():
             raise ValueError(f"rate_prior must lie between 0 and 1; got {self.rate_prior.tolist()}.")
         self.half_life = half_life
@@ -232,7 +238,8 @@ class Volume:
 
     def to_arrays(self) -> dict[str, NDArray[np.float64]]:
         """What the class is made from."""
-        return {"gauge_prior": self.gauge_prior, "rate_prior": self.rate_prior, "unit": self.unit}
+        arrays = {"gauge_prior": self.gauge_prior, "rate_prior": self.rate_prior, "unit": self.unit}
+        return arrays if self.anyone is None else arrays | {"anyone": self.anyone}
 
     def empty(self, rows: int) -> Baseline:
         """The baseline of `rows` tenants that have not called yet.
@@ -252,13 +259,15 @@ class Volume:
         rate = self._rates(baseline)
         return Normal(location, spread, rate, _surprise(rate), self._hours(baseline))
 
-    def typical(self, normal: Normal) -> NDArray[np.float32]:
-        """What each sub-feature (t, J) is held against: where sizes lie, how often things happen, else 0."""
-        out = np.zeros((len(normal.rate), len(SUB_FEATURES)), np.float32)
-        out[:, SIZED] = normal.location[:, :SIZES]
-        out[:, [ERRORS, KEY_ERRORS]] = normal.rate[:, :1]
-        out[:, REPEATS] = normal.rate[:, 4]
-        out[:, NEW] = normal.rate[:, 1:4]
+    def typical(self, normal: Normal, rows: Ints, unfamiliar: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """What each sub-feature (n, J) is held against: where sizes lie, how often things happen, else 0."""
+        out = np.zeros((len(rows), len(SUB_FEATURES)), np.float32)
+        out[:, SIZED] = normal.location[rows, :SIZES]
+        out[:, [ERRORS, KEY_ERRORS]] = normal.rate[rows, :1]
+        out[:, REPEATS] = normal.rate[rows, 4]
+        out[:, NEW] = normal.rate[rows, 1:4]
+        if self.anyone is not None:
+            out[unfamiliar, OF_CALL] = self.anyone[:, 0]
         return out
 
     def _gauges(self, baseline: Baseline) -> tuple[Floats, Floats]:
@@ -285,19 +294,31 @@ class Volume:
         share = (smooth + _HOURS_PRIOR * _DAYS) / (total + _HOURS_PRIOR)
         return np.maximum(_surprise(share) + _rounded(np.log(_DAYS)), 0)
 
-    def score(self, normal: Normal, rows: Ints, observed: Observed) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def score(
+        self, normal: Normal, rows: Ints, observed: Observed, unfamiliar: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Scores (n,) of events of tenants `rows` of `normal`, and what they are the largest of: sub-features (n, J).
+
+        Parameters
+        ----------
+        unfamiliar
+            (n,) whether the event's session is unlike its tenant's. How large a tenant's calls are says nothing of
+            calls of another kind: their own sizes are strange as far as any tenant's would be.
 
         >>> volume = Volume()
         >>> calm = Observed(np.array([3]), np.full((1, 6), -1), *np.zeros((2, 1), int), np.array([[0, 1]]),
         ...                 np.array([0]), np.zeros((1, 3), bool))
-        >>> volume.score(volume.normal(volume.empty(1)), np.array([0]), calm)[0]
+        >>> volume.score(volume.normal(volume.empty(1)), np.array([0]), calm, np.array([False]))[0]
         array([0.], dtype=float32)
         """
         surprise = normal.surprise[rows]
         x = np.empty((len(rows), len(SUB_FEATURES)))
         x[:, HOUR] = normal.hour[rows, observed.hour]
         z = (observed.sizes - normal.location[rows, :SIZES]) / normal.spread[rows, :SIZES]
+        if self.anyone is not None:
+            mean, spread = self.anyone.T
+            other = (observed.sizes[unfamiliar, :PER_CALL] - mean) / spread
+            z[unfamiliar, :PER_CALL] = np.minimum(z[unfamiliar, :PER_CALL], other)
         x[:, SIZED] = np.where(observed.sizes >= 0, np.maximum(z, 0), 0)
         x[:, GROWTH] = observed.growth / GRID
         x[:, ERRORS] = observed.errors / GRID * surprise[:, 0]

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from models.volume import GAUGES, RATES, SIZES, SUB_FEATURES, UNIT_MIN, Baseline, Volume, unfitted
+from models.volume import GAUGES, PER_CALL, RATES, SIZES, SUB_FEATURES, UNIT_MIN, Baseline, Volume, unfitted
 
 RARE = 0.01
 """Share of benign sessions whose highest sub-feature may exceed its unit."""
@@ -40,9 +40,11 @@ def fit_priors(learned: Baseline) -> Volume:
     """Where tenants' gauges lie, how far a tenant's own values lie apart, and how often tenants do what is counted.
 
     A prior weighs as many observations as the spread within tenants is larger than that between them, squared: a
-    tenant's own first values count for much where tenants differ.
+    tenant's own first values count for much where tenants differ. Sizes of any tenant's calls have the mean of theirs,
+    and both variances.
     """
     arrays = unfitted()
+    anyone = np.zeros((PER_CALL, 2))
     gauges = learned.gauges.astype(np.float64)
     for gauge in range(len(GAUGES)):
         # Tool names are hashed anew for every tenant, so that all of the tools' buckets are alike.
@@ -56,12 +58,17 @@ def fit_priors(learned: Baseline) -> Volume:
         between = 1.4826 * float(np.median(np.abs(own[:, 1] - location)))
         weight = float(np.clip((spread / max(between, 1e-9)) ** 2, *_PRIOR_WEIGHT))
         arrays["gauge_prior"][gauge] = location, spread, weight
+        if gauge < PER_CALL:
+            # A median would leave out the few tenants that are not like most.
+            anyone[gauge] = own[:, 1].mean(), np.hypot(spread, own[:, 1].std())
     counters = learned.counters.astype(np.float64)
     for rate, (done, tries) in enumerate(RATES):
         known = counters[:, tries] >= _TRIES_MIN
         if known.sum() >= _TENANTS_MIN:
             own = (counters[known, done] + 0.5) / (counters[known, tries] + 1)
             arrays["rate_prior"][rate] = np.clip(own.mean(), 1e-4, 0.5)
+    if (anyone[:, 1] > 0).all():
+        arrays["anyone"] = anyone
     return Volume(arrays)
 
 

@@ -195,7 +195,7 @@ def _watched(seen: Any, said: Said) -> dict[str, Any]:
     return {
         **_scored(watched.score, said),
         "told_by": "replay",
-        "why": why(watched.score, watched.session_fpr, watched.grace_sessions),
+        "why": why(watched.score, watched.session_fpr, watched.grace_sessions, newcomer=watched.newcomer),
         # What a finding would say: of an event within what is normal it would be wrong.
         "title": explained.title if watched.score["decision"] != "none" else None,
         "techniques": list(explained.techniques) if watched.score["decision"] != "none" else [],
@@ -268,17 +268,19 @@ def _scored(score: dict[str, Any], said: Said) -> dict[str, Any]:
     return told
 
 
-def why(score: dict[str, Any], session_fpr: float, grace_sessions: int) -> str:
-    """The decision as a sentence.
+def why(score: dict[str, Any], session_fpr: float, grace_sessions: int, *, newcomer: bool = False) -> str:
+    """The decision as a sentence, and another where the tenant is one on which the release was not trained.
 
     >>> why({"decision": "none", "p_combined": 0.2}, 0.01, 20)
     'p 0.2 is above the operating point, 0.01 of sessions (decision.session_fpr): no finding.'
     """
     p, decision = score["p_combined"], score["decision"]
+    more = " It takes more in a tenant's first sessions where the release was not trained on it." if newcomer else ""
     beyond = f"p {p:.2g} is at or below the operating point, {session_fpr:g} of sessions (decision.session_fpr)"
     if decision == "none":
         return (
             f"p {p:.2g} is above the operating point, {session_fpr:g} of sessions (decision.session_fpr): no finding."
+            f"{more}"
         )
     if p > session_fpr:
         # Another operating point than today's, a budget's perhaps, has decided.
@@ -289,7 +291,7 @@ def why(score: dict[str, Any], session_fpr: float, grace_sessions: int) -> str:
         "suppressed": "but an exception, a suppression or a snooze keeps it from being found.",
         "over_budget": "but the alert budget had no room for it.",
     }
-    return f"{beyond}: {ends.get(decision, decision)}"
+    return f"{beyond}: {ends.get(decision, decision)}{more}"
 
 
 def _ranked(signals: Any) -> list[dict[str, Any]]:

@@ -50,6 +50,8 @@ class Watched:
     session_fpr: float
     grace_sessions: int
     """The configuration that decided."""
+    newcomer: bool
+    """Whether it took more, since the tenant is young and the release was not trained on it."""
 
 
 class Seen(Exception):
@@ -90,6 +92,7 @@ class Watcher:
                 features=_features(scored.scores.feature_error[at]),
                 session_fpr=self._settings.decision.session_fpr,
                 grace_sessions=self._settings.learning.grace_sessions,
+                newcomer=bool(scored.scores.newcomer[at]),
             )
             raise Seen(watched)
         self._past.hear(scored)

@@ -40,13 +40,18 @@ WEIGHTS = {
     "sequence": 0.4,
     "role_surprise": 1.25,
     "provenance": 0.6,
-    "volume": 1.0,
+    "volume": 1.2,
     "known_attack": 1.0,
     "tool_known_attack": 0.4,
 }
 """Of signals' surprises beside each other: what is often strange for no reason counts less than what hardly ever is
-(docs/decisions/0012, 0034, 0036, 0037, 0040, 0041, 0042, 0045)."""
-WEIGHTS_WITHOUT_EXAMPLES = WEIGHTS | {"novelty": 0.85, "role_surprise": 1.0, "tool_known_attack": 1.0}
+(docs/decisions/0012, 0034, 0036, 0037, 0040, 0041, 0042, 0045, 0047)."""
+WEIGHTS_WITHOUT_EXAMPLES = WEIGHTS | {
+    "novelty": 0.85,
+    "role_surprise": 1.0,
+    "volume": 1.0,
+    "tool_known_attack": 1.0,
+}
 """Where nothing was written down of attacks, that something is off topic says more, and so does what is labelled."""
 LIMITS = {"novelty": 8.0}
 """Surprises above which a signal says no more, where attacks were written down: another language than a tenant's is

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.delegation import COVERED_MAX
 from stream.state.table import SessionKey, Table
 from stream.steps.content import Content
-from stream.steps.sessions import NewContent, Runs
+from stream.steps.sessions import NewContent, Runs, running_highest
 
 _STEPS = 64
 """Log-odds are held in steps of 1/64."""
@@ -47,13 +47,9 @@ def covered(
         return Covered(np.zeros(len(new.event), np.float32), np.zeros(k, np.int16))
     run = runs.of_event[new.event]
     asked = np.fromiter((content.covers for content in contents), np.float64, len(contents))
-    code = np.clip(np.rint(asked * _STEPS), 0, _CODE_MAX).astype(np.int64)
-    before = np.where(runs.row >= 0, table[_NAME][runs.row], 0).astype(np.int64).clip(0, _CODE_MAX)
-    # Messages by run, each's in their order; each run stands so far above the one before that a running maximum starts
-    # anew with it.
-    order = np.argsort(run, kind="stable")
-    far = run[order] * (_CODE_MAX + 1)
-    code[order] = np.maximum.accumulate(np.maximum(code, before[run])[order] + far) - far
+    code = np.clip(np.rint(asked * _STEPS), 0, _CODE_MAX)
+    before = np.where(runs.row >= 0, table[_NAME][runs.row], 0).clip(0, _CODE_MAX).astype(np.float64)
+    code = running_highest(code, run, before[run]).astype(np.int64)
     after = before.copy()
     np.maximum.at(after, run, code)
     return Covered((code / _STEPS).astype(np.float32), after.astype(np.int16))

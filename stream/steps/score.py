@@ -31,6 +31,7 @@ from stream.steps.drift import DriftInput, DriftStep, Moved
 from stream.steps.learn_points import is_learn_point, waves
 from stream.steps.likeness import RELIABLE_CHARS, likest
 from stream.steps.rings import learn_sessions
+from stream.steps.sessions import running_highest
 from stream.steps.volume import VolumeInput, VolumeStep
 
 HEARD = {USER: NOVELTY, TOOL: TOOL_NOVELTY}
@@ -38,6 +39,9 @@ HEARD = {USER: NOVELTY, TOOL: TOOL_NOVELTY}
 _SIGNAL_OF_ROLE = np.array([HEARD.get(role, -1) for role in range(len(ROLES))], np.int64)
 SAME_DISTANCE = np.float32(0.02)
 """Of two segments that say the same: a sentence hidden among known ones moves a segment further, if not far."""
+UNFAMILIAR = 0.05
+"""Share of a tenant's sessions in which users say something as new, or that take as strange a course: how large its
+calls are then says nothing of theirs."""
 _DAY_MS = 86_400_000
 _LONGEST_MS = 1 << 61
 
@@ -260,7 +264,8 @@ class ScoreStep:
             here = np.flatnonzero(wave == number)
             heard = np.flatnonzero(audible & (wave[given.segment_event] == number))
             self._novelty(given, tenants, heard, scores, left.slot)
-            scores.x[here, VOLUME], scores.volume[here] = self._volume.score(calls, here, tenants)
+            unfamiliar = self._unfamiliar(given, here, scores.x, run_maxima, tenants)
+            scores.x[here, VOLUME], scores.volume[here] = self._volume.score(calls, here, unfamiliar, tenants)
             self._decide(given, tenants, here, scores)
             self._drift.hear(window, here, np.where(np.isnan(scores.x[here]), np.nan, scores.p[here]))
             np.fmax.at(run_maxima, given.run[here], scores.x[here])
@@ -305,6 +310,31 @@ class ScoreStep:
         if judged.shape[1] > 1:
             kind = np.where(told, TOOL_KNOWN_ATTACK, KNOWN_ATTACK)
             likest(scores.x, event[fresh], kind, judged[:, 1:].max(axis=1), given.segment_chars[heard[fresh]])
+
+    def _unfamiliar(
+        self,
+        given: ScoreInput,
+        here: NDArray[np.int64],
+        x: NDArray[np.float64],
+        run_maxima: NDArray[np.float64],
+        tenants: Table[TenantKey],
+    ) -> NDArray[np.bool_]:
+        """Whether the sessions of the events `here` (m), a wave, have been unlike their tenants' by then.
+
+        Parameters
+        ----------
+        x
+            (n, kinds).
+        run_maxima
+            (k, kinds), before the wave.
+        """
+        row, run = given.tenant[here], given.run[here]
+        unfamiliar = np.zeros(len(here), np.bool_)
+        for kind in (NOVELTY, SEQUENCE):
+            highest = running_highest(x[here, kind], run, run_maxima[run, kind])
+            location, scale = tenants["location"][row, kind], tenants["scale"][row, kind]
+            unfamiliar |= self.calibration.p_values(kind, highest, location, scale) <= UNFAMILIAR
+        return unfamiliar
 
     def _decide(self, given: ScoreInput, tenants: Table[TenantKey], here: NDArray[np.int64], scores: Scores) -> None:
         rows = given.tenant[here]

@@ -107,6 +107,33 @@ def find_runs(
     )
 
 
+def running_highest(
+    values: NDArray[np.float64], run: NDArray[np.int64], before: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Highest (n,) of each run so far, NaN where it has no value yet.
+
+    Parameters
+    ----------
+    values
+        (n,) in order, NaN for none.
+    run
+        (n,) that they belong to.
+    before
+        (n,) the highest of their runs before all of them, NaN for none.
+
+    >>> running_highest(np.array([3.0, 1.0, np.nan, 5.0]), np.array([7, 2, 2, 7]), np.array([4.0, np.nan, np.nan, 4.0]))
+    array([4., 1., 1., 5.])
+    """
+    known = np.fmax(values, before)
+    levels, rank = np.unique(np.where(np.isnan(known), -np.inf, known), return_inverse=True)
+    order = np.argsort(run, kind="stable")
+    # Each run stands so far above the one before that a running maximum starts anew with it.
+    far = run[order] * len(levels)
+    rank[order] = np.maximum.accumulate(rank[order] + far) - far
+    highest: NDArray[np.float64] = levels[rank]
+    return np.where(np.isneginf(highest), np.nan, highest)
+
+
 @dataclass(frozen=True, slots=True)
 class Suspicion:
     """Since when the sessions of events (n) are suspicious."""

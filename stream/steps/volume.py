@@ -96,6 +96,8 @@ class VolumeInput:
     """(k,) after the batch."""
     normal: NDArray[np.float32]
     """(n, J), what was normal when the event was scored: `explain` reads it."""
+    unfamiliar: NDArray[np.bool_]
+    """(n,) whether its own sizes were held against those of any tenant's calls."""
 
 
 class VolumeStep:
@@ -177,14 +179,24 @@ class VolumeStep:
             errors=errors_after,
             new=new_after,
             normal=np.zeros((n, len(SUB_FEATURES)), np.float32),
+            unfamiliar=np.zeros(n, np.bool_),
         )
 
     def score(
-        self, given: VolumeInput, here: NDArray[np.int64], tenants: Table[TenantKey]
+        self,
+        given: VolumeInput,
+        here: NDArray[np.int64],
+        unfamiliar: NDArray[np.bool_],
+        tenants: Table[TenantKey],
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Signal (m,) and sub-features (m, J) of the events `here`, a wave, by what their tenants have learned so far.
 
         Waves must come in order: CUSUMs go on from one to the next.
+
+        Parameters
+        ----------
+        unfamiliar
+            (m,) whether the events' sessions are unlike their tenants'.
         """
         rows, local = np.unique(given.tenant[here], return_inverse=True)
         normal = self.model.normal(baseline_of(tenants, rows))
@@ -200,8 +212,9 @@ class VolumeStep:
         sizes = np.flatnonzero(at[given.size_event] >= 0)
         row, gauge = at[given.size_event[sizes]], given.size_gauge[sizes]
         given.size[sizes] = believed(normal, row, gauge, given.size[sizes])
-        value, features = self.model.score(normal, local, given.observed.take(here))
-        given.normal[here] = self.model.typical(normal)[local]
+        value, features = self.model.score(normal, local, given.observed.take(here), unfamiliar)
+        given.normal[here] = self.model.typical(normal, local, unfamiliar)
+        given.unfamiliar[here] = unfamiliar & (self.model.anyone is not None)
         return value.astype(np.float64), features
 
     def learn(self, given: VolumeInput, due: NDArray[np.int64], tenants: Table[TenantKey]) -> None:

@@ -33,7 +33,8 @@ def explain(given: VolumeInput, event: int, features: NDArray[np.float32]) -> li
 def _size(column: int, form: Callable[[float], str]) -> Callable[[VolumeInput, int], str]:
     def said(given: VolumeInput, event: int) -> str:
         seen, normal = given.observed.sizes[event, column], given.normal[event, SIZED.start + column]
-        return f"{form(_natural(float(seen)))}, normally about {form(_natural(max(float(normal), 0.0)))}"
+        whose = " of any tenant, as the session is unlike this one's" if given.unfamiliar[event] else ""
+        return f"{form(_natural(float(seen)))}, normally about {form(_natural(max(float(normal), 0.0)))}{whose}"
 
     return said
 

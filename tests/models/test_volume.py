@@ -60,7 +60,9 @@ def calm(n: int = 1) -> Observed:
 
 def scored(model: Volume, baseline: Baseline, seen: Observed) -> dict[str, float]:
     """Sub-features of the only call, times their units."""
-    features = model.score(model.normal(baseline), np.zeros(1, np.int64), seen)[1][0] * model.unit
+    features = (
+        model.score(model.normal(baseline), np.zeros(1, np.int64), seen, np.zeros(1, np.bool_))[1][0] * model.unit
+    )
     return dict(zip(SUB_FEATURES, features.tolist(), strict=True))
 
 
@@ -118,6 +120,37 @@ def test_a_size_is_strange_by_its_standard_deviations_and_only_above() -> None:
     assert found["cost"] == found["duration"] == 0
 
 
+ANYONE = np.array([[100.0, 20.0], [90.0, 10.0], [100.0, 20.0], [100.0, 20.0]])
+"""Mean and spread of any tenant's calls: prompt tokens, completion tokens, cost, duration."""
+
+
+def test_sizes_of_a_call_unlike_the_tenants_are_those_of_any_tenants() -> None:
+    model = Volume(unfitted() | {"anyone": ANYONE})
+    normal, seen = model.normal(taught(model, np.full(4000, 40))), calm(3)
+    seen.sizes[:, :SIZES] = 130
+    seen.sizes[2] = -1
+    unfamiliar, rows = np.array([False, True, True]), np.zeros(3, np.int64)
+    familiar, other, nothing = model.score(normal, rows, seen, unfamiliar)[1] * model.unit
+    prompt, completion, calls = (
+        SUB_FEATURES.index(name) for name in ("prompt_tokens", "completion_tokens", "key_calls")
+    )
+    assert familiar[prompt] == pytest.approx((130 - normal.location[0, 0]) / normal.spread[0, 0], rel=1e-5)
+    assert other[prompt] == pytest.approx((130 - 100) / 20)
+    assert other[completion] == pytest.approx((130 - 90) / 10)
+    assert other[calls] == familiar[calls] > 0, "how much a key calls is its own"
+    assert nothing[prompt] == 0
+    typical = model.typical(normal, rows, unfamiliar)
+    assert typical[:2, prompt].tolist() == pytest.approx([normal.location[0, 0], 100], rel=1e-6)
+    assert typical[1, calls] == typical[0, calls]
+
+
+def test_what_is_ordinary_for_the_tenant_stays_so_whatever_others_do() -> None:
+    model = Volume(unfitted() | {"anyone": np.array([[10.0, 1.0]] * 4)})
+    normal, seen = model.normal(taught(model, np.full(4000, 90))), calm()
+    seen.sizes[0, :4] = 90
+    assert model.score(normal, np.zeros(1, np.int64), seen, np.ones(1, np.bool_))[0] == 0
+
+
 def test_a_burst_is_winsorised_at_four_standard_deviations() -> None:
     model = Volume()
     normal = model.normal(taught(model, np.arange(80, 100).repeat(50)))
@@ -167,7 +200,7 @@ def test_an_hour_at_which_a_tenant_hardly_calls_is_strange_its_neighbours_are_no
 def test_strongest_sub_feature_speaks() -> None:
     model, seen = Volume(), calm()
     seen.growth[0] = 9 * GRID
-    value, features = model.score(model.normal(model.empty(1)), np.zeros(1, np.int64), seen)
+    value, features = model.score(model.normal(model.empty(1)), np.zeros(1, np.int64), seen, np.zeros(1, np.bool_))
     assert value[0] == features[0, SUB_FEATURES.index("argument_growth")] == pytest.approx(9 / 4)
 
 
@@ -180,6 +213,11 @@ def test_arrays_come_back_and_others_are_refused() -> None:
         Volume({name: array for name, array in arrays.items() if name != "unit"})
     with pytest.raises(ValueError, match="rate_prior must lie between 0 and 1; got"):
         Volume(arrays | {"rate_prior": np.ones(6)})
+    assert Volume(arrays | {"anyone": ANYONE}).to_arrays()["anyone"].tolist() == ANYONE.tolist()
+    with pytest.raises(ValueError, match=r"anyone must be float64 \(4, 2\); got float64 \(3, 2\)\."):
+        Volume(arrays | {"anyone": ANYONE[:3]})
+    with pytest.raises(ValueError, match=r"anyone's spreads must be above 0; got \[0\.0, "):
+        Volume(arrays | {"anyone": ANYONE * [[1.0, 0.0], [1, 1], [1, 1], [1, 1]]})
     with pytest.raises(ValueError, match="spreads and weights, and unit, must be above 0"):
         Volume(arrays | {"unit": np.zeros(15)})
 
@@ -194,11 +232,21 @@ def test_priors_are_those_that_tenants_were_drawn_from() -> None:
     one.counters[:, CALLS], one.counters[:, FAILED] = 400, rng.binomial(400, 0.1, tenants)
     baseline = model.empty(tenants)
     model.learn(baseline, one)
-    location, spread, weight = fit_priors(baseline).gauge_prior[0]
+    fitted = fit_priors(baseline)
+    location, spread, weight = fitted.gauge_prior[0]
     assert location == pytest.approx(100, abs=15)
     assert spread == pytest.approx(10, rel=0.1)
     assert weight == pytest.approx((10 / 30) ** 2, rel=0.6)
-    assert fit_priors(baseline).rate_prior[0] == pytest.approx(0.1, abs=0.02)
+    assert fitted.anyone is not None
+    # A mean of 60 such means, whose standard error is 30 / √60; the variances within and between add up.
+    assert fitted.anyone[0, 0] == pytest.approx(100, abs=3 * 30 / 60**0.5)
+    assert fitted.anyone[0, 1] == pytest.approx((10**2 + 30**2) ** 0.5, rel=0.3)
+    assert fitted.rate_prior[0] == pytest.approx(0.1, abs=0.02)
+
+
+def test_of_too_few_tenants_nobody_knows_what_any_is_like() -> None:
+    model = Volume()
+    assert fit_priors(taught(model, np.full(400, 90))).anyone is None
 
 
 def test_too_few_tenants_leave_the_priors_open() -> None:

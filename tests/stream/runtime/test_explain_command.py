@@ -237,6 +237,20 @@ def test_wrong_flags_end_with_usage(flags: list[str], said: str, capsys: pytest.
     assert said in capsys.readouterr().err
 
 
+def test_replay_says_that_it_takes_more_of_a_tenant_that_the_release_has_not_learned(
+    made: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sessions: dict[str, list[str]] = {}
+    for score in made.scores:
+        own = sessions.setdefault(score["tenant"], [])
+        own += [score["session"]] * (score["session"] not in own)
+    settled = next(score for score in made.scores if score["session"] in sessions[score["tenant"]][2:])
+    # The release knows no tenant, and the grace period is two sessions.
+    for score, new in ((made.scores[0], True), (settled, False)):
+        found = told(capsys, score["event_id"], *made.replaying("--replay"))
+        assert ("where the release was not trained on it" in found["why"]) is new
+
+
 @pytest.mark.parametrize(
     ("decision", "p", "said"),
     [

@@ -130,7 +130,7 @@ class VolumeBench(Bench):
         features = np.zeros((len(placed.live), len(SUB_FEATURES)), np.float32)
         learns = is_learn_point(placed.ordinal)
         for here in placed.waves():
-            values[here], features[here] = self.volume.score(given, here, self.tenants)
+            values[here], features[here] = self.volume.score(given, here, np.zeros(len(here), np.bool_), self.tenants)
             due = here[learns[here]]
             if len(due):
                 self.volume.learn(given, due, self.tenants)

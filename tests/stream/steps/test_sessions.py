@@ -9,7 +9,7 @@ import pytest
 
 from stream.state.schema import NEVER_MS, session_table
 from stream.state.table import SessionKey, Table
-from stream.steps.sessions import Suspicion, find_runs, find_suspicion
+from stream.steps.sessions import Suspicion, find_runs, find_suspicion, running_highest
 
 QUIET_MS = 1_000
 Told = tuple[int, int, int]
@@ -101,3 +101,17 @@ def _one_after_another(events: list[tuple[str, int, bool]]) -> list[Told]:
         held[session] = (core_ms, (turn, first, first_ms))
         out.append((turn, first, first_ms))
     return out
+
+
+def test_running_highest_is_that_of_each_run_one_value_after_another() -> None:
+    rng = np.random.default_rng(8)
+    run = rng.integers(40, size=500)
+    values = np.where(rng.random(500) < 0.4, np.nan, rng.normal(size=500).round(1))
+    before = np.where(rng.random(40) < 0.5, np.nan, rng.normal(size=40))
+    held, expected = before.copy(), []
+    for value, number in zip(values.tolist(), run.tolist(), strict=True):
+        held[number] = np.fmax(held[number], value)
+        expected.append(held[number])
+    assert np.isnan(expected).any()
+    assert np.array_equal(running_highest(values, run, before[run]), expected, equal_nan=True)
+    assert running_highest(values[:0], run[:0], before[:0]).tolist() == []
