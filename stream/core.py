@@ -1,6 +1,5 @@
 """The core: inputs in, Outcome out. No Kafka, clock, environment or disk."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,25 +17,23 @@ from stream.inputs import CONTROLS_IGNORED, IGNORED, Applied, InputBatch, Outcom
 from stream.record import JournalEntry, Record
 from stream.release import Release
 from stream.state.forgetting import Forgetting
-from stream.state.open_findings import Anomaly
 from stream.state.partition import Cursor, Partition
 from stream.state.pending import Closings, Segments
 from stream.state.rows import sealed
 from stream.state.schema import KINDS, NEVER_MS, warm_columns
 from stream.state.store import State
-from stream.state.table import SessionKey, TenantKey
+from stream.state.table import SessionKey
 from stream.steps.columns import carried_maxima, score_input, tenant_rows
 from stream.steps.content import Content, ContentReader, Embeds
 from stream.steps.controls import ControlStep
 from stream.steps.decide import Decider
 from stream.steps.decode import decode
 from stream.steps.delegation import Covered, covered, store_covered
-from stream.steps.drift import DriftStep, Moved
-from stream.steps.explain import DRIFT, anomaly, drift_anomaly
+from stream.steps.drift import DriftStep
 from stream.steps.features import features, windows
-from stream.steps.findings import FindingWriter, Source
+from stream.steps.findings import FindingWriter
 from stream.steps.provenance import obeyed, store_told
-from stream.steps.report import score_record
+from stream.steps.report import ReportStep
 from stream.steps.score import Excepted, ScoreInput, ScoreStep, quarantine_ms
 from stream.steps.scored import Scored
 from stream.steps.sessions import (
@@ -51,9 +48,6 @@ from stream.steps.sessions import (
 )
 from stream.steps.timing import closing, quiet_sessions, timed
 from stream.steps.volume import VolumeInput, VolumeStep, tool_calls
-
-RARE_P = 0.01
-"""Events at or below it are counted signal by signal: where they become more in all tenants, traffic has moved."""
 
 SUSPICIOUS_P = 0.1
 """At or below it an event is part of what a finding may be about, though it opens none."""
@@ -140,6 +134,7 @@ class Core:
         # What the former text models thought of a message is cached with it.
         self._reader = ContentReader(self._embedder, release.texts)
         self._decider = Decider(self._settings, release.sessions_per_day)
+        self._report = ReportStep(self._state, self._findings, self._decider, release.name)
         self._volume = VolumeStep(release.volume)
         self._controls = ControlStep(self._state, self._quarantine_ms, release)
         self._score_step = ScoreStep(
@@ -298,7 +293,7 @@ class Core:
         outcome.changes += state.pending.store(Segments.none(self._novelty.dim), closings, state.tenants)
         state.sessions.remove([key for _, key, _ in closed])
         source = (topic, held.number, held.next_offset)
-        self._close_findings(held, core_time_ms, lambda _: source, outcome)
+        self._report.close(held, core_time_ms, lambda _: source, outcome)
 
     def _advance(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -380,7 +375,7 @@ class Core:
         state.tenants.mark("drift", self._drift.store(window, state.tenants))
         outcome.changes += state.pending.store(segments, closings, state.tenants)
         scored = Scored(placed, live, given, calls, scores, suspicion, new, contents, self._release.texts.classes)
-        self._report(scored, outcome)
+        self._report.report(scored, outcome)
         if self._watch is not None:
             self._watch(scored, outcome)
 
@@ -458,113 +453,6 @@ class Core:
     def _store_volume(self, calls: VolumeInput, run: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         tenants = self._state.tenants
         tenants.mark("volume", self._volume.store(calls, tenants, self._state.sessions, run, rows))
-
-    def _report(self, scored: Scored, outcome: Outcome) -> None:
-        """Findings in order, partition by partition, then a score for every event."""
-        placed, given, scores = scored.placed, scored.given, scored.scores
-        batch = placed.batch
-        at = np.full(len(batch), -1, np.int64)
-        at[placed.live] = np.arange(len(placed.live))
-        found = np.zeros(len(batch), bool)
-        found[placed.live] = scores.anomalous
-        moved_at: dict[int, list[Moved]] = {}
-        for moved in scores.moved:
-            moved_at.setdefault(int(placed.live[moved.event]), []).append(moved)
-        moves = np.zeros(len(batch), bool)
-        moves[list(moved_at)] = True
-
-        def offset(event: int) -> int:
-            return int(batch.offset[event])
-
-        uids: dict[int, str] = {}
-        verdicts: dict[int, str] = {}
-        for number, mine in placed.of_partition.items():
-            held = self._state.partitions[number]
-
-            def fired_by(due_ms: int, number: int = number) -> Source:
-                event = placed.fired_by(number, due_ms)
-                return batch.topic, number, int(batch.offset[event])
-
-            for i in mine[(found | moves)[mine]].tolist():
-                core_time_ms = int(placed.core_time_ms[i])
-                self._close_findings(held, core_time_ms, fired_by, outcome)
-                for moved in moved_at.get(i, ()):
-                    drifted = drift_anomaly(scored, i, moved)
-                    decided = self._decided(held, drifted)
-                    if decided == "finding":
-                        outcome.findings.append(self._findings.flag(drifted, (batch.topic, number, offset(i)))[1])
-                    elif decided == "over_budget":
-                        # It is on no score: nobody would know.
-                        outcome.count({decided: 1})
-                if not found[i]:
-                    continue
-                strange = anomaly(scored, i, int(at[i]))
-                verdicts[i] = self._decided(held, strange)
-                if verdicts[i] == "finding":
-                    uids[i], record = self._findings.flag(strange, (batch.topic, number, offset(i)))
-                    outcome.findings.append(record)
-            self._close_findings(held, held.core_time_ms, fired_by, outcome)
-        decisions: Counter[str] = Counter()
-        ordinals = self._ordinals(batch, at, given)
-        for i in range(len(batch)):
-            record, decision = score_record(
-                batch,
-                i,
-                int(at[i]),
-                bool(placed.late[i]),
-                ordinals[i],
-                scores,
-                verdicts.get(i),
-                uids.get(i),
-                self._release.name,
-            )
-            outcome.scores.append(record)
-            decisions[decision] += 1
-        outcome.count(decisions)
-        rare = np.count_nonzero(scores.p <= RARE_P, axis=0).tolist()
-        outcome.count({f"rare_{kind}": count for kind, count in zip(KINDS, rare, strict=True)})
-
-    def _decided(self, held: Partition, strange: Anomaly) -> str:
-        """What becomes of an anomaly: an update of an open finding costs no budget."""
-        tenant = strange.entity[1]
-        if self._decider.excepted(tenant):
-            return "suppressed"
-        rule = self._state.rules.match(strange) if self._state.rules else None
-        if rule is not None:
-            if rule.action == "snooze" and strange.entity in self._state.findings:
-                self._state.findings.count(strange, rule.until_ms)
-            return "suppressed"
-        if strange.entity in self._state.findings:
-            return "finding"
-        admitted = self._decider.admits(
-            tenant, held.number, held.allowances, strange.core_time_ms, strange.p_combined, drift=strange.cause == DRIFT
-        )
-        return "finding" if admitted else "over_budget"
-
-    def _ordinals(self, batch: EventBatch, at: NDArray[np.int64], given: ScoreInput) -> list[int]:
-        """Of each event its ordinal; of a duplicate the one its tenant had reached."""
-        numbers: list[int] = given.ordinal[at].tolist() if len(given.ordinal) else [0] * len(batch)
-        repeats = np.flatnonzero(at < 0).tolist()
-        if not repeats:
-            return numbers
-        keys: list[TenantKey] = [
-            (p, head.tenant) for p, head in zip(batch.partition.tolist(), batch.heads, strict=True)
-        ]
-        last: dict[TenantKey, int] = {}
-        for i in reversed(range(len(batch))):
-            if at[i] >= 0:
-                last[keys[i]] = numbers[i] - 1
-            else:
-                row = int(self._state.tenants.find([keys[i]])[0])
-                stored = int(self._state.tenants["ordinal"][row]) if row >= 0 else 0
-                numbers[i] = last.get(keys[i], stored)
-        return numbers
-
-    def _close_findings(
-        self, held: Partition, core_time_ms: int, fired_by: Callable[[int], Source], outcome: Outcome
-    ) -> None:
-        for due, entity in self._state.findings.due(held.number, core_time_ms):
-            outcome.findings.append(self._findings.close(entity, due, fired_by(due)))
 
 
 def _writable(control: Applied) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from stream.state.schema import (
 from stream.steps import volume_words
 from stream.steps.content import CALL, ROLES, TOOL, USER, segmented
 from stream.steps.drift import Moved
-from stream.steps.report import significant
 from stream.steps.score import ScoreInput, Scores
+from stream.steps.score_record import significant
 from stream.steps.scored import Scored
 
 EXCERPTS_MAX = 3

@@ -6,8 +6,8 @@ from typing import Literal
 from schemas.finding import FindingView, encode_finding
 from stream.record import OutRecord
 from stream.state.open_findings import Anomaly, Entity, OpenFinding, OpenFindings
-from stream.steps.report import significant
 from stream.steps.route import partition_of_key
+from stream.steps.score_record import significant
 
 CRITICAL_P = 1e-5
 """At or below it a finding is critical."""
