@@ -86,7 +86,8 @@ def test_batches_of_any_size_agree_on_what_is_unlike(size: int) -> None:
 def test_a_session_is_unlike_its_tenants_from_the_event_on_that_says_so() -> None:
     seen = scored(FORGIVING, len(RECORDS))[0]
     strange = seen.scores.p[:, [NOVELTY, SEQUENCE]] <= UNFAMILIAR
-    run_, says = seen.given.run, strange.any(axis=1)
+    run_ = seen.given.run
+    says: NDArray[np.bool_] = strange.any(axis=1)
     assert (strange.sum(axis=0) > 3).all(), "by what is said, and by the course"
     assert seen.calls.unfamiliar[says].all()
     later = [at for at in np.flatnonzero(seen.calls.unfamiliar & ~says) if says[run_ == run_[at]].any()]
