@@ -259,15 +259,39 @@ class Volume:
         rate = self._rates(baseline)
         return Normal(location, spread, rate, _surprise(rate), self._hours(baseline))
 
-    def typical(self, normal: Normal, rows: Ints, unfamiliar: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """What each sub-feature (n, J) is held against: where sizes lie, how often things happen, else 0."""
-        out = np.zeros((len(rows), len(SUB_FEATURES)), np.float32)
-        out[:, SIZED] = normal.location[rows, :SIZES]
-        out[:, [ERRORS, KEY_ERRORS]] = normal.rate[rows, :1]
-        out[:, REPEATS] = normal.rate[rows, 4]
-        out[:, NEW] = normal.rate[rows, 1:4]
-        if self.anyone is not None:
-            out[unfamiliar, OF_CALL] = self.anyone[:, 0]
+    def typical(self, normal: Normal) -> NDArray[np.float32]:
+        """What each sub-feature (t, J) is held against: where sizes lie, how often things happen, else 0."""
+        out = np.zeros((len(normal.rate), len(SUB_FEATURES)), np.float32)
+        out[:, SIZED] = normal.location[:, :SIZES]
+        out[:, [ERRORS, KEY_ERRORS]] = normal.rate[:, :1]
+        out[:, REPEATS] = normal.rate[:, 4]
+        out[:, NEW] = normal.rate[:, 1:4]
+        return out
+
+    def as_anyones(
+        self, normal: Normal, rows: Ints, observed: Observed, unfamiliar: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Which own sizes (n, PER_CALL) of events are held against any tenant's calls: those that are less strange so.
+
+        How large a tenant's calls are says nothing of calls of another kind.
+
+        Parameters
+        ----------
+        unfamiliar
+            (n,) whether the event's session is unlike its tenant's.
+        """
+        if self.anyone is None:
+            return np.zeros((len(rows), PER_CALL), np.bool_)
+        less: NDArray[np.bool_] = self._anyones(observed) < self._own(normal, rows, observed)[:, :PER_CALL]
+        return less & (observed.sizes[:, :PER_CALL] >= 0) & unfamiliar[:, None]
+
+    def _own(self, normal: Normal, rows: Ints, observed: Observed) -> Floats:
+        out: Floats = (observed.sizes - normal.location[rows, :SIZES]) / normal.spread[rows, :SIZES]
+        return out
+
+    def _anyones(self, observed: Observed) -> Floats:
+        mean, spread = self.anyone.T if self.anyone is not None else (0.0, 1.0)
+        out: Floats = (observed.sizes[:, :PER_CALL] - mean) / spread
         return out
 
     def _gauges(self, baseline: Baseline) -> tuple[Floats, Floats]:
@@ -295,30 +319,26 @@ class Volume:
         return np.maximum(_surprise(share) + _rounded(np.log(_DAYS)), 0)
 
     def score(
-        self, normal: Normal, rows: Ints, observed: Observed, unfamiliar: NDArray[np.bool_]
+        self, normal: Normal, rows: Ints, observed: Observed, as_anyones: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Scores (n,) of events of tenants `rows` of `normal`, and what they are the largest of: sub-features (n, J).
 
         Parameters
         ----------
-        unfamiliar
-            (n,) whether the event's session is unlike its tenant's. How large a tenant's calls are says nothing of
-            calls of another kind: their own sizes are strange as far as any tenant's would be.
+        as_anyones
+            (n, PER_CALL) which of the events' own sizes are strange as far as any tenant's calls would be.
 
         >>> volume = Volume()
         >>> calm = Observed(np.array([3]), np.full((1, 6), -1), *np.zeros((2, 1), int), np.array([[0, 1]]),
         ...                 np.array([0]), np.zeros((1, 3), bool))
-        >>> volume.score(volume.normal(volume.empty(1)), np.array([0]), calm, np.array([False]))[0]
+        >>> volume.score(volume.normal(volume.empty(1)), np.array([0]), calm, np.zeros((1, 4), bool))[0]
         array([0.], dtype=float32)
         """
         surprise = normal.surprise[rows]
         x = np.empty((len(rows), len(SUB_FEATURES)))
         x[:, HOUR] = normal.hour[rows, observed.hour]
-        z = (observed.sizes - normal.location[rows, :SIZES]) / normal.spread[rows, :SIZES]
-        if self.anyone is not None:
-            mean, spread = self.anyone.T
-            other = (observed.sizes[unfamiliar, :PER_CALL] - mean) / spread
-            z[unfamiliar, :PER_CALL] = np.minimum(z[unfamiliar, :PER_CALL], other)
+        z = self._own(normal, rows, observed)
+        z[:, :PER_CALL] = np.where(as_anyones, self._anyones(observed), z[:, :PER_CALL])
         x[:, SIZED] = np.where(observed.sizes >= 0, np.maximum(z, 0), 0)
         x[:, GROWTH] = observed.growth / GRID
         x[:, ERRORS] = observed.errors / GRID * surprise[:, 0]

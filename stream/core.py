@@ -364,6 +364,7 @@ class Core:
             state.quarantine,
             self._excepted(live, core_time) if state.rules else None,
         )
+        outcome.count({"unfamiliar": int(calls.unfamiliar.sum())})
         suspicion = find_suspicion(scores.p_combined <= SUSPICIOUS_P, live.event_time_ms, runs, state.sessions)
         # The last of several writes to one row stays, which is the latest event's.
         state.tenants["ordinal"][tenant] = given.ordinal

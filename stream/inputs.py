@@ -13,9 +13,9 @@ IGNORED = "ignored"
 """Key that the journal adds to a control which took no effect, so that it takes none in a replay either."""
 CONTROLS_IGNORED = "controls_ignored"
 """Count of them, each partition's."""
-FLAGS = ("clamped", "conflicting_ids", "late", "no_content")
+FLAGS = ("clamped", "conflicting_ids", "late", "no_content", "unfamiliar")
 """Counts of what is odd about events, whatever their decision: dated too far ahead, an id seen with other content,
-behind the partition's time, neither messages nor output."""
+behind the partition's time, neither messages nor output, of a session unlike its tenant's."""
 
 
 @dataclass(frozen=True, slots=True)

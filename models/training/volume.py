@@ -12,6 +12,8 @@ _LOADS, _BUSIER = ("key_calls", "key_tokens"), 1.5
 what benign sessions rarely exceeded."""
 _WEIGHT_MIN = 5.0
 """Weight from which a tenant helps to say how tenants are: 20 calls."""
+_APART = 6.0
+"""Spreads within a tenant beyond which its mean says no more of what any tenant's calls are like."""
 _TRIES_MIN = 5.0
 _TENANTS_MIN = 3
 """Fewer say nothing of how much tenants differ."""
@@ -41,10 +43,10 @@ def fit_priors(learned: Baseline) -> Volume:
 
     A prior weighs as many observations as the spread within tenants is larger than that between them, squared: a
     tenant's own first values count for much where tenants differ. Sizes of any tenant's calls have the mean of theirs,
-    and both variances.
+    and both variances; what too few report has the prior's.
     """
     arrays = unfitted()
-    anyone = np.zeros((PER_CALL, 2))
+    anyone: dict[int, tuple[float, float]] = {}
     gauges = learned.gauges.astype(np.float64)
     for gauge in range(len(GAUGES)):
         # Tool names are hashed anew for every tenant, so that all of the tools' buckets are alike.
@@ -59,16 +61,18 @@ def fit_priors(learned: Baseline) -> Volume:
         weight = float(np.clip((spread / max(between, 1e-9)) ** 2, *_PRIOR_WEIGHT))
         arrays["gauge_prior"][gauge] = location, spread, weight
         if gauge < PER_CALL:
-            # A median would leave out the few tenants that are not like most.
-            anyone[gauge] = own[:, 1].mean(), np.hypot(spread, own[:, 1].std())
+            # A median would leave out the few tenants that are not like most; one that is unlike any widens no more.
+            means = np.clip(own[:, 1], location - _APART * spread, location + _APART * spread)
+            anyone[gauge] = float(means.mean()), float(np.hypot(spread, means.std()))
     counters = learned.counters.astype(np.float64)
     for rate, (done, tries) in enumerate(RATES):
         known = counters[:, tries] >= _TRIES_MIN
         if known.sum() >= _TENANTS_MIN:
             own = (counters[known, done] + 0.5) / (counters[known, tries] + 1)
             arrays["rate_prior"][rate] = np.clip(own.mean(), 1e-4, 0.5)
-    if (anyone[:, 1] > 0).all():
-        arrays["anyone"] = anyone
+    if anyone:
+        prior = arrays["gauge_prior"][:, :2]
+        arrays["anyone"] = np.array([anyone.get(gauge, tuple(prior[gauge])) for gauge in range(PER_CALL)])
     return Volume(arrays)
 
 

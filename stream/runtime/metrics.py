@@ -109,7 +109,8 @@ class Metrics:
         )
         self.flagged_events = Counter(
             "tidegate_flagged_events",
-            "Odd events: clamped (dated ahead), late, no_content, conflicting_ids (an id with new content).",
+            "Odd events: clamped (dated ahead), late, no_content, conflicting_ids (an id with new content), "
+            "unfamiliar (of a session unlike its tenant's).",
             ("flag",),
             registry=self.registry,
         )

@@ -321,6 +321,8 @@ class ScoreStep:
     ) -> NDArray[np.bool_]:
         """Whether the sessions of the events `here` (m), a wave, have been unlike their tenants' by then.
 
+        What a session said earlier is judged by what its tenant has learned since.
+
         Parameters
         ----------
         x
@@ -330,10 +332,13 @@ class ScoreStep:
         """
         row, run = given.tenant[here], given.run[here]
         unfamiliar = np.zeros(len(here), np.bool_)
+        if self._volume.model.anyone is None:
+            return unfamiliar
         for kind in (NOVELTY, SEQUENCE):
             highest = running_highest(x[here, kind], run, run_maxima[run, kind])
             location, scale = tenants["location"][row, kind], tenants["scale"][row, kind]
-            unfamiliar |= self.calibration.p_values(kind, highest, location, scale) <= UNFAMILIAR
+            strange = self.calibration.p_values(kind, highest, location, scale) <= UNFAMILIAR
+            unfamiliar |= strange & np.isfinite(highest)
         return unfamiliar
 
     def _decide(self, given: ScoreInput, tenants: Table[TenantKey], here: NDArray[np.int64], scores: Scores) -> None:

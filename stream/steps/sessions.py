@@ -125,7 +125,8 @@ def running_highest(
     array([4., 1., 1., 5.])
     """
     known = np.fmax(values, before)
-    levels, rank = np.unique(np.where(np.isnan(known), -np.inf, known), return_inverse=True)
+    # One zero, whichever sign stands beside it in a batch.
+    levels, rank = np.unique(np.where(np.isnan(known), -np.inf, known + 0.0), return_inverse=True)
     order = np.argsort(run, kind="stable")
     # Each run stands so far above the one before that a running maximum starts anew with it.
     far = run[order] * len(levels)

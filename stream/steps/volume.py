@@ -97,7 +97,9 @@ class VolumeInput:
     normal: NDArray[np.float32]
     """(n, J), what was normal when the event was scored: `explain` reads it."""
     unfamiliar: NDArray[np.bool_]
-    """(n,) whether its own sizes were held against those of any tenant's calls."""
+    """(n,) whether the event's session was unlike its tenant's, if the release asks."""
+    as_anyones: NDArray[np.bool_]
+    """(n, PER_CALL) which of the event's own sizes were held against any tenant's calls."""
 
 
 class VolumeStep:
@@ -180,6 +182,7 @@ class VolumeStep:
             new=new_after,
             normal=np.zeros((n, len(SUB_FEATURES)), np.float32),
             unfamiliar=np.zeros(n, np.bool_),
+            as_anyones=np.zeros((n, PER_CALL), np.bool_),
         )
 
     def score(
@@ -212,9 +215,11 @@ class VolumeStep:
         sizes = np.flatnonzero(at[given.size_event] >= 0)
         row, gauge = at[given.size_event[sizes]], given.size_gauge[sizes]
         given.size[sizes] = believed(normal, row, gauge, given.size[sizes])
-        value, features = self.model.score(normal, local, given.observed.take(here), unfamiliar)
-        given.normal[here] = self.model.typical(normal, local, unfamiliar)
-        given.unfamiliar[here] = unfamiliar & (self.model.anyone is not None)
+        observed = given.observed.take(here)
+        as_anyones = self.model.as_anyones(normal, local, observed, unfamiliar)
+        value, features = self.model.score(normal, local, observed, as_anyones)
+        given.normal[here] = self.model.typical(normal)[local]
+        given.unfamiliar[here], given.as_anyones[here] = unfamiliar, as_anyones
         return value.astype(np.float64), features
 
     def learn(self, given: VolumeInput, due: NDArray[np.int64], tenants: Table[TenantKey]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from models.volume import GRID, SIZED, SUB_FEATURES
+from models.volume import GRID, PER_CALL, SIZED, SUB_FEATURES
 from stream.state.volume import RECENT_CALLS
 from stream.steps.volume import VolumeInput
 
@@ -33,8 +33,10 @@ def explain(given: VolumeInput, event: int, features: NDArray[np.float32]) -> li
 def _size(column: int, form: Callable[[float], str]) -> Callable[[VolumeInput, int], str]:
     def said(given: VolumeInput, event: int) -> str:
         seen, normal = given.observed.sizes[event, column], given.normal[event, SIZED.start + column]
-        whose = " of any tenant, as the session is unlike this one's" if given.unfamiliar[event] else ""
-        return f"{form(_natural(float(seen)))}, normally about {form(_natural(max(float(normal), 0.0)))}{whose}"
+        if column < PER_CALL and given.as_anyones[event, column]:
+            # What is normal there is made of other tenants' calls, and theirs.
+            return f"{form(_natural(float(seen)))}, much for any tenant's call; the session is unlike this tenant's"
+        return f"{form(_natural(float(seen)))}, normally about {form(_natural(max(float(normal), 0.0)))}"
 
     return said
 

@@ -21,6 +21,7 @@ _LIMITS = (
     "What in tools' results sounds like a user is read by a tagger that has read English more than other languages.",
     "Until a tenant has had `learning.grace_sessions` sessions only signals on the population's scale decide.",
     "In these, what they come to must be three times as rare where the tenant was not trained on.",
+    "Sizes of calls in sessions unlike a tenant's own are strange only as far as any tenant's would be.",
     "Content is redacted before it is learned: what redaction replaces cannot be told apart.",
     "Whoever can label can teach: labels were audited before they taught, and the gate compares what came of them.",
 )

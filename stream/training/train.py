@@ -25,7 +25,9 @@ from stream.state.schema import (
     LIMITS,
     ROLE_SURPRISE,
     TOOL_KNOWN_ATTACK,
+    VOLUME,
     WEIGHTS,
+    WEIGHTS_WITHOUT_EXAMPLES,
 )
 from stream.steps.content import TOOL, USER, Embeds
 from stream.training.attacks import AttackTexts
@@ -190,6 +192,9 @@ def train(
     for number, (part, _) in zip(numbers, parts, strict=True):
         scores[fold == number] = part
     known = _known(kept, [own for _, own in parts])
+    if volume.anyone is None:
+        # Nothing tells conversations of another kind from floods: volume must not weigh as if it did.
+        known = replace(known, weights={**known.weights, KINDS[VOLUME]: WEIGHTS_WITHOUT_EXAMPLES[KINDS[VOLUME]]})
     progress("calibrating, and leaving each tenant with what it has said")
     grace_sessions = settings.learning.grace_sessions
     calibration, scores = calibrate(events, scores, grace_sessions=grace_sessions, labelled=labelled, known=known)

@@ -27,7 +27,20 @@ from models.training.attack_classifier import fit_attack_classifier
 from models.training.autoencoder import Fit, fit
 from models.training.role_surprise import Fit as RoleFit
 from models.training.role_surprise import fit_role_surprise
-from models.volume import CALLS, COUNTERS, GAUGES, GRID, HOURS, SESSIONS, SIZES, Baseline, Observed, Volume
+from models.volume import (
+    CALLS,
+    COUNTERS,
+    GAUGES,
+    GRID,
+    HOURS,
+    PER_CALL,
+    SESSIONS,
+    SIZES,
+    Baseline,
+    Observed,
+    Volume,
+    unfitted,
+)
 from models.volume import Lesson as VolumeLesson
 from models.windowed import WindowedModel
 from models.wordpiece import TokenBags
@@ -164,7 +177,7 @@ class VolumeSubject:
 
     @classmethod
     def make(cls, seed: int) -> "VolumeSubject":
-        signal = Volume()
+        signal = Volume(unfitted() | {"anyone": np.array([[8.0 * GRID, 2.0 * GRID]] * PER_CALL)})
         subject = cls(signal, signal.empty(TENANTS))
         for _ in range(4):
             subject.teach(subject.draw(np.random.default_rng(seed), 400, strange=False))
@@ -179,12 +192,14 @@ class VolumeSubject:
         growth, errors = rng.integers(4 * GRID, size=(2, n)) * (4 if strange else 1)
         repeats = rng.binomial(1, 0.05, n) + (5 if strange else 0)
         new = rng.random((n, 3)) < (0.8 if strange else 0.01)
-        return rows, hour, sizes, growth, errors // 4, key_errors, repeats, new
+        as_anyones = rng.random((n, PER_CALL)) < 0.3
+        return rows, hour, sizes, growth, errors // 4, key_errors, repeats, new, as_anyones
 
     def score(self, columns: Columns) -> NDArray[np.float32]:
-        rows, *seen = columns
+        rows, *seen, as_anyones = columns
         signal: Signal = self.signal
-        return signal.score(self.signal.normal(self.baseline), rows, Observed(*seen))[0]  # type: ignore[arg-type]
+        normal = self.signal.normal(self.baseline)
+        return signal.score(normal, rows, Observed(*seen), as_anyones)[0]  # type: ignore[arg-type]
 
     def teach(self, columns: Columns) -> None:
         rows, hour, sizes = (column.astype(np.int64) for column in columns[:3])

@@ -18,6 +18,7 @@ from models.volume import (
     GRID,
     HOURS,
     NEW_KEY,
+    PER_CALL,
     SESSIONS,
     SIZES,
     SUB_FEATURES,
@@ -30,6 +31,9 @@ from models.volume import (
     cusum,
     unfitted,
 )
+
+OWN = np.zeros((1, PER_CALL), np.bool_)
+"""No size of the only call is held against any tenant's."""
 
 
 def lesson(tenants: int = 1) -> Lesson:
@@ -60,9 +64,7 @@ def calm(n: int = 1) -> Observed:
 
 def scored(model: Volume, baseline: Baseline, seen: Observed) -> dict[str, float]:
     """Sub-features of the only call, times their units."""
-    features = (
-        model.score(model.normal(baseline), np.zeros(1, np.int64), seen, np.zeros(1, np.bool_))[1][0] * model.unit
-    )
+    features = model.score(model.normal(baseline), np.zeros(1, np.int64), seen, OWN)[1][0] * model.unit
     return dict(zip(SUB_FEATURES, features.tolist(), strict=True))
 
 
@@ -124,31 +126,37 @@ ANYONE = np.array([[100.0, 20.0], [90.0, 10.0], [100.0, 20.0], [100.0, 20.0]])
 """Mean and spread of any tenant's calls: prompt tokens, completion tokens, cost, duration."""
 
 
-def test_sizes_of_a_call_unlike_the_tenants_are_those_of_any_tenants() -> None:
+def test_sizes_in_a_session_unlike_the_tenants_are_as_strange_as_they_would_be_of_any() -> None:
     model = Volume(unfitted() | {"anyone": ANYONE})
     normal, seen = model.normal(taught(model, np.full(4000, 40))), calm(3)
     seen.sizes[:, :SIZES] = 130
     seen.sizes[2] = -1
-    unfamiliar, rows = np.array([False, True, True]), np.zeros(3, np.int64)
-    familiar, other, nothing = model.score(normal, rows, seen, unfamiliar)[1] * model.unit
-    prompt, completion, calls = (
-        SUB_FEATURES.index(name) for name in ("prompt_tokens", "completion_tokens", "key_calls")
-    )
+    rows = np.zeros(3, np.int64)
+    as_anyones = model.as_anyones(normal, rows, seen, np.array([False, True, True]))
+    assert as_anyones[:2].tolist() == [[False] * PER_CALL, [True] * PER_CALL]
+    familiar, other, nothing = model.score(normal, rows, seen, as_anyones)[1] * model.unit
+    names = "prompt_tokens", "completion_tokens", "key_calls"
+    prompt, completion, calls = (SUB_FEATURES.index(name) for name in names)
     assert familiar[prompt] == pytest.approx((130 - normal.location[0, 0]) / normal.spread[0, 0], rel=1e-5)
     assert other[prompt] == pytest.approx((130 - 100) / 20)
     assert other[completion] == pytest.approx((130 - 90) / 10)
     assert other[calls] == familiar[calls] > 0, "how much a key calls is its own"
     assert nothing[prompt] == 0
-    typical = model.typical(normal, rows, unfamiliar)
-    assert typical[:2, prompt].tolist() == pytest.approx([normal.location[0, 0], 100], rel=1e-6)
-    assert typical[1, calls] == typical[0, calls]
 
 
-def test_what_is_ordinary_for_the_tenant_stays_so_whatever_others_do() -> None:
-    model = Volume(unfitted() | {"anyone": np.array([[10.0, 1.0]] * 4)})
-    normal, seen = model.normal(taught(model, np.full(4000, 90))), calm()
-    seen.sizes[0, :4] = 90
-    assert model.score(normal, np.zeros(1, np.int64), seen, np.ones(1, np.bool_))[0] == 0
+def test_a_size_is_held_against_any_tenants_only_where_it_is_less_strange_so() -> None:
+    # Of this tenant, whose own calls are larger than anyone's, the first two would be stranger.
+    model = Volume(unfitted() | {"anyone": np.array([[10.0, 1.0], [10.0, 1.0], [90.0, 60.0], [90.0, 60.0]])})
+    normal, seen, rows = model.normal(taught(model, np.full(4000, 90))), calm(), np.zeros(1, np.int64)
+    seen.sizes[0, :PER_CALL] = 110
+    as_anyones = model.as_anyones(normal, rows, seen, np.ones(1, np.bool_))
+    assert as_anyones.tolist() == [[False, False, True, True]]
+    found = model.score(normal, rows, seen, as_anyones)[1][0] * model.unit
+    assert found[SUB_FEATURES.index("prompt_tokens")] == pytest.approx(
+        scored(model, taught(model, np.full(4000, 90)), seen)["prompt_tokens"]
+    )
+    assert found[SUB_FEATURES.index("cost")] == pytest.approx((110 - 90) / 60)
+    assert not Volume().as_anyones(normal, rows, seen, np.ones(1, np.bool_)).any(), "nobody has said what they are like"
 
 
 def test_a_burst_is_winsorised_at_four_standard_deviations() -> None:
@@ -200,7 +208,7 @@ def test_an_hour_at_which_a_tenant_hardly_calls_is_strange_its_neighbours_are_no
 def test_strongest_sub_feature_speaks() -> None:
     model, seen = Volume(), calm()
     seen.growth[0] = 9 * GRID
-    value, features = model.score(model.normal(model.empty(1)), np.zeros(1, np.int64), seen, np.zeros(1, np.bool_))
+    value, features = model.score(model.normal(model.empty(1)), np.zeros(1, np.int64), seen, OWN)
     assert value[0] == features[0, SUB_FEATURES.index("argument_growth")] == pytest.approx(9 / 4)
 
 
@@ -244,9 +252,38 @@ def test_priors_are_those_that_tenants_were_drawn_from() -> None:
     assert fitted.rate_prior[0] == pytest.approx(0.1, abs=0.02)
 
 
+def tenants_of(means: NDArray[np.float64], reported: int = len(GAUGES)) -> Baseline:
+    """Tenants whose calls have these mean sizes (t,) and a spread of 10, as far as they report them."""
+    rng, model, one = np.random.default_rng(6), Volume(), lesson(len(means))
+    sizes = np.rint(means[:, None] + 10 * rng.normal(size=(len(means), 400))).astype(np.int64)
+    one.counts[:, :reported] = 400
+    one.sums[:, :reported], one.squares[:, :reported] = sizes.sum(axis=1)[:, None], (sizes**2).sum(axis=1)[:, None]
+    baseline = model.empty(len(means))
+    model.learn(baseline, one)
+    return baseline
+
+
 def test_of_too_few_tenants_nobody_knows_what_any_is_like() -> None:
-    model = Volume()
-    assert fit_priors(taught(model, np.full(400, 90))).anyone is None
+    assert fit_priors(tenants_of(np.full(2, 90.0))).anyone is None
+
+
+def test_a_size_that_nobody_reports_is_that_of_a_population_nothing_is_known_of() -> None:
+    anyone = fit_priors(tenants_of(np.full(10, 90.0), reported=2)).anyone
+    assert anyone is not None
+    assert anyone[2:].tolist() == unfitted()["gauge_prior"][2:PER_CALL, :2].tolist()
+    assert anyone[:2] == pytest.approx(np.array([[90.0, 10.0]] * 2), rel=0.1)
+
+
+def test_one_tenant_unlike_any_other_does_not_say_what_anyones_calls_are_like() -> None:
+    means = np.array([90.0, 95, 100, 105, 110, 90, 95, 100, 105, 110])
+    before = fit_priors(tenants_of(means)).anyone
+    after, further = (fit_priors(tenants_of(np.r_[means, size])).anyone for size in (300.0, 3000.0))
+    assert before is not None
+    assert after is not None
+    assert further is not None
+    # Six spreads of 10 beyond a median of 100 is where it ends: one in eleven moves the mean by 60 / 11.
+    assert after[0, 0] - before[0, 0] == pytest.approx(60 / 11, abs=1)
+    assert after[0] == pytest.approx(further[0], abs=0.5)
 
 
 def test_too_few_tenants_leave_the_priors_open() -> None:

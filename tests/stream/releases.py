@@ -18,7 +18,7 @@ from models.novelty import Novelty
 from models.role_surprise import RoleSurprise
 from models.text_models import TextModels
 from models.training.calibration import fit_population
-from models.volume import Volume
+from models.volume import PER_CALL, Volume, unfitted
 from schemas.manifest import TrainingInput
 from stream.config import Settings
 from stream.release import Release
@@ -114,6 +114,11 @@ def calibration(reading: bool = False) -> Calibration:
     )
 
 
+def volume() -> Volume:
+    """One that knows what any tenant's calls are like: larger than those of the streams."""
+    return Volume(unfitted() | {"anyone": np.array([[120.0, 40.0]] * PER_CALL)})
+
+
 @cache
 def release(name: str = "r-test", seed: int = 5, space_id: str = "words-32", reading: bool = False) -> Release:
     """A release that knows `team-0` and `team-1`, the first also by a warm row.
@@ -127,7 +132,7 @@ def release(name: str = "r-test", seed: int = 5, space_id: str = "words-32", rea
         state_schema=STATE_SCHEMA,
         bank=random_bank(seed),
         texts=texts(seed) if reading else TextModels.silent(),
-        volume=Volume(),
+        volume=volume(),
         calibration=calibration(reading),
         adapters={"team-0": 0, "team-1": 1},
         warm={"sessions": np.array([5]), "ordinal": np.array([40]), "learned_at": np.array([40])},

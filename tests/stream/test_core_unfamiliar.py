@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.volume import OF_CALL, Volume, unfitted
+from models.volume import OF_CALL, PER_CALL, SIZED, SUB_FEATURES, Volume
 from stream.config import LearningSettings
 from stream.core import Core
 from stream.inputs import Outcome
@@ -22,11 +22,9 @@ from tests.stream.releases import release
 from tests.stream.streams import SETTINGS, cut, run, stream
 
 RECORDS = stream(seed=9, n=600)
-ANYONE = np.array([[120.0, 40.0]] * 4)
 _READING = release(reading=True)
 FORGIVING = replace(
     _READING,
-    volume=Volume(unfitted() | {"anyone": ANYONE}),
     # The bank has learned nothing, so that the course of all sessions is about as strange: some of it is to be more.
     calibration=replace(
         _READING.calibration,
@@ -90,18 +88,28 @@ def test_a_session_is_unlike_its_tenants_from_the_event_on_that_says_so() -> Non
     says = strange[:, 0] | strange[:, 1]
     assert (strange.sum(axis=0) > 3).all(), "by what is said, and by the course"
     assert seen.calls.unfamiliar[says].all()
-    later = [at for at in np.flatnonzero(seen.calls.unfamiliar & ~says) if says[run_ == run_[at]].any()]
-    assert later
+    later = np.flatnonzero(seen.calls.unfamiliar & ~says)
+    assert len(later)
     for at in later:
         assert says[:at][run_[:at] == run_[at]].any(), "nothing is excused by what was said after it"
 
 
-def test_a_finding_says_against_what_sizes_were_held() -> None:
-    seen = scored(FORGIVING, len(RECORDS))[0]
-    features = np.zeros(seen.scores.volume.shape[1], np.float32)
-    features[OF_CALL.start + 1] = 1
-    said = {bool(seen.calls.unfamiliar[at]): explain(seen.calls, at, features)[0][1] for at in range(len(seen.live))}
-    # e^(120/16) - 1 tokens.
-    new = "normally about 1807 completion tokens of any tenant, as the session is unlike this one's"
-    assert said[True].endswith(new)
-    assert "of any tenant" not in said[False]
+@pytest.mark.parametrize("column", range(SIZED.stop - SIZED.start))
+def test_a_finding_says_of_a_size_whose_calls_it_is_much_for(column: int) -> None:
+    calls = scored(FORGIVING, len(RECORDS))[0].calls
+    features = np.zeros(len(SUB_FEATURES), np.float32)
+    features[SIZED.start + column] = 1
+    excused = calls.as_anyones[:, column] if column < PER_CALL else np.zeros(len(calls.unfamiliar), np.bool_)
+    assert excused.any() == (column in (0, 1, 3)), "the stream tells no costs"
+    assert calls.unfamiliar.any()
+    for at in range(len(excused)):
+        said = explain(calls, at, features)[0][1]
+        assert ("much for any tenant's call; the session is unlike this tenant's" in said) == excused[at]
+        assert ("normally about" in said) != excused[at]
+
+
+def test_events_of_sessions_unlike_their_tenants_are_counted() -> None:
+    settings = replace(SETTINGS, learning=LearningSettings(grace_sessions=0, quarantine_days=0.0))
+    counts = run(Core(settings, FORGIVING, WordEmbedder()), cut(RECORDS, 50)).counts
+    assert counts["unfamiliar"] == sum(unfamiliar for _, unfamiliar in by_event(scored(FORGIVING)).values())
+    assert counts["unfamiliar"] > 0

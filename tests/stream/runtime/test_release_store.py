@@ -58,7 +58,7 @@ def whole_release() -> Release:
         column = table[name]
         warm[name] = rng.integers(0, 60, (2, *column.shape[1:])).astype(column.dtype)
     signals = release(reading=True)
-    volume = Volume({**Volume().to_arrays(), "unit": np.linspace(0.5, 2.0, len(SUB_FEATURES))})
+    volume = Volume({**signals.volume.to_arrays(), "unit": np.linspace(0.5, 2.0, len(SUB_FEATURES))})
     return replace(signals, volume=volume, warm=warm, warm_rows={"team-1": 1, "team-0": 0})
 
 

@@ -157,7 +157,11 @@ def test_written_examples_teach_a_classifier_where_nobody_has_labelled_an_attack
         "known_attack": True,
         "tool_known_attack": True,
     }
-    assert dict(zip(KINDS, calibration.weights.tolist(), strict=True)) == WEIGHTS
+    # Of one tenant nobody knows what any tenant's calls are like: volume weighs as it does without that.
+    assert made.release.volume.anyone is None
+    alone = WEIGHTS | {"volume": WEIGHTS_WITHOUT_EXAMPLES["volume"]}
+    assert alone["volume"] < WEIGHTS["volume"]
+    assert dict(zip(KINDS, calibration.weights.tolist(), strict=True)) == alone
     assert calibration.limits[KINDS.index("novelty")] == LIMITS["novelty"]
 
 
@@ -170,6 +174,8 @@ def test_a_base_s_classifier_stays_with_the_tails_that_were_measured_when_it_was
         events, WordEmbedder(), "words-32", settings, seed=3, labelled=True, effort=QUICK, base=whole.release
     ).release
     assert base.texts.attacks is not None and base.texts.direction is not None
+    assert base.volume.anyone is not None
+    assert dict(zip(KINDS, base.calibration.weights.tolist(), strict=True)) == WEIGHTS
     for given in (settings, SETTINGS):
         again = train(events, WordEmbedder(), "words-32", given, seed=4, labelled=True, effort=QUICK, base=base).release
         assert known_to(again) == known_to(base)
