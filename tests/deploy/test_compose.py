@@ -235,7 +235,7 @@ def test_the_image_is_built_for_either_device_from_files_that_the_build_gets() -
     for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE):
         for path in line.split()[:-1]:
             assert path == "." or any(path.startswith(one) for one in kept), line
-    assert {"models", "sample", "schemas", "stream", "tidegate", "pyproject.toml"} <= set(kept)
+    assert {"evaluation", "models", "sample", "schemas", "stream", "tidegate", "pyproject.toml"} <= set(kept)
 
 
 def test_the_image_runs_as_nobody_special_and_names_no_other_host() -> None:
