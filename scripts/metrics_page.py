@@ -1,23 +1,28 @@
 """Writes docs/metrics.md from the declarations in stream/runtime/metrics.py; --check only compares."""
 
 import sys
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry
 
 from scripts.readme_tables import ROOT, Declared, declared
 from stream.runtime.metrics import CanaryMetrics, FeedbackMetrics, Metrics, TrainerMetrics
+from tidegate.gateway_log import GatewayMetrics
 
 PAGE = ROOT / "docs" / "metrics.md"
 _HEAD = """# Metrics
 
 What `/metrics` of each process exports; made by `scripts/metrics_page.py` from `stream/runtime/metrics.py`, where every
-metric is declared once. No metric carries a tenant, a key or a session as a label. The dashboard
-`deploy/grafana/dashboards/tidegate.json` shows them, `deploy/alerts.yml` watches them, and
-[the runbook](runbook.md#alerts) says what each alert asks for.
+metric is declared once, but for a gateway's own, which are declared in `tidegate/gateway_log.py`. No metric carries a
+tenant, a key or a session as a label. The dashboard `deploy/grafana/dashboards/tidegate.json` shows them,
+`deploy/alerts.yml` watches them, and [the runbook](runbook.md#alerts) says what each alert asks for.
 """
-_PROCESSES = {
+_PROCESSES: dict[str, Callable[[], object]] = {
     "`tidegate ingest`, `tidegate score`": Metrics,
     "`tidegate feedback`": FeedbackMetrics,
     "`tidegate trainer`": TrainerMetrics,
     "`tidegate canary`": CanaryMetrics,
+    "LiteLLM's proxy, with `tidegate.litellm.tidegate_logger`": lambda: GatewayMetrics(CollectorRegistry()),
 }
 
 

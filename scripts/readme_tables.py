@@ -2,7 +2,7 @@
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ class Declared:
     """Upper bounds of a histogram's, in seconds."""
 
 
-def declared(*holders: type) -> Iterator[Declared]:
+def declared(*holders: Callable[[], object]) -> Iterator[Declared]:
     """Every metric of `holders`, all where none is named, in the order of their declaration; one of several once."""
     told = set()
     for metric in (metric for holder in holders or HOLDERS for metric in vars(holder()).values()):

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -25,6 +25,9 @@ from stream.runtime.kafka_client import client_config, explain_kafka_error
 from stream.runtime.logs import Repeats
 from stream.runtime.settings import read_settings
 from tidegate.record_json import encode, encode_within
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 _PREFIX = "TIDEGATE_LITELLM__"
 _LOGGER = logging.getLogger("tidegate.gateway_log")
@@ -150,7 +153,7 @@ class GatewayLog:
         self._producer: Producer | None = None
         if not any(isinstance(one, Repeats) for one in _LIBRDKAFKA.filters):
             _LIBRDKAFKA.addFilter(Repeats())
-        self._metrics = _metrics()
+        self._metrics = gateway_metrics()
         try:
             self._start()
         except KafkaException as error:
@@ -312,29 +315,42 @@ def _result_of(error: KafkaError) -> str:
     return TOO_LARGE if error.code() == KafkaError.MSG_SIZE_TOO_LARGE else UNDELIVERED
 
 
-class _Metrics:
-    """What a Prometheus client in the gateway's process exports."""
+class GatewayMetrics:
+    """What a Prometheus client in the gateway's process exports.
 
-    def __init__(self) -> None:
-        from prometheus_client import Counter, Gauge
+    Parameters
+    ----------
+    registry
+        None: that of the process.
+    """
 
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        from prometheus_client import REGISTRY, Counter, Gauge
+
+        registry = registry or REGISTRY
         self.records = Counter(
             "tidegate_litellm_records_total",
             f"Records of calls by how they ended: {', '.join(RESULTS)}; all but the first are drops.",
             ["result"],
+            registry=registry,
         )
-        self.truncated = Counter("tidegate_litellm_truncated_total", "Records of calls that were cut to fit.")
+        self.truncated = Counter(
+            "tidegate_litellm_truncated_total", "Records of calls that were cut to fit.", registry=registry
+        )
         self.buffered = Gauge(
-            "tidegate_litellm_buffered_records", "Records that wait for Kafka.", multiprocess_mode="livesum"
+            "tidegate_litellm_buffered_records",
+            "Records that wait for Kafka.",
+            multiprocess_mode="livesum",
+            registry=registry,
         )
         for result in RESULTS:
             self.records.labels(result)
 
 
 @functools.cache
-def _metrics() -> _Metrics | None:
+def gateway_metrics() -> GatewayMetrics | None:
     """The process's metrics; None where there is no prometheus_client."""
     try:
-        return _Metrics()
+        return GatewayMetrics()
     except ImportError:
         return None
