@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from evaluation.arrivals import CLIENTS, REQUESTS, read_arrivals
 from evaluation.corpus import read_corpus
 from evaluation.parts import Parts, fingerprint
 from evaluation.protocols.verdicts import PROTOCOL as STREAM
@@ -40,15 +41,23 @@ def run(settings: Settings, arguments: Namespace) -> int:
     order.tell(f"reading {arguments.corpus}")
     # Whoever names a folder that is none is told so before anything begins.
     read_corpus(arguments.corpus)
+    if STREAM in chosen and arrivals is not None and not read_arrivals(arrivals).clients:
+        raise UsageError(
+            f"--arrivals must be a folder with {CLIENTS} or {REQUESTS} in which somebody calls; {arrivals} has none. "
+            "docs/evaluation.md says what is in them."
+        )
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     inputs = [path for folder in (arguments.corpus, arrivals) if folder for path in folder.glob("*.jsonl*")]
     name = shared.release.name if shared.release is not None else ""
     whose = fingerprint(inputs, (repr(shared.settings), name, str(arguments.stream_events)))
+    finished = any(path.is_dir() for path in (out / "parts").glob("*"))
     parts, resumed = Parts.open(out / "parts", whose)
     if resumed:
         order.tell("going on with what is finished of this evaluation")
     else:
+        if finished:
+            order.tell("what was finished here was of other files, settings or code: beginning anew")
         (out / EXCERPTS).write_bytes(b"")
     seeds = range(arguments.seeds)
     judge(order, seeds, released=released)

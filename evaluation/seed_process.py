@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 
 import msgspec
 from threadpoolctl import threadpool_limits
@@ -22,8 +24,9 @@ from evaluation.protocols.stream import run_stream
 from evaluation.protocols.verdicts import PROTOCOL as STREAM
 from evaluation.report.write import EXCERPTS, Excerpt
 from evaluation.seed_run import SeedRun, parts_of, trials_of
-from evaluation.systems.registry import PRODUCT, SYSTEMS, Shared, taking_part
+from evaluation.systems.registry import PRODUCT, SYSTEMS, Shared, chosen, taking_part
 from models.training.quantised import threads_of_torch
+from schemas.corpus_records import hex_of
 from stream.config import Settings
 from stream.release import Release
 from stream.runtime.embedders import as_configured, load_embedder, load_tagger, load_transformer
@@ -45,12 +48,14 @@ class Order:
     protocols: tuple[str, ...]
     begun: float
     """By the monotonic clock, which processes share."""
+    systems: frozenset[str] | None = None
+    """Those that are wanted; None: all."""
 
     @classmethod
     def of(cls, settings: Settings, given: Namespace, protocols: tuple[str, ...], begun: float) -> Order:
         """What a command line orders."""
         where = (given.corpus, given.arrivals, given.out, given.embedder, given.release, given.stream_events)
-        return cls(settings, *where, protocols, begun)
+        return cls(settings, *where, protocols, begun, chosen(given.systems.split(",")) if given.systems else None)
 
     @property
     def parts(self) -> Parts:
@@ -62,10 +67,15 @@ class Order:
         names: list[str] = []
         for protocol in self.protocols:
             for trial in trials_of(protocol):
-                names += parts_of(trial, seed, place, released=released).values()
+                names += parts_of(trial, seed, place, released=released, chosen=self.systems).values()
             if protocol == STREAM:
-                names.append(stream_part(seed))
+                names.append(self.stream_part(seed))
         return names
+
+    def stream_part(self, seed: int) -> str:
+        """The part of a seed's two weeks, which all systems share."""
+        wanted = "all" if self.systems is None else hex_of("systems", *sorted(self.systems), size=8)
+        return f"{STREAM}.{seed}.{wanted}"
 
     def tell(self, what: str) -> None:
         """Show that something begins."""
@@ -92,7 +102,7 @@ def judge(order: Order, seeds: Sequence[int], *, released: bool) -> None:
             judge_seed(order, place, seed)
         return
     # Started anew: a fork of a process that has run threaded code of torch can wait for ever.
-    with ProcessPoolExecutor(at_once, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(at_once, get_context("spawn"), _end_with_parent) as pool:
         running = [pool.submit(judge_seed, order, place, seed) for place, seed in waiting]
         try:
             for done in as_completed(running):
@@ -100,6 +110,14 @@ def judge(order: Order, seeds: Sequence[int], *, released: bool) -> None:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the one that began it is gone, killed or not: nobody waits for what it judges."""
+    parent = parent_process()
+    if parent is not None:
+        ended = parent.sentinel
+        Thread(target=lambda: (wait([ended]), os._exit(1)), name="end-with-parent", daemon=True).start()
 
 
 def judge_seed(order: Order, place: int, seed: int) -> None:
@@ -133,8 +151,9 @@ def _judge_seed(order: Order, place: int, seed: int) -> None:
             said.write(encoder.encode(one) + b"\n")
 
         trials = [trial for protocol in order.protocols for trial in trials_of(protocol)]
-        SeedRun(corpus, seed, place, shared.settings, made, parts, step, excerpt).run(trials, released=released)
-        if STREAM in order.protocols and not parts.has(stream_part(seed)):
+        one = SeedRun(corpus, seed, place, shared.settings, made, parts, step, excerpt, order.systems)
+        one.run(trials, released=released)
+        if STREAM in order.protocols and not parts.has(order.stream_part(seed)):
             step(f"{STREAM}, seed {seed}")
             _stream(corpus, seed, place, made(), order, released)
 
@@ -155,13 +174,9 @@ def shared_by(order: Order) -> Callable[[], Shared]:
     return partial(Shared, settings, embedder, release=release, again=again, tagger=tagger)
 
 
-def stream_part(seed: int) -> str:
-    """The part of a seed's two weeks."""
-    return f"{STREAM}.{seed}.all"
-
-
 def _stream(corpus: Corpus, seed: int, place: int, shared: Shared, order: Order, released: bool) -> None:
-    names = [name for name in taking_part(STREAM, place, released=released) if name != PRODUCT]
+    names = taking_part(STREAM, place, released=released, systems=order.systems)
+    names.remove(PRODUCT)
     systems = [SYSTEMS[name].make(shared) for name in names]
     if order.arrivals is None:
         raise ValueError("two weeks need arrival traces; got none. A bug.")
@@ -176,4 +191,4 @@ def _stream(corpus: Corpus, seed: int, place: int, shared: Shared, order: Order,
         product=shared.product,
         progress=lambda what: order.tell(f"  {what}"),
     )
-    order.parts.put(stream_part(seed), rows, facts)
+    order.parts.put(order.stream_part(seed), rows, facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evaluation.corpus import Corpus
@@ -51,7 +51,9 @@ def trials_of(protocol: str) -> list[str]:
     return [name for name in _MAKES if name.partition("-")[0] == protocol]
 
 
-def parts_of(trial: str, seed: int, place: int, *, released: bool) -> dict[str, str]:
+def parts_of(
+    trial: str, seed: int, place: int, *, released: bool, chosen: Collection[str] | None = None
+) -> dict[str, str]:
     """Systems of a trial, each with the name of its part.
 
     Parameters
@@ -60,8 +62,10 @@ def parts_of(trial: str, seed: int, place: int, *, released: bool) -> dict[str, 
         The how-manieth seed it is, from 0.
     released
         Whether a release is given.
+    chosen
+        Systems that are wanted; None: all.
     """
-    names = taking_part(trial.partition("-")[0], place, released=released)
+    names = taking_part(trial.partition("-")[0], place, released=released, systems=chosen)
     return {name: f"{trial}.{seed}.{name}" for name in names if trial != SEEN or name in (PRODUCT, LABELLED)}
 
 
@@ -77,6 +81,8 @@ class SeedRun:
         Told which system judges what.
     excerpt
         Given what each judged session says.
+    chosen
+        Systems that are wanted; None: all.
     """
 
     corpus: Corpus
@@ -87,6 +93,7 @@ class SeedRun:
     parts: Parts
     step: Step
     excerpt: Callable[[Excerpt], None]
+    chosen: Collection[str] | None = None
     _halves: Split | None = None
     _systems: dict[str, System] = field(default_factory=dict)
     _shared: Shared | None = None
@@ -94,9 +101,9 @@ class SeedRun:
     _fitted: dict[str, object] = field(default_factory=dict)
 
     def run(self, trials: Sequence[str], *, released: bool) -> None:
-        """Judge the probes of `trials`."""
-        for name in trials:
-            wanted = parts_of(name, self.seed, self.place, released=released)
+        """Judge the probes of `trials`; the one that learns something else comes last: nothing is fitted twice."""
+        for name in sorted(trials, key=SEEN.__eq__):
+            wanted = parts_of(name, self.seed, self.place, released=released, chosen=self.chosen)
             missing = {system: part for system, part in wanted.items() if not self.parts.has(part)}
             if missing:
                 self._trial(name, missing)

@@ -208,6 +208,11 @@ def _evaluate(add: _Add) -> None:
         metavar="P[,P]",
         help="of paired, splice, session, hard_negatives, slices and stream; default: all",
     )
+    command.add_argument(
+        "--systems",
+        metavar="S[,S]",
+        help="beside tidegate, of its ablations and baselines, by name or pattern ('tidegate-*,ecod'); default: all",
+    )
     command.add_argument("--seeds", type=_natural, default=3, metavar="N", help="splits of the corpus (default: 3)")
     command.add_argument("--embedder", metavar="NAME", help="in place of embedder.name")
     command.add_argument(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ import orjson
 from numpy.typing import NDArray
 
 from evaluation.events import Events
+from evaluation.systems.product import Said
 from models.tail import probability
 from stream.config import Settings
 from stream.core import Core
@@ -24,6 +26,9 @@ from stream.steps.content import Embeds
 from stream.steps.scored import Scored
 
 _AT_ONCE = 2000
+ALONE, ALONE_SHARE = 300, 0.1
+"""The last events, as many and no more than that share, of which each is a batch of its own: how long one takes is told
+by them. What is said of an event does not hang on its batch."""
 _CLOSE = 3
 
 
@@ -50,14 +55,16 @@ class Lived:
     """(n,) negative logarithm of the combined p-value, without its floor."""
     p: NDArray[np.float64]
     """(n,)"""
+    said: Said
+    """By signal; it shows nothing, and its seconds are those of all events but the last `ALONE`."""
     signal: list[str]
     """(n,) the signal with the least p-value; empty where none said anything."""
     findings: list[Found] = field(default_factory=list)
     """In the order in which they were opened."""
     decisions: Counter[str] = field(default_factory=Counter)
     """Events by decision."""
-    seconds: float = 0.0
-    """What the core took."""
+    alone_ms: list[float] = field(default_factory=list)
+    """What the core took for each of the last `ALONE`."""
 
 
 def live(events: Events, release: Release, settings: Settings, embedder: Embeds) -> Lived:
@@ -68,31 +75,42 @@ def live(events: Events, release: Release, settings: Settings, embedder: Embeds)
     StateError
         When the release and the settings do not fit.
     """
-    n = len(events)
-    lived = Lived(np.zeros(n), np.ones(n), [""] * n)
+    n, kinds = len(events), len(KINDS)
+    said = Said(np.ones((n, kinds)), np.zeros((n, kinds), np.bool_), np.zeros(n, np.bool_), [], 0.0)
+    lived = Lived(np.zeros(n), np.ones(n), said, [""] * n)
+    seconds = watched = 0.0
 
     def watch(scored: Scored, _: Outcome) -> None:
+        nonlocal watched
         begun = time.perf_counter()
         at = scored.live.offset
         scores = scored.scores
+        said.p[at], said.eligible[at], said.newcomer[at] = scores.p, scores.eligible, scores.newcomer
         lived.level[at] = release.calibration.surprise(scores.p, scores.eligible, scores.newcomer)[1]
         counted = np.where(scores.eligible, scores.p, 1.0)
         for row, kind, least in zip(at.tolist(), counted.argmin(axis=1), counted.min(axis=1), strict=True):
             lived.signal[row] = KINDS[kind] if least < 1 else ""
         # To watch is no part of the service.
-        lived.seconds -= time.perf_counter() - begun
+        watched += time.perf_counter() - begun
 
     core = Core(settings, release, embedder, watch=watch)
     row_of = {head.event_id: row for row, head in enumerate(events.heads)}
     open_findings: dict[str, Found] = {}
-    for low in range(0, n, _AT_ONCE):
-        begun = time.perf_counter()
-        outcome = core.step(InputBatch(events.records[low : low + _AT_ONCE]))
-        lived.seconds += time.perf_counter() - begun
+    alone = n - min(ALONE, int(ALONE_SHARE * n))
+    bounds = [*range(0, alone, _AT_ONCE), *range(alone, n), n]
+    for low, high in pairwise(bounds):
+        begun, watched = time.perf_counter(), 0.0
+        outcome = core.step(InputBatch(events.records[low:high]))
+        took = time.perf_counter() - begun - watched
+        if low < alone:
+            seconds += took
+        else:
+            lived.alone_ms.append(1000 * took)
         lived.decisions.update(_decisions(outcome.scores))
         for record in outcome.findings:
             _take(record, row_of, open_findings, lived.findings)
     lived.p = probability(lived.level)
+    lived.said = replace(said, seconds=seconds)
     # A step writes partition by partition.
     lived.findings.sort(key=lambda finding: (finding.created_ms, finding.events[0]))
     return lived

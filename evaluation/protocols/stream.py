@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from evaluation.arrivals import read_arrivals
 from evaluation.corpus import Corpus
 from evaluation.events import Events, events_of
@@ -91,7 +93,7 @@ def run_stream(
         verdicts = of_system(week, judged, settings.decision.session_fpr)
         rows += rows_of(week, verdicts, system.name)
         runs.append(run_of(week, verdicts, learn, system.name, settings.decision.session_fpr))
-        costs.append(_cost(week, system.name, judged.seconds, fitted))
+        costs.append(_cost(week, system.name, len(week.events), judged.seconds, fitted, judged.alone_ms))
     counted = {
         "events that were learned": len(learn),
         "events of the second week": len(week.events),
@@ -131,6 +133,8 @@ def _served(
         verdicts = of_service(week, lived)
         unpoisoned = None
         if budget is None:
+            # Ablations judge what it said as it went, less a signal.
+            product.keep(week.events, lived.said)
             progress("the same attacks without poison")
             unpoisoned = _unpoisoned(week.laid_out, product.release, own, embedder)
         rows += rows_of(week, verdicts, name)
@@ -146,7 +150,9 @@ def _served(
                 unpoisoned=unpoisoned,
             )
         )
-        costs.append(_cost(week, name, lived.seconds, fitted if budget is None else None))
+        batched = len(week.events) - len(lived.alone_ms)
+        cost = _cost(week, name, batched, lived.said.seconds, fitted if budget is None else None, lived.alone_ms)
+        costs.append(cost)
     return rows, runs, costs
 
 
@@ -178,12 +184,16 @@ def _too_young(week: Week, learn: Events) -> int:
     return young
 
 
-def _cost(week: Week, system: str, seconds: float, fitted: float | None) -> Cost:
+def _cost(
+    week: Week, system: str, events: int, seconds: float, fitted: float | None, alone_ms: Sequence[float] = ()
+) -> Cost:
     return Cost(
         protocol=PROTOCOL,
         seed=week.laid_out.seed,
         system=system,
-        events=len(week.events),
+        events=events,
         seconds=seconds,
         fit_seconds=fitted,
+        latency_p50_ms=float(np.quantile(alone_ms, 0.5)) if alone_ms else None,
+        latency_p99_ms=float(np.quantile(alone_ms, 0.99)) if alone_ms else None,
     )

@@ -73,7 +73,7 @@ def of_service(week: Week, lived: Lived) -> Verdicts:
         for row in finding.events:
             session = events.session[row]
             first[session] = row if first[session] < 0 else min(first[session], row)
-    judged = judged_by_strangest(events, lived.level, lived.p, -1.0, lived.signal, lived.seconds)
+    judged = judged_by_strangest(events, lived.level, lived.p, -1.0, lived.signal, lived.said.seconds)
     return Verdicts(judged, first, lived.findings)
 
 

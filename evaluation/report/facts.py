@@ -36,7 +36,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     fit_seconds: float | None = None
     """None where the fit was another protocol's."""
     latency_p50_ms: float | None = None
-    """Of one event, where it was measured."""
+    """Of one event judged by itself, where it was measured: in `stream`, of systems that go on as events come."""
     latency_p99_ms: float | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -95,7 +96,11 @@ class Calibrated:
         features = self._read(events)
         begun = time.perf_counter()
         score = self._detector.score(features)
+        return self._judged(events, score, features.seconds + time.perf_counter() - begun)
+
+    def _judged(
+        self, events: Events, score: NDArray[np.float64], seconds: float, alone_ms: Sequence[float] = ()
+    ) -> Judged:
         at_or_above = len(self._held_out) - np.searchsorted(self._held_out, score, "left")
         p = (1 + at_or_above) / (1 + len(self._held_out))
-        seconds = features.seconds + time.perf_counter() - begun
-        return judged_by_strangest(events, score, p, self._nominal, [], seconds)
+        return replace(judged_by_strangest(events, score, p, self._nominal, [], seconds), alone_ms=alone_ms)

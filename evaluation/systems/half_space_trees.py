@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,15 @@ class HalfSpaceTrees:
         window = max(min(_WINDOW, len(learn) // 2), 1)
         self._trees = Trees(n_trees=_TREES, height=_LEVELS, window_size=window, seed=seed)
         for row in _rows(self._dense(learn)[-_EVENTS_MAX:]):
+            self._trees.learn_one(row)  # type: ignore[no-untyped-call]
+
+    def follow(self, events: Features) -> Iterator[float]:
+        """The score of each event in turn, in [0, 1], which is then learned."""
+        if self._trees is None or self._dense is None:
+            raise ValueError("a detector must be fitted before it scores. A bug.")
+        score_one: Callable[[dict[int, float]], float] = self._trees.score_one
+        for row in _rows(self._dense(events)):
+            yield score_one(row)
             self._trees.learn_one(row)  # type: ignore[no-untyped-call]
 
     def score(self, events: Features) -> NDArray[np.float64]:

@@ -55,7 +55,7 @@ class Said:
     newcomer: NDArray[np.bool_]
     """(n,) whether they are of the first sessions of a tenant that the release was not trained on."""
     shown: list[str]
-    """(n,) what a finding would show first, empty where it would show nothing."""
+    """(n,) what a finding would show first, empty where it would show nothing; none where nobody asked."""
     seconds: float
 
 
@@ -145,6 +145,10 @@ class Product:
         if self._asked is None or self._asked[0] is not events:
             self._asked = events, said_alone(events, self.release, self._settings, self._embedder)
         return self._asked[1]
+
+    def keep(self, events: Events, said: Said) -> None:
+        """What was said of `events` in service, learning as they came, instead of each session alone."""
+        self._asked = events, said
 
     def without(self, kinds: Sequence[int]) -> Calibration:
         """The release's calibration had it never had these signals, which are ordinary whatever their values.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property, partial
 
 from evaluation.features import Embedder, FeatureReader
 from evaluation.systems.calibrated import Calibrated, Detector
+from evaluation.systems.following import Following
 from evaluation.systems.length import Length
 from evaluation.systems.minilm_vectors import REMEMBERED, MiniLMVectors
 from evaluation.systems.nearest import Nearest
@@ -16,6 +18,7 @@ from evaluation.systems.system import System
 from evaluation.systems.templates import Templates
 from models.token_tagger import TokenTagger
 from stream.config import Settings
+from stream.errors import UsageError
 from stream.release import Release
 from stream.runtime.embedders import load_transformer
 from stream.runtime.train_command import EFFORT
@@ -125,7 +128,8 @@ def _calibrated(name: str, detector: Callable[[], Detector], shared: Shared, *, 
 def _half_space_trees(shared: Shared) -> System:
     from evaluation.systems.half_space_trees import HalfSpaceTrees
 
-    return _calibrated("half_space_trees", HalfSpaceTrees, shared)
+    nominal = shared.settings.decision.session_fpr
+    return Following("half_space_trees", HalfSpaceTrees, shared.read, nominal)
 
 
 def _isolation_forest(shared: Shared) -> System:
@@ -196,7 +200,26 @@ SYSTEMS: dict[str, Entry] = {
 """By name, in the order of reports."""
 
 
-def taking_part(protocol: str, seed_place: int, *, released: bool) -> list[str]:
+def chosen(patterns: Sequence[str]) -> frozenset[str]:
+    """Names of the systems that shell patterns name, and the product, which all others are compared with.
+
+    Raises
+    ------
+    UsageError
+        When a pattern names none.
+
+    Examples
+    --------
+    >>> sorted(chosen(["ecod", "tidegate-known*"]))
+    ['ecod', 'tidegate', 'tidegate-known_attack']
+    """
+    named = {pattern: [name for name in SYSTEMS if fnmatchcase(name, pattern)] for pattern in patterns}
+    if unknown := [pattern for pattern, names in named.items() if not names]:
+        raise UsageError(f"--systems must name some of {', '.join(SYSTEMS)}; got {', '.join(unknown)}.")
+    return frozenset({PRODUCT, *(name for names in named.values() for name in names)})
+
+
+def taking_part(protocol: str, seed_place: int, *, released: bool, systems: Collection[str] | None = None) -> list[str]:
     """Names of the systems that a protocol judges.
 
     Parameters
@@ -205,6 +228,8 @@ def taking_part(protocol: str, seed_place: int, *, released: bool) -> list[str]:
         The how-manieth seed it is, from 0.
     released
         Whether a release is given.
+    systems
+        Those that are wanted; None: all.
 
     Examples
     --------
@@ -217,4 +242,5 @@ def taking_part(protocol: str, seed_place: int, *, released: bool) -> list[str]:
         if protocol in entry.protocols
         and (entry.seeds is None or seed_place < entry.seeds)
         and not (released and entry.trained)
+        and (systems is None or name in systems)
     ]

@@ -29,6 +29,8 @@ class Judged:
     """What judging took, without the making of the events."""
     shown: Sequence[str] = ()
     """(s,) the text that a finding of the strangest event would show first; empty for systems that show none."""
+    alone_ms: Sequence[float] = ()
+    """What some of the events took, each judged by itself; empty where it was not measured."""
 
 
 class System(Protocol):

@@ -33,7 +33,7 @@ KEYS = {
 
 def given(folder: Path, out: Path, **more: Any) -> Namespace:
     values = {"arrivals": None, "only": "session,slices", "seeds": 1, "embedder": None, "stream_events": 1000}
-    return Namespace(corpus=folder, out=out, **{**values, "release": None, **more})
+    return Namespace(corpus=folder, out=out, **{**values, "release": None, "systems": None, **more})
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -96,6 +96,26 @@ def test_a_part_belongs_to_one_trial_seed_and_system() -> None:
     names = [name for trial in (*trials_of("paired"), *trials_of("hard_negatives")) for place in (0, 1)
              for name in parts_of(trial, place, place, released=False).values()]  # fmt: skip
     assert len(set(names)) == len(names)
+
+
+def test_systems_are_chosen_by_pattern_and_tidegate_is_always_among_them(tmp_path: Path) -> None:
+    order = Order.of(SETTINGS, given(tmp_path, tmp_path, systems="tidegate-volume,ec*"), ("paired", "stream"), 0.0)
+    names = order.names(0, 3, released=False)
+    assert names[:3] == ["paired.3.tidegate", "paired.3.tidegate-volume", "paired.3.ecod"]
+    everything = Order.of(SETTINGS, given(tmp_path, tmp_path), ("paired", "stream"), 0.0).names(0, 3, released=False)
+    assert set(names[:3]) < set(everything)
+    # Two weeks are one part for all systems: those of others are another one.
+    assert names[3:] != everything[-1:] == ["stream.3.all"]
+    with pytest.raises(UsageError, match="got nobody"):
+        Order.of(SETTINGS, given(tmp_path, tmp_path, systems="ecod,nobody"), ("paired",), 0.0)
+
+
+def test_arrivals_in_which_nobody_calls_are_refused_before_anything_begins(tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "corpus", sessions())
+    (tmp_path / "arrivals").mkdir()
+    with pytest.raises(UsageError, match="--arrivals must be a folder with clients"):
+        run(SETTINGS, given(folder, tmp_path / "out", only="stream", arrivals=tmp_path / "arrivals"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("only", ["", "paired,everything", ","])

@@ -1,8 +1,11 @@
-"""Seeds of an evaluation in processes of their own: the same rows, and an error that ends it all."""
+"""Seeds of an evaluation in processes of their own: the same rows, one error that ends all, and no orphans."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +23,22 @@ from tests.evaluation.systems.small import SETTINGS, embedder
 from tests.evaluation.test_command import given
 from tests.stream.releases import write
 from tidegate.commands import parse
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from evaluation.seed_process import _end_with_parent
+
+def judge():
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, get_context("spawn"), _end_with_parent) as pool:
+        pool.submit(judge).result()
+"""
 
 
 def _processors(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
@@ -70,3 +89,29 @@ def test_what_ends_one_seed_ends_the_command_with_its_own_error(
     monkeypatch.setattr("evaluation.command.judge", damaged)
     with pytest.raises(StateError, match=r"manifest\.json"):
         run(SETTINGS, arguments)
+
+
+@pytest.mark.timeout(240)
+def test_a_seed_ends_when_the_command_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "judged.py"
+    script.write_text(SCRIPT)
+    path = f"{ROOT}:{tmp_path}"
+    command = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert command.stdout is not None
+    worker = int(command.stdout.readline())
+    command.kill()
+    command.wait()
+    until = time.monotonic() + 30
+    while _runs(worker) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not _runs(worker)
+
+
+def _runs(pid: int) -> bool:
+    """A process that has ended and waits to be taken note of does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

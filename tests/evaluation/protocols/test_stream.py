@@ -13,19 +13,21 @@ import pytest
 from evaluation.arrivals import Arrivals
 from evaluation.corpus import Corpus
 from evaluation.events import Events, events_of
-from evaluation.protocols.live import live
+from evaluation.protocols.live import ALONE_SHARE, live
 from evaluation.protocols.stream import BUDGETED, TIDEGATE, run_stream
 from evaluation.protocols.two_weeks import lay_out
 from evaluation.report.facts import Facts
 from evaluation.row import Row
-from evaluation.systems.product import Product
-from evaluation.systems.system import Judged
+from evaluation.systems.product import Product, Without, said_alone
+from evaluation.systems.system import Judged, System
 from schemas.corpus import CorpusSession
 from stream.record import Record
 from tests.evaluation.systems.small import QUICK, SETTINGS, embedder
 from tests.evaluation.talk import attack, corpus
 
 EVENTS = 360
+NOTHING = "tidegate-nothing"
+"""Ablated is no signal."""
 TALK = corpus(100, tenants=5)
 
 
@@ -69,19 +71,20 @@ def product() -> Product:
 @cache
 def shown() -> tuple[list[Row], Facts, Length]:
     length = Length()
-    rows, facts = run_stream(TALK, Path("nowhere"), 1, EVENTS, SETTINGS, embedder(), [length], product=product())
+    systems: list[System] = [length, Without(NOTHING, product(), ())]
+    rows, facts = run_stream(TALK, Path("nowhere"), 1, EVENTS, SETTINGS, embedder(), systems, product=product())
     return rows, facts, length
 
 
 def test_every_system_has_a_row_for_each_session_and_all_say_the_same_of_what_it_was() -> None:
     rows, _, _ = shown()
-    by_system = {name: [row for row in rows if row.system == name] for name in (TIDEGATE, BUDGETED, "length")}
+    by_system = {name: [row for row in rows if row.system == name] for name in (TIDEGATE, BUDGETED, "length", NOTHING)}
     assert sum(map(len, by_system.values())) == len(rows)
     truths = [
         [(row.tenant, row.session, row.label, row.family, row.task, row.events) for row in own]
         for own in by_system.values()
     ]
-    assert truths[0] == truths[1] == truths[2]
+    assert truths[0] == truths[1] == truths[2] == truths[3]
     assert {row.label for row in rows} == {"benign", "attack", "control"}
     assert all(row.protocol == "stream" and row.seed == 1 for row in rows)
     assert all(row.flagged == (row.first_finding_turn is not None) for row in rows)
@@ -128,8 +131,27 @@ def test_a_system_that_follows_is_let_learn_as_it_goes() -> None:
     assert length.followed
     cost = next(cost for cost in facts.costs if cost.system == "length")
     assert (cost.seconds, cost.protocol) == (0.5, "stream")
-    assert {cost.system for cost in facts.costs} == {TIDEGATE, BUDGETED, "length"}
+    assert {cost.system for cost in facts.costs} == {TIDEGATE, BUDGETED, "length", NOTHING}
     assert any(row.flagged for row in rows if row.system == "length")
+
+
+def test_an_ablation_is_of_what_the_product_said_as_it_went() -> None:
+    """Without nothing it ranks sessions as the product does that has lived through the week."""
+    rows, _, _ = shown()
+    own, ablation = ([row for row in rows if row.system == name] for name in (TIDEGATE, NOTHING))
+    assert [row.score for row in ablation] == pytest.approx([row.score for row in own], abs=1e-9)
+
+
+def test_how_long_an_event_takes_is_told_by_the_last_ones_alone() -> None:
+    _, facts, _ = shown()
+    counts = {counted.name: counted.count for counted in facts.counts}
+    for name in (TIDEGATE, BUDGETED):
+        cost = next(cost for cost in facts.costs if cost.system == name)
+        assert cost.latency_p50_ms is not None
+        assert cost.latency_p99_ms is not None
+        assert 0 < cost.latency_p50_ms <= cost.latency_p99_ms
+        week = counts["events of the second week"]
+        assert cost.events == week - int(ALONE_SHARE * week)
 
 
 def test_the_same_attacks_are_looked_for_without_the_poison() -> None:
@@ -150,6 +172,9 @@ def test_results_are_those_of_the_core_whatever_it_was_shown_at_once(monkeypatch
     monkeypatch.setattr("evaluation.protocols.live._AT_ONCE", 17)
     in_parts = live(events, release, SETTINGS, embedder())
     assert at_once.level.tolist() == in_parts.level.tolist()
+    assert at_once.said.p.tolist() == in_parts.said.p.tolist()
+    # A session that comes after others is not met as if it were the first.
+    assert at_once.said.p.tolist() != said_alone(events, release, SETTINGS, embedder()).p.tolist()
     assert at_once.findings == in_parts.findings
     assert sum(at_once.decisions.values()) == len(events)
 

@@ -16,10 +16,12 @@ from evaluation.protocols.live import Found, Lived
 from evaluation.protocols.two_weeks import TwoWeeks
 from evaluation.protocols.verdicts import Verdicts, Week, of_service, of_system, rows_of, run_of
 from evaluation.report.facts import Day, DriftEvent, FirstFinding, PoisonEvent, StreamRun
+from evaluation.systems.product import Said
 from evaluation.systems.system import Judged
 from evaluation.trial import Label, Probe
 from schemas.corpus_timeline import UNDATED_START_MS
 from stream.config import Settings
+from stream.state.schema import KINDS
 from tests.evaluation.talk import attack, session
 
 _DAY_MS = 86_400_000
@@ -62,9 +64,10 @@ def found(
 
 
 def said(of: Week, findings: list[Found]) -> Verdicts:
-    n = len(of.events)
+    n, kinds = len(of.events), len(KINDS)
     level = np.linspace(0, 1, n)
-    return of_service(of, Lived(level, np.exp(-level), ["volume"] * n, findings))
+    by_signal = Said(np.ones((n, kinds)), np.ones((n, kinds), np.bool_), np.zeros(n, np.bool_), [], 1.0)
+    return of_service(of, Lived(level, np.exp(-level), by_signal, ["volume"] * n, findings))
 
 
 def run(of: Week, verdicts: Verdicts, budget: float | None = None) -> StreamRun:
