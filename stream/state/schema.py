@@ -35,17 +35,17 @@ OF_RELEASE = [SEQUENCE, ROLE_SURPRISE, VOLUME, KNOWN_ATTACK, TOOL_KNOWN_ATTACK]
 """Kinds whose values are a release's models': session maxima that one release measured tell nothing of another's. What
 is left of `REMEMBERED` is distances in the embedding space, which releases that switch have in common."""
 WEIGHTS = {
-    "novelty": 0.4,
+    "novelty": 0.35,
     "tool_novelty": 0.2,
     "sequence": 0.4,
     "role_surprise": 1.25,
     "provenance": 0.6,
-    "volume": 1.2,
+    "volume": 1.1,
     "known_attack": 1.0,
     "tool_known_attack": 0.4,
 }
 """Of signals' surprises beside each other: what is often strange for no reason counts less than what hardly ever is
-(docs/decisions/0012, 0034, 0036, 0037, 0040, 0041, 0042, 0045, 0047)."""
+(docs/decisions/0012, 0034, 0036, 0037, 0040, 0041, 0042, 0045, 0047, 0048)."""
 WEIGHTS_WITHOUT_EXAMPLES = WEIGHTS | {
     "novelty": 0.85,
     "role_surprise": 1.0,
