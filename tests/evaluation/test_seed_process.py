@@ -95,14 +95,11 @@ def test_what_ends_one_seed_ends_the_command_with_its_own_error(
 def test_a_seed_ends_when_the_command_was_killed(tmp_path: Path) -> None:
     script = tmp_path / "judged.py"
     script.write_text(SCRIPT)
-    path = f"{ROOT}:{tmp_path}"
-    command = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
-    )
-    assert command.stdout is not None
-    worker = int(command.stdout.readline())
-    command.kill()
-    command.wait()
+    environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environ) as command:
+        assert command.stdout is not None
+        worker = int(command.stdout.readline())
+        command.kill()
     until = time.monotonic() + 30
     while _runs(worker) and time.monotonic() < until:
         time.sleep(0.1)
