@@ -56,7 +56,7 @@ class Lived:
     p: NDArray[np.float64]
     """(n,)"""
     said: Said
-    """By signal; it shows nothing, and its seconds are those of all events but the last `ALONE`."""
+    """By signal; it shows nothing, and its seconds are what all would take in batches, by those that came so."""
     signal: list[str]
     """(n,) the signal with the least p-value; empty where none said anything."""
     findings: list[Found] = field(default_factory=list)
@@ -110,7 +110,7 @@ def live(events: Events, release: Release, settings: Settings, embedder: Embeds)
         for record in outcome.findings:
             _take(record, row_of, open_findings, lived.findings)
     lived.p = probability(lived.level)
-    lived.said = replace(said, seconds=seconds)
+    lived.said = replace(said, seconds=seconds * n / max(alone, 1))
     # A step writes partition by partition.
     lived.findings.sort(key=lambda finding: (finding.created_ms, finding.events[0]))
     return lived

@@ -93,7 +93,7 @@ def run_stream(
         verdicts = of_system(week, judged, settings.decision.session_fpr)
         rows += rows_of(week, verdicts, system.name)
         runs.append(run_of(week, verdicts, learn, system.name, settings.decision.session_fpr))
-        costs.append(_cost(week, system.name, len(week.events), judged.seconds, fitted, judged.alone_ms))
+        costs.append(_cost(week, system.name, judged.seconds, fitted, judged.alone_ms))
     counted = {
         "events that were learned": len(learn),
         "events of the second week": len(week.events),
@@ -150,9 +150,7 @@ def _served(
                 unpoisoned=unpoisoned,
             )
         )
-        batched = len(week.events) - len(lived.alone_ms)
-        cost = _cost(week, name, batched, lived.said.seconds, fitted if budget is None else None, lived.alone_ms)
-        costs.append(cost)
+        costs.append(_cost(week, name, lived.said.seconds, fitted if budget is None else None, lived.alone_ms))
     return rows, runs, costs
 
 
@@ -184,14 +182,12 @@ def _too_young(week: Week, learn: Events) -> int:
     return young
 
 
-def _cost(
-    week: Week, system: str, events: int, seconds: float, fitted: float | None, alone_ms: Sequence[float] = ()
-) -> Cost:
+def _cost(week: Week, system: str, seconds: float, fitted: float | None, alone_ms: Sequence[float] = ()) -> Cost:
     return Cost(
         protocol=PROTOCOL,
         seed=week.laid_out.seed,
         system=system,
-        events=events,
+        events=len(week.events),
         seconds=seconds,
         fit_seconds=fitted,
         latency_p50_ms=float(np.quantile(alone_ms, 0.5)) if alone_ms else None,
