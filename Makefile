@@ -20,7 +20,7 @@ stack: setup
 # Most tests wait for a broker most of the time: two at once, a file's on one of them.
 test: setup
 	@mkdir -p out/test
-	@.venv/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-report=xml:out/test/coverage.xml --summary=out/test/summary.json
+	@.venv/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-report=xml:out/test/coverage.xml --summary=out/test/summary.json --durations=40 --durations-min=10
 
 # CHAOS_SEED, CHAOS_KILLS, CHAOS_EVENTS and CHAOS_PROTOCOL (classic, consumer, both) set its size.
 chaos: setup

@@ -18,6 +18,10 @@ from stream.runtime.acls import COMMANDS
 from tidegate.demo.process import environment, run
 
 STARTED = time.monotonic()
+_START_S = 200.0
+"""For a broker, on a machine that starts others too, or stands still for a while."""
+# Before torch is imported, in this process and in those that it starts: its second thread waits for the other worker's.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,15 +50,23 @@ def kafka() -> Iterator[str]:
     if given:
         yield given
         return
-    with LocalKafka() as local:
+    local = LocalKafka()
+    try:
+        local.start(_START_S)
         yield local.bootstrap_servers
+    finally:
+        local.stop()
 
 
 @pytest.fixture(scope="session")
 def secured_kafka() -> Iterator[SecuredKafka]:
     """A broker with TLS, SASL and an authorizer, and a user of each command, none of whom may do anything yet."""
-    with SecuredKafka([f"tidegate-{command}" for command in (*COMMANDS, "nobody")]) as secured:
+    secured = SecuredKafka([f"tidegate-{command}" for command in (*COMMANDS, "nobody")])
+    try:
+        secured.start(_START_S)
         yield secured
+    finally:
+        secured.stop()
 
 
 @pytest.fixture
@@ -73,8 +85,8 @@ def sample_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (out / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (out / "release").exists():
-            train = ["train", "--input", str(TRAIN), "--format", "corpus", "--seed", "7", "--out", str(out / "release")]
-            run(train, environment(), out / "train.log")
+            train = ["train", "--input", str(TRAIN), "--format", "corpus", "--seed", "7", "--nproc", "2"]
+            run([*train, "--out", str(out / "release")], environment(), out / "train.log")
     return out / "release"
 
 

@@ -214,6 +214,9 @@ def _evaluate(add: _Add) -> None:
         help="beside tidegate, of its ablations and baselines, by name or pattern ('tidegate-*,ecod'); default: all",
     )
     command.add_argument("--seeds", type=_natural, default=3, metavar="N", help="splits of the corpus (default: 3)")
+    command.add_argument(
+        "--first-seed", type=_natural, default=0, metavar="N", help="the first of the splits (default: 0)"
+    )
     command.add_argument("--embedder", metavar="NAME", help="in place of embedder.name")
     command.add_argument(
         "--stream-events", type=_natural, default=40_000, metavar="N", help="of the protocol stream (default: 40000)"

@@ -27,6 +27,8 @@ _REFUSED_APART_SECONDS = 20.0
 _SILENT_TURNS = 2
 """Questions in a row without an answer after which a broker is away; one may be slow under load."""
 _LATELY_SECONDS = 30.0
+"""A transaction that was under way when the broker went takes its own time-out longer: librdkafka 2.16 may not send its
+offsets to a coordinator that is back (its issues 5456 and 5511)."""
 _NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 _REFUSALS = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
 
@@ -43,17 +45,26 @@ class BrokerWatch:
         librdkafka's, of every client.
     topics
         What the service reads.
+    transaction_seconds
+        `transaction.timeout.ms`: so much longer what is met counts as the outage's.
     """
 
-    def __init__(self, properties: Mapping[str, object], topics: Sequence[str], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        properties: Mapping[str, object],
+        topics: Sequence[str],
+        metrics: Metrics,
+        transaction_seconds: float = 0.0,
+    ) -> None:
         self._topics = list(topics)
+        self._lately_seconds = _LATELY_SECONDS + transaction_seconds
         self._retries = metrics.kafka_retries
         # Any: the stubs know no callbacks.
         admin: dict[str, Any] = {**properties, "error_cb": self.heard("admin")}
         self._admin = AdminClient(admin)
         self._ended = Event()
         self._away_since: float | None = None
-        self._back_at = -_LATELY_SECONDS
+        self._back_at = -self._lately_seconds
         self._silent = 0
         self._failed_now = False
         self._missing_since: dict[str, float] = {}
@@ -96,8 +107,8 @@ class BrokerWatch:
         return None if since is None else f"no broker answers for {time.monotonic() - since:.0f} s; trying again"
 
     def lately(self) -> bool:
-        """Whether no broker answers, or none did until a moment ago: sessions may have timed out."""
-        return self._away_since is not None or time.monotonic() - self._back_at < _LATELY_SECONDS
+        """Whether no broker answers, or none did until a moment ago: sessions and transactions may have timed out."""
+        return self._away_since is not None or time.monotonic() - self._back_at < self._lately_seconds
 
     def heard(self, client: str) -> Callable[[KafkaError], None]:
         """What `client` is to tell its errors: its `error_cb`, and whoever tries again."""

@@ -87,7 +87,7 @@ def service(
     stopping = stopping if stopping is not None else Event()
     seconds = settings.kafka.transaction_timeout_ms / 1000
     connected: list[GroupSource] = []
-    watch = BrokerWatch(common, list(inputs), metrics)
+    watch = BrokerWatch(common, list(inputs), metrics, seconds)
     heard = watch.heard("producer")
 
     def connect(listener: Service) -> GroupSource:

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -19,8 +19,10 @@ from stream.runtime.faults import backoffs, retriable_or_exit
 from stream.sources.kafka import CONSUMER_DEFAULTS, CONSUMER_PROPERTIES, Place, record_of
 
 _LOG = logging.getLogger(__name__)
-_CALL_SECONDS = 1.0
-"""One blocking call. A signal's handler runs only between calls, so none may take longer than a shutdown can wait."""
+_Answer = TypeVar("_Answer")
+_CALL_SECONDS, _CALL_SECONDS_MAX = 1.0, 4.0
+"""One blocking call, and the longest after others timed out: a broker that answers late would be asked for ever else.
+A signal's handler runs only between calls, so none may take longer than a shutdown commonly can wait."""
 _REJOIN_SECONDS = 90.0
 """A broker lets a session last for at most 60 s unless `group.consumer.max.session.timeout.ms` says otherwise."""
 _OF_TOPIC = "topic-id="
@@ -121,6 +123,7 @@ class GroupSource:
         self._rejoin_at: float | None = None
         """When to make the next consumer; None while there is one."""
         self._rejoin_waits = backoffs(1.0, 5.0)
+        self._call_seconds = _CALL_SECONDS
         self._consumer = self._subscribed()
 
     def _subscribed(self) -> Consumer:
@@ -368,7 +371,7 @@ class GroupSource:
             if not wanted:
                 break
             try:
-                answer = self._consumer.committed(wanted, timeout=_CALL_SECONDS)
+                answer = self._asked(lambda timeout: self._consumer.committed(wanted, timeout=timeout))
             except KafkaException as error:
                 fault: KafkaError = error.args[0]
                 self._heard(fault)
@@ -386,6 +389,20 @@ class GroupSource:
                     raise created_again(part.topic, told.removeprefix(_OF_TOPIC), known)
             return {(p.topic, p.partition): p.offset if p.offset >= 0 else None for p in answer}
         return {}
+
+    def _asked(self, call: Callable[[float], _Answer]) -> _Answer:
+        """What `call` answers within so many seconds: more of them each time that it does not, until it does."""
+        began = time.monotonic()
+        try:
+            answer = call(self._call_seconds)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError._TIMED_OUT:
+                self._call_seconds = min(2 * self._call_seconds, _CALL_SECONDS_MAX)
+            raise
+        # A broker that was late once more gets as long for the next question, whichever that is.
+        if time.monotonic() - began < _CALL_SECONDS:
+            self._call_seconds = _CALL_SECONDS
+        return answer
 
     def commit(self, offsets: Mapping[Place, int]) -> None:
         """Commit outside of any transaction: what `--delivery at-least-once` does."""
@@ -407,7 +424,9 @@ class GroupSource:
             When the broker does not say.
         """
         try:
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=_CALL_SECONDS)
+            low, high = self._asked(
+                lambda timeout: self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=timeout)
+            )
         except KafkaException as error:
             self._heard(error.args[0])
             raise retriable_or_exit(error.args[0], f"the bounds of {place[0]}[{place[1]}] cannot be read") from error

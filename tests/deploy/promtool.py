@@ -28,5 +28,5 @@ def promtool(*arguments: str, cwd: Path | None = None) -> tuple[int, str]:
     """Exit code and output of promtool."""
     with needed():
         program = tool("promtool")
-    done = subprocess.run([program, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([program, *arguments], cwd=cwd, capture_output=True, text=True, timeout=240, check=False)
     return done.returncode, done.stdout + done.stderr

@@ -38,10 +38,15 @@ def test_where_there_is_no_apt_fetching_says_so(tmp_path: Path, monkeypatch: pyt
 
 
 def test_it_scrapes_answers_and_is_gone_afterwards(tmp_path: Path) -> None:
-    with needed(), LocalPrometheus({}, tmp_path) as prometheus:
+    prometheus = LocalPrometheus({}, tmp_path)
+    try:
+        with needed():
+            prometheus.start(180)
         assert [series["value"][1] for series in prometheus.query("vector(7)")] == ["7"]
         with pytest.raises(ValueError, match="parse error"):
             prometheus.query("sum(")
         url = prometheus.url
+    finally:
+        prometheus.stop()
     assert prometheus.url == ""
     assert url.startswith("http://127.0.0.1:")

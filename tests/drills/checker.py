@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 Place = tuple[str, int, int]
 """Topic, partition and offset."""
-_POLL_S = 30.0
+_POLL_S = 180.0
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from tests.drills.feedback_traffic import CONTROLS, FINDINGS, LABELS, SCORES, VE
 from tidegate.demo.process import Service, environment, run
 
 PARTITIONS = 2
-_READY_S, _SETTLE_S = 90.0, 120.0
+_READY_S, _SETTLE_S = 300.0, 600.0
 _SECONDS_A_KILL = 4.0
 _ATTACKS, _HARMLESS = {2, 8}, {1, 5}
 

@@ -111,18 +111,18 @@ def send(
     config: dict[str, Any] = {"bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": 5}
     producer = Producer(config | ({"transactional.id": prefix + transaction} if transaction else {}))
     if transaction:
-        producer.init_transactions(30)
+        producer.init_transactions(180)
         producer.begin_transaction()
     for topic, partition, key, value in records:
         number = partition_of_key(key, partitions) if partition < 0 else partition
         headers = [("tg-release", value["release"].encode())] if topic == SCORES else []
         producer.produce(prefix + topic, compact(value), key, number, headers=headers)
         producer.poll(0)
-    assert producer.flush(30) == 0
+    assert producer.flush(180) == 0
     if transaction and commit:
-        producer.commit_transaction(30)
+        producer.commit_transaction(180)
     elif transaction:
-        producer.abort_transaction(30)
+        producer.abort_transaction(180)
 
 
 def compact(value: dict[str, Any]) -> bytes:

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 
 from deploy.kafka.local import LocalKafka
 from tests.drills.chaos.pipeline import PARTITIONS, Pipeline
-from tests.drills.scenarios import WITHIN_S, feed, settled
+from tests.drills.scenarios import WITHIN_S, await_frozen, feed, settled
 from tests.drills.traffic import many_tenants, raw_records
 
 SESSION_TIMEOUT_S, TRANSACTION_TIMEOUT_S, INTERVAL_S = 10.0, 10.0, 10.0
@@ -43,7 +43,7 @@ def same_instance(pipeline: Pipeline, before: Iterable[bytes], then: Iterable[by
     pipeline.to_end("score-1")
     feed(pipeline, ((value, False) for value in then))
     _start_stopping(pipeline)
-    _await_frozen(pipeline)
+    await_frozen(pipeline, "score-1")
     committed = pipeline.committed("score")
     pipeline.kill("score-1")
     begun = time.monotonic()
@@ -63,7 +63,7 @@ def another_instance(pipeline: Pipeline, before: Iterable[bytes], then: Iterable
     _start_stopping(pipeline)
     _await_shared(pipeline)
     feed(pipeline, ((value, False) for value in then))
-    _await_frozen(pipeline)
+    await_frozen(pipeline, "score-1")
     committed = settled(lambda: pipeline.committed("score"))
     pipeline.kill("score-1")
     begun = time.monotonic()
@@ -132,17 +132,6 @@ def _await_shared(pipeline: Pipeline) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"two scorers have not shared out {PARTITIONS} partitions within {WITHIN_S:.0f} s")
         time.sleep(0.1)
-
-
-def _await_frozen(pipeline: Pipeline) -> None:
-    """Wait until the first scorer has stopped itself within its transaction."""
-    stat = Path(f"/proc/{pipeline.services['score-1'].pid}/stat")
-    deadline = time.monotonic() + WITHIN_S
-    while stat.read_text().rpartition(")")[2].split()[0] != "T":
-        pipeline.services["score-1"].check()
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"score-1 has not stopped itself within {WITHIN_S:.0f} s")
-        time.sleep(0.05)
 
 
 def _await_commit(pipeline: Pipeline, committed: int) -> None:

@@ -19,7 +19,7 @@ _works: list[Work] = []
 
 
 def _freeze(writer: KafkaWriter) -> None:
-    writer.producer.flush(10.0)
+    writer.producer.flush(120.0)
     os.kill(os.getpid(), signal.SIGSTOP)
 
 

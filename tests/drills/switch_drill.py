@@ -42,8 +42,9 @@ PARTITIONS = 8
 EVENTS, SCORES = "genai.gateway.events.v1", "genai.anomaly.scores.v1"
 FINDINGS = "genai.anomaly.findings.v1"
 JOURNAL, CONTROLS = "genai.anomaly.journal.v1", "genai.anomaly.controls.v1"
-_READY_S, _END_S = 60.0, 1_200.0
+_READY_S, _END_S = 300.0, 1_200.0
 _CHUNK = 1_000
+_PATIENT = ("--timeout", "300")
 _AROUND_S = 4.0
 _WARM_EVENTS = 4_000
 """Scored before the first switch: importing river for the first drift detector takes seconds, which no switch costs."""
@@ -86,12 +87,16 @@ class SwitchDrill:
         with Service(arguments, settings, self.out / "score.log") as scoring:
             scoring.ready(_READY_S)
             self._wait_scored(min(_WARM_EVENTS, events // 4))
-            run(["release", "promote", second, "--override-gate", "--why", "drill"], settings, self.out / "promote.log")
+            run(
+                ["release", "promote", second, "--override-gate", "--why", "drill", *_PATIENT],
+                settings,
+                self.out / "promote.log",
+            )
             # A fast machine may be through with all of it.
             self._wait_scored(min(self._scored() + _CHUNK // 4, events))
             left = events - self._scored()
             began = time.monotonic()
-            run(["release", "rollback"], settings, self.out / "rollback.log")
+            run(["release", "rollback", *_PATIENT], settings, self.out / "rollback.log")
             took = time.monotonic() - began
             stopped_s = time.time()
         if to_end:
@@ -156,7 +161,7 @@ class SwitchDrill:
         consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": "ends"})
         try:
             bounds = [
-                consumer.get_watermark_offsets(TopicPartition(self.prefix + SCORES, partition), timeout=10)
+                consumer.get_watermark_offsets(TopicPartition(self.prefix + SCORES, partition), timeout=120)
                 for partition in range(PARTITIONS)
             ]
             return sum(bound[1] for bound in bounds if bound is not None)

@@ -27,7 +27,7 @@ from tests.kafka.training import CONTROLS, RELEASES, Ground, Home
 from tidegate.demo.process import Service
 
 MODULE = "tests.kafka.quick_trainer"
-_READY_S, _END_S = 120.0, 900.0
+_READY_S, _END_S = 300.0, 1200.0
 
 
 @dataclass(slots=True)

@@ -14,6 +14,9 @@ from tests.fuzz.engines import at_random, by_hypothesis
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.targets import SHARES, TARGETS, Target
 
+# Thousands of inputs: traced, they take far longer, and smaller tests cover the same code.
+pytestmark = pytest.mark.no_cover
+
 INPUTS = 1_300
 
 

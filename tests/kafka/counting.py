@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import orjson
@@ -49,9 +50,18 @@ class CountingCore:
         Of each state row.
     close_after_ms
         Time without an event after which a partition's counts begin anew.
+    gate
+        No step with records ends before this file is there.
     """
 
-    def __init__(self, step_seconds: float = 0.0, bytes_per_event: int = 0, close_after_ms: int = NEVER_MS) -> None:
+    def __init__(
+        self,
+        step_seconds: float = 0.0,
+        bytes_per_event: int = 0,
+        close_after_ms: int = NEVER_MS,
+        gate: Path | None = None,
+    ) -> None:
+        self._gate = gate
         self._close_after_ms = close_after_ms
         self._step_seconds = step_seconds
         # Such that no compression makes a large row small.
@@ -130,6 +140,8 @@ class CountingCore:
             outcome.changes.append(StateChange(partition, CURSOR, msgspec.json.encode(self._cursors[partition])))
         if self._step_seconds:
             time.sleep(self._step_seconds)
+        if inputs.records:
+            await_file(self._gate)
         return outcome
 
     def _score(self, record: Record, outcome: Outcome, touched: set[tuple[int, str]]) -> None:
@@ -157,15 +169,19 @@ class CountingCore:
 class CountingReleases:
     """Names without files; one that begins with `bad` is damaged, one that begins with `lost` is nowhere."""
 
-    def __init__(self, state_schema: str, load_seconds: float) -> None:
+    def __init__(self, state_schema: str, load_seconds: float, gate: Path | None) -> None:
         self._state_schema = state_schema
         self._load_seconds = load_seconds
+        self._gate = gate
 
     def loaded(self, name: str) -> Loaded:
         return Loaded(name, name, "space", "features", self._state_schema, "0" * 64, verified=True)
 
     def announced(self, switch: ReleaseSwitch) -> Loaded:
         time.sleep(self._load_seconds)
+        if self._gate is not None:
+            self._gate.with_name(f"{switch.release}.asked").touch()
+            await_file(self._gate)
         if switch.release.startswith("bad"):
             raise Refused("damaged", f"{switch.release} is damaged")
         if switch.release.startswith("lost"):
@@ -174,6 +190,12 @@ class CountingReleases:
 
     def named(self, name: str, switch: ReleaseSwitch | None) -> Loaded:
         return self.loaded(name)
+
+
+def await_file(path: Path | None) -> None:
+    """Wait until a file is there; not at all without one."""
+    while path is not None and not path.exists():
+        time.sleep(0.02)
 
 
 def row_key(tenant: str) -> bytes:
@@ -196,17 +218,24 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--bytes-per-event", type=int, default=0)
     parser.add_argument("--close-after-ms", type=int, default=NEVER_MS)
     parser.add_argument("--session-timeout-ms", type=int, default=6_000)
-    parser.add_argument("--transaction-timeout-ms", type=int, default=10_000)
+    parser.add_argument("--transaction-timeout-ms", type=int)
+    parser.add_argument("--deadline-ms", type=int, default=Settings().shutdown.deadline_ms)
     parser.add_argument("--group-protocol", default="classic")
     parser.add_argument("--lost-records-max", type=int, default=0)
     parser.add_argument("--property", action="append", default=[], help="NAME=VALUE, of librdkafka")
     parser.add_argument("--http-listen", default="127.0.0.1:0")
     parser.add_argument("--load-seconds", type=float, default=0.0)
+    parser.add_argument("--load-gate", type=Path, help="no release is loaded before it is there; NAME.asked beside it")
+    parser.add_argument("--step-gate", type=Path, help="no step with records ends before it is there")
     parser.add_argument("--output-prefix", default="")
     parser.add_argument("--shadow", action="store_true")
     parser.add_argument("--until-end", action="store_true")
     parser.add_argument("--at-least-once", action="store_true")
     given = parser.parse_args(arguments)
+    if given.transaction_timeout_ms is None:
+        # One without a name is succeeded by others, who wait until the broker ends what it left open. For one with a
+        # name its successor does so at once, and a process that stood still for longer would be fenced for good.
+        given.transaction_timeout_ms = 10_000 if given.instance_id is None else 60_000
     defaults = Settings()
     settings = replace(
         defaults,
@@ -221,11 +250,12 @@ def main(arguments: list[str]) -> int:
         http=replace(defaults.http, listen=given.http_listen),
         topics=TopicsSettings(given.topic_prefix, given.output_prefix, partitions=given.partitions),
         batch=replace(defaults.batch, records_max=given.records_max),
+        shutdown=replace(defaults.shutdown, deadline_ms=given.deadline_ms),
     )
 
     def load() -> InService:
-        core = CountingCore(given.step_seconds, given.bytes_per_event, given.close_after_ms)
-        releases = CountingReleases(given.state_schema, given.load_seconds)
+        core = CountingCore(given.step_seconds, given.bytes_per_event, given.close_after_ms, given.step_gate)
+        releases = CountingReleases(given.state_schema, given.load_seconds, given.load_gate)
         core.serve(given.release)
         return InService(core, releases.loaded(given.release), releases)
 

@@ -27,6 +27,8 @@ STATE = "genai.anomaly.state.v1"
 JOURNAL = "genai.anomaly.journal.v1"
 CONTROLS = "genai.anomaly.controls.v1"
 PARTITIONS = 2
+PATIENCE_S = 180.0
+"""Whatever takes longer hangs: a machine with much else to do may stand still for half a minute."""
 
 
 class Cluster:
@@ -59,7 +61,19 @@ class Cluster:
             for name in wanted
         ]
         for created in self.admin.create_topics(topics).values():
-            created.result(10)
+            created.result(PATIENCE_S)
+        self._await_told({topic.topic: topic.num_partitions for topic in topics})
+
+    def _await_told(self, wanted: Mapping[str, int]) -> None:
+        """A broker that has much to do says that it has made a topic before it tells of it, and who leads it."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            told = self.admin.list_topics(timeout=PATIENCE_S).topics
+            led = {name: [part.leader for part in told[name].partitions.values()] for name in wanted if name in told}
+            if all(len(led.get(name, ())) == count and -1 not in led[name] for name, count in wanted.items()):
+                return
+            assert time.monotonic() < until, f"no broker tells of {wanted}: {led}"
+            time.sleep(0.05)
 
     def events(self, numbers: Sequence[int], transactional: str | None = None, pad: int = 0) -> None:
         """Events of seven tenants, each tenant on one partition; in one transaction when `transactional` names one."""
@@ -67,13 +81,13 @@ class Cluster:
             {"bootstrap.servers": self.servers, "enable.idempotence": True} | _transactional(transactional)
         )
         if transactional is not None:
-            producer.init_transactions(10)
+            producer.init_transactions(PATIENCE_S)
             producer.begin_transaction()
         for number in numbers:
             self._produce(producer, number, pad)
         if transactional is not None:
-            producer.commit_transaction(10)
-        assert producer.flush(10) == 0
+            producer.commit_transaction(PATIENCE_S)
+        assert producer.flush(PATIENCE_S) == 0
 
     def control(self, kind: str, value: Mapping[str, Any]) -> int:
         """A control on its topic; its offset."""
@@ -93,7 +107,7 @@ class Cluster:
         producer.produce(
             self.prefix + CONTROLS, value, partition=0, on_delivery=lambda _, sent: offsets.append(sent.offset() or 0)
         )
-        assert producer.flush(10) == 0
+        assert producer.flush(PATIENCE_S) == 0
         return offsets[0]
 
     def _produce(self, producer: Producer, number: int, pad: int) -> None:
@@ -110,13 +124,13 @@ class Cluster:
     def aborted(self, name: str, partition: int, count: int) -> None:
         """Records that no `read_committed` reader may see."""
         producer = Producer({"bootstrap.servers": self.servers} | _transactional(f"{self.prefix}aborted"))
-        producer.init_transactions(10)
+        producer.init_transactions(PATIENCE_S)
         producer.begin_transaction()
         for number in range(count):
             value = json.dumps({"tenant": "ghost", "event_id": f"{number:x}"})
             producer.produce(self.prefix + name, value, "g", partition)
-        producer.flush(10)
-        producer.abort_transaction(10)
+        assert producer.flush(PATIENCE_S) == 0
+        producer.abort_transaction(PATIENCE_S)
 
     def read(self, name: str, isolation: str = "read_committed") -> list[Message]:
         """Every record of a topic, partition by partition."""
@@ -129,13 +143,13 @@ class Cluster:
                 "auto.offset.reset": "earliest",
             }
         )
-        count = len(consumer.list_topics(self.prefix + name, 10).topics[self.prefix + name].partitions)
+        count = len(consumer.list_topics(self.prefix + name, PATIENCE_S).topics[self.prefix + name].partitions)
         consumer.assign([TopicPartition(self.prefix + name, partition, 0) for partition in range(count)])
         # Not a read_committed reader's own end: that is the first open transaction, which may outlive its producer.
         ends = self.ends(name, count)
         messages: list[Message] = []
         ended: set[int] = set()
-        until = time.monotonic() + 40
+        until = time.monotonic() + PATIENCE_S
         while len(ended) < count:
             assert time.monotonic() < until, f"{name} did not end: an open transaction?"
             for message in consumer.consume(1000, 0.2):
@@ -159,7 +173,9 @@ class Cluster:
         )
         found = {}
         for partition in range(partitions):
-            watermarks = consumer.get_watermark_offsets(TopicPartition(self.prefix + name, partition), timeout=10)
+            watermarks = consumer.get_watermark_offsets(
+                TopicPartition(self.prefix + name, partition), timeout=PATIENCE_S
+            )
             assert watermarks is not None
             found[partition] = watermarks[1]
         consumer.close()
@@ -169,11 +185,11 @@ class Cluster:
         """The group's committed offsets."""
         consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.group})
         places = [TopicPartition(self.prefix + name, partition) for partition in range(PARTITIONS)]
-        found = {place.partition: place.offset for place in consumer.committed(places, timeout=30)}
+        found = {place.partition: place.offset for place in consumer.committed(places, timeout=PATIENCE_S)}
         consumer.close()
         return found
 
-    def wait_committed(self, offsets: Mapping[int, int], seconds: float = 30) -> None:
+    def wait_committed(self, offsets: Mapping[int, int], seconds: float = PATIENCE_S) -> None:
         """Until the group has committed at least these offsets."""
         until = time.monotonic() + seconds
         while any(self.committed()[partition] < offset for partition, offset in offsets.items()):
@@ -219,7 +235,7 @@ class Process:
                 command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ}
             )
 
-    def ready(self, seconds: float = 30) -> dict[str, Any]:
+    def ready(self) -> dict[str, Any]:
         """What the READY line says."""
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), True)
@@ -232,7 +248,7 @@ class Process:
         """A signal."""
         self._process.send_signal(number)
 
-    def end(self, seconds: float = 60) -> tuple[int, str]:
+    def end(self, seconds: float = PATIENCE_S) -> tuple[int, str]:
         """Exit code and stderr, once it has ended."""
         self._process.communicate(timeout=seconds)
         return self._process.returncode, self.errors
@@ -277,10 +293,18 @@ def run_to_end(cluster: Cluster, *arguments: str) -> tuple[int, str]:
 def get(url: str) -> tuple[int, str]:
     """Status and body of a page."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def answered(url: str) -> str:
+    """What a page says; nothing where nobody answers."""
+    try:
+        return get(url)[1]
+    except OSError:
+        return ""
 
 
 def headers_of(message: Message) -> dict[str, Any]:

@@ -131,8 +131,14 @@ def send(traffic: Traffic, settings: Settings) -> None:
     """Write it to the topics, in one transaction each for events, scores and labels."""
     topics = settings.topics
     servers = settings.kafka.bootstrap_servers
-    producer = Producer({"bootstrap.servers": servers, "transactional.id": f"{topics.prefix}traffic"})
-    producer.init_transactions(30)
+    producer = Producer(
+        {
+            "bootstrap.servers": servers,
+            "transactional.id": f"{topics.prefix}traffic",
+            "transaction.timeout.ms": 300_000,
+        }
+    )
+    producer.init_transactions(180)
     now = time.time_ns() // 1_000_000
     parts: list[tuple[str, Collection[tuple[int, bytes | None, bytes | None]]]] = [
         (topics.events, [(record.partition, record.key, record.value) for record in traffic.events]),
@@ -148,7 +154,7 @@ def send(traffic: Traffic, settings: Settings) -> None:
                     break
                 except BufferError:
                     producer.poll(0.1)
-        producer.commit_transaction(60)
+        producer.commit_transaction(180)
 
 
 def _labelled(label: Label, partitions: int) -> tuple[int, bytes, bytes]:

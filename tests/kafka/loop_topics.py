@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from confluent_kafka import Producer
 from schemas.manifest import Manifest
 from stream.config import KafkaSettings, ReleaseSettings, Settings, TopicsSettings
 from stream.runtime.release.registry import Registry
-from tests.kafka.harness import EVENTS, FINDINGS, JOURNAL, PARTITIONS, SCORES, STATE, Cluster
+from tests.kafka.harness import EVENTS, FINDINGS, JOURNAL, PARTITIONS, PATIENCE_S, SCORES, STATE, Cluster
 from tests.stream.runtime.release.made import key_file, make, signing
 
 CONTROLS = "genai.anomaly.controls.v1"
@@ -30,7 +29,6 @@ class Loop:
         self.cluster.create(EVENTS, SCORES, FINDINGS, STATE, JOURNAL, VERDICTS, LABELS)
         self.cluster.create(CONTROLS, partitions=1)
         self.cluster.create(RELEASES, partitions=1, cleanup_policy="compact")
-        self._wait_for_topics(9)
         self.directory = directory
         self.key, public = key_file(directory)
         self.settings = Settings(
@@ -41,17 +39,7 @@ class Loop:
         self.registry = Registry(self.settings)
         self.flags = ["--bootstrap-servers", servers, "--topic-prefix", prefix]
         self._producer = Producer({"bootstrap.servers": servers, "transactional.id": f"{prefix}loop"})
-        self._producer.init_transactions(10)
-
-    def _wait_for_topics(self, count: int) -> None:
-        """A broker that has much to do says that it has made a topic before it tells of it."""
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            told = self.cluster.admin.list_topics(timeout=10).topics
-            if sum(name.startswith(self.cluster.prefix) for name in told) == count:
-                return
-            time.sleep(0.1)
-        raise AssertionError(f"not all topics of {self.cluster.prefix} are there")
+        self._producer.init_transactions(PATIENCE_S)
 
     def make(self, seed: int = 1, **given: Any) -> tuple[Manifest, Path]:
         """A signed release in the directory."""
@@ -77,7 +65,7 @@ class Loop:
         self._producer.produce(
             self.settings.topics.named(name), orjson.dumps(value), key, partition, headers=dict(headers) or None
         )
-        self._producer.commit_transaction(10)
+        self._producer.commit_transaction(PATIENCE_S)
 
     def serve(self, manifest: Manifest, partitions: int = PARTITIONS) -> None:
         """Let partitions begin with a release, as a scorer's first start journals it."""

@@ -21,7 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from deploy.kafka.cluster import LocalCluster
 from deploy.processes import free_ports
 from tests.drills.chaos.detour import Detour
-from tests.kafka.harness import CONTROLS, EVENTS, FINDINGS, JOURNAL, SCORES, STATE, Cluster
+from tests.kafka.harness import CONTROLS, EVENTS, FINDINGS, JOURNAL, PATIENCE_S, SCORES, STATE, Cluster
 
 USER = "scorer"
 _PROPERTIES = {
@@ -35,7 +35,7 @@ _PROPERTIES = {
     ),
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "super.users": "User:ANONYMOUS",
-    "group.consumer.min.session.timeout.ms": "3000", "group.consumer.session.timeout.ms": "6000",
+    "group.consumer.min.session.timeout.ms": "3000", "group.consumer.session.timeout.ms": "45000",
     "group.consumer.min.heartbeat.interval.ms": "500", "group.consumer.heartbeat.interval.ms": "1000",
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "200",
 }  # fmt: skip
@@ -85,7 +85,7 @@ class Site:
         for done in self._admin.alter_user_scram_credentials(
             [UserScramCredentialUpsertion(USER, info, value.encode())]
         ).values():
-            done.result(10)
+            done.result(PATIENCE_S)
 
     def flags(self, password: str) -> list[str]:
         """What a scorer is started with to come by the far listener."""
@@ -101,12 +101,12 @@ class Site:
         wanted = [self._binding(prefix, *acl) for acl in (*ACLS.values(), *_OTHERS)]
         wanted.append(self._binding("", ResourceType.GROUP, "tidegate.range-reader", AclOperation.DESCRIBE))
         for done in self._admin.create_acls(wanted).values():
-            done.result(10)
+            done.result(PATIENCE_S)
 
     def grant(self, prefix: str, what: str) -> None:
         """Give a permission back."""
         for done in self._admin.create_acls([self._binding(prefix, *ACLS[what])]).values():
-            done.result(10)
+            done.result(PATIENCE_S)
 
     def withdraw(self, prefix: str, what: str) -> None:
         """Take a permission away."""
@@ -114,7 +114,7 @@ class Site:
         given = (acl.restype, acl.name, acl.resource_pattern_type, acl.principal, acl.host)
         wanted = AclBindingFilter(*given, acl.operation, acl.permission_type)
         for done in self._admin.delete_acls([wanted]).values():
-            assert len(done.result(10)) == 1
+            assert len(done.result(PATIENCE_S)) == 1
 
     @staticmethod
     def _binding(prefix: str, kind: ResourceType, name: str, operation: AclOperation) -> AclBinding:

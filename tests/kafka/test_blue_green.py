@@ -22,7 +22,7 @@ from tests.drills.traffic import raw_records
 from tests.stream.releases import write
 from tidegate.demo.process import CommandError, environment, run
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 EVENTS, SCORES = "genai.gateway.events.v1", "genai.anomaly.scores.v1"
 FINDINGS, JOURNAL = "genai.anomaly.findings.v1", "genai.anomaly.journal.v1"
 PARTITIONS = 2
@@ -43,7 +43,7 @@ def fill(servers: str, topic: str, low: int, high: int) -> None:
     producer = Producer({"bootstrap.servers": servers})
     for event in step.step(raw[low:]).events:
         producer.produce(topic, event.value, event.key, event.partition)
-    assert producer.flush(30) == 0
+    assert producer.flush(180) == 0
 
 
 def values(servers: str, topic: str) -> list[dict[str, Any]]:

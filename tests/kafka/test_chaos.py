@@ -6,7 +6,7 @@ import pytest
 
 from tests.drills.chaos.drill import drill
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(2400)]
 
 SEED = 5
 

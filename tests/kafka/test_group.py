@@ -12,8 +12,8 @@ from stream.runtime.group import GroupSource
 from stream.sources.kafka import Place
 from tests.kafka.harness import EVENTS, Cluster
 
-pytestmark = pytest.mark.kafka
-SECONDS = 30.0
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
+SECONDS = 180.0
 
 
 class Listener:
@@ -50,7 +50,8 @@ def joining(cluster: Cluster, listener: Listener) -> GroupSource:
         "bootstrap.servers": cluster.servers,
         "group.id": cluster.group,
         "partition.assignment.strategy": "cooperative-sticky",
-        "session.timeout.ms": 6_000,
+        # A member that stands still for a while must not lose what it was given.
+        "session.timeout.ms": 120_000,
         "heartbeat.interval.ms": 200,
         "fetch.wait.max.ms": 1_000,
         "max.partition.fetch.bytes": 10_000,

@@ -36,7 +36,7 @@ def send(cluster: Cluster, topic: str, *values: bytes) -> list[str]:
             cluster.prefix + topic, value, partition=0,
             on_delivery=lambda error, _: refused.append(error.name()) if error else None,
         )  # fmt: skip
-        assert producer.flush(30) == 0
+        assert producer.flush(180) == 0
     return refused
 
 

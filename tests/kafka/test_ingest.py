@@ -36,7 +36,7 @@ def ingest(cluster: Cluster, *arguments: str, source: str = "raw") -> tuple[int,
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     return done.returncode, done.stderr
@@ -66,7 +66,7 @@ def send(
     )
     for number, value in enumerate(values):
         producer.produce(f"{cluster.prefix}raw", value, f"k{number}", number % PARTITIONS, headers=headers)
-    assert producer.flush(10) == 0
+    assert producer.flush(180) == 0
 
 
 TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -118,7 +118,7 @@ def test_an_oversized_record_is_passed_on_whole_since_dead_letters_may_be_larger
     producer = Producer({"bootstrap.servers": cluster.servers, "message.max.bytes": 9_000_000})
     record = json.dumps(call(1, content="x" * 8_500_000))
     producer.produce(f"{cluster.prefix}big", record, "k", 0)
-    producer.flush(10)
+    assert producer.flush(180) == 0
     assert ingest(cluster, source="big")[0] == 0
     (letter,) = cluster.read("big.dlq")
     assert headers_of(letter)["tg-reason"] == b"oversized"

@@ -19,11 +19,23 @@ from stream.runtime.faults import Aborted
 from stream.runtime.group import GroupSource
 from stream.runtime.metrics import Metrics
 from stream.sinks.kafka import KafkaWriter
-from tests.kafka.harness import EVENTS, PARTITIONS, SCORES, Cluster, Process, get, run_to_end, scorer
+from tests.kafka.harness import (
+    EVENTS,
+    PARTITIONS,
+    PATIENCE_S,
+    SCORES,
+    Cluster,
+    Process,
+    answered,
+    get,
+    run_to_end,
+    scorer,
+)
 from tests.kafka.site import ACLS, Site, site
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 SLOW = ("--records-max", "50", "--step-seconds", "0.02")
+SLOWER = ("--records-max", "25", "--step-seconds", "0.1")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +49,7 @@ def cluster(here: Site, topic_prefix: str) -> Cluster:
     return here.topics(topic_prefix)
 
 
-def until(done: Callable[[], bool], what: Callable[[], str] | str, seconds: float = 60.0) -> None:
+def until(done: Callable[[], bool], what: Callable[[], str] | str, seconds: float = PATIENCE_S) -> None:
     """Wait for something."""
     give_up = time.monotonic() + seconds
     while not done():
@@ -69,23 +81,25 @@ def test_a_broker_that_is_away_is_waited_for_visibly_and_nothing_is_lost(
     here.password("right")
     here.grant_all(cluster.prefix)
     cluster.events(range(2_000))
-    flags = (*here.flags("right"), "--transaction-timeout-ms", "2000", "--instance-id", "a")
+    # As the settings have it: with 20 s and more librdkafka 2.16 does not always come back from a call that a cut network
+    # caught (its issues 5456 and 5511), and the process ends with exit 6.
+    flags = (*here.flags("right"), "--transaction-timeout-ms", "10000", "--instance-id", "a")
     with scorer(cluster, *SLOW, *flags) as process:
         url = process.ready()["http"]
         cluster.wait_committed({0: 50})
         begin(here)
         try:
-            until(lambda: "no broker answers" in get(f"{url}/readyz")[1], "/readyz does not say so")
+            until(lambda: "no broker answers" in answered(f"{url}/readyz"), lambda: process.errors)
             assert get(f"{url}/readyz")[0] == 503
         finally:
             end(here)
 
         def ready() -> bool:
             assert process.running, process.errors
-            return get(f"{url}/readyz")[0] == 200
+            return answered(f"{url}/readyz") == "ready\n"
 
         # It has to catch up too, with transactions that two cores and all that runs on them may make slow.
-        until(ready, lambda: f"it is not ready again: {get(f'{url}/readyz')[1]}\n{process.errors}", 200)
+        until(ready, lambda: f"it is not ready again: {get(f'{url}/readyz')[1]}\n{process.errors}", 300)
         counted = get(f"{url}/metrics")[1]
         retries = [line for line in counted.splitlines() if line.startswith("tidegate_kafka_retries_total{")]
         assert sum(float(line.rpartition(" ")[2]) for line in retries) > 0
@@ -146,7 +160,7 @@ def test_a_topic_that_is_deleted_is_exit_3(cluster: Cluster) -> None:
 
 def delete(cluster: Cluster) -> None:
     for done in cluster.admin.delete_topics([cluster.prefix + EVENTS]).values():
-        done.result(10)
+        done.result(PATIENCE_S)
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
@@ -179,7 +193,7 @@ def remove(cluster: Cluster, before: dict[int, int]) -> None:
     """What retention does, at once."""
     wanted = [TopicPartition(cluster.prefix + EVENTS, partition, offset) for partition, offset in before.items()]
     for done in cluster.admin.delete_records(wanted).values():
-        done.result(10)
+        done.result(PATIENCE_S)
 
 
 def test_input_that_retention_removed_is_exit_3_with_its_number_until_its_loss_is_accepted(cluster: Cluster) -> None:
@@ -203,7 +217,7 @@ def test_input_that_retention_removed_is_exit_3_with_its_number_until_its_loss_i
 
 def test_retention_that_overtakes_a_running_scorer_is_exit_3_after_all_that_was_read(cluster: Cluster) -> None:
     cluster.events(range(70))
-    with scorer(cluster, "--session-timeout-ms", "30000") as process:
+    with scorer(cluster, "--session-timeout-ms", "300000") as process:
         process.ready()
         cluster.wait_committed(cluster.ends())
         process.send(signal.SIGSTOP)
@@ -237,16 +251,9 @@ def test_a_static_member_that_was_killed_waits_for_its_session_under_the_consume
     assert cluster.scores() == cluster.expected_scores(1_400)
 
 
-def answered(page: str) -> str:
-    try:
-        return get(page)[1]
-    except OSError:
-        return ""
-
-
 def test_partitions_move_between_two_scorers_of_the_consumer_protocol(cluster: Cluster) -> None:
     cluster.events(range(3_000))
-    flags = (*SLOW, "--group-protocol", "consumer")
+    flags = (*SLOWER, "--group-protocol", "consumer")
     with scorer(cluster, *flags) as first:
         assert first.ready()["partitions"] == list(range(PARTITIONS))
         cluster.wait_committed({0: 50, 1: 50})
@@ -269,7 +276,7 @@ def test_a_transaction_that_the_broker_ended_because_it_took_too_long_is_done_ag
 
     def outputs(writer: KafkaWriter) -> None:
         writer.produce(cluster.prefix + SCORES, 0, b"k", b"v")
-        assert writer.producer.flush(10) == 0
+        assert writer.producer.flush(PATIENCE_S) == 0
         if frozen.pop() if frozen else False:
             # The record, and the marker by which the broker ended its transaction.
             until(lambda: cluster.ends(SCORES)[0] == 2, "the broker did not end the transaction")
@@ -277,18 +284,19 @@ def test_a_transaction_that_the_broker_ended_because_it_took_too_long_is_done_ag
     group = Consumer({"bootstrap.servers": here.near, "group.id": cluster.group})
     offsets = [TopicPartition(cluster.prefix + EVENTS, 0, 7)]
     source = SimpleNamespace(static=static, metadata=group.consumer_group_metadata(), positions=lambda _: offsets)
-    identity = {"transactional.id": f"{cluster.group}.a", "transaction.timeout.ms": 1_000}
+    identity = {"bootstrap.servers": here.near, "transactional.id": f"{cluster.group}.a"}
     work = Work({(offsets[0].topic, 0): 7}, outputs, lambda _: None, lambda: None, 1, 1, 1)
 
-    def delivery() -> ExactlyOnce:
-        properties = {"bootstrap.servers": here.near, **identity}
-        return ExactlyOnce(properties, lambda: cast(GroupSource, source), 30.0, Metrics(), Event())
+    def delivery(transaction_ms: int) -> ExactlyOnce:
+        properties = {**identity, "transaction.timeout.ms": transaction_ms}
+        return ExactlyOnce(properties, lambda: cast(GroupSource, source), PATIENCE_S, Metrics(), Event())
 
-    first = delivery()
+    # Long enough for what is not to be ended.
+    first = delivery(5_000)
     with pytest.raises(FencedError if static else Aborted):
         first.deliver(work)
     assert cluster.committed()[0] < 0
-    again = delivery() if static else first
+    again = delivery(60_000) if static else first
     again.deliver(work)
     assert cluster.committed()[0] == 7
     assert [message.value() for message in cluster.read(SCORES)] == [b"v"]

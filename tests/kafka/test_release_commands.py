@@ -41,7 +41,10 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(loop: Loop, capsys: pytest.CaptureFixture[str]) -> Run:
     def command(*arguments: str) -> tuple[int, str, str]:
-        code = main([*arguments, *loop.flags])
+        waiting = (
+            arguments[:1] == ("release",) and arguments[1] in ("promote", "rollback") and "--timeout" not in arguments
+        )
+        code = main([*arguments, *loop.flags, *(("--timeout", "180") if waiting else ())])
         out, errors = capsys.readouterr()
         return code, out, errors
 

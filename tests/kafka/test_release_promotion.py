@@ -15,6 +15,7 @@ from stream.runtime.release.history import before, histories, in_service
 from stream.runtime.release.promote import await_switch, journal_ends, promote
 from stream.runtime.release.registry import manifest_sha256, uri_of
 from stream.runtime.topic_reader import TopicReader
+from tests.kafka.harness import PATIENCE_S
 from tests.kafka.loop_topics import CONTROLS, RELEASES, Loop, ids
 from tests.stream.runtime.release.made import make
 
@@ -83,10 +84,10 @@ def test_a_promotion_is_a_control_that_every_partition_answers(loop: Loop) -> No
     assert loop.cluster.read(CONTROLS)[0].offset() == offset
     follower = Thread(target=loop.follow, args=(offset, 0, 1))
     follower.start()
-    switched = await_switch(loop.settings, second.name, offset, 20)
+    switched = await_switch(loop.settings, second.name, offset, PATIENCE_S)
     follower.join()
     assert list(switched) == [0, 1]
-    assert all(0 <= each.seconds < 20 and each.before_offset == 7 for each in switched.values())
+    assert all(0 <= each.seconds < PATIENCE_S and each.before_offset == 7 for each in switched.values())
 
 
 def test_partitions_that_stay_away_are_named(loop: Loop) -> None:
@@ -94,8 +95,8 @@ def test_partitions_that_stay_away_are_named(loop: Loop) -> None:
     loop.serve(first)
     offset = promote(loop.settings, second, path, who="ada@soc", why="")
     loop.follow(offset, 0)
-    with pytest.raises(CheckFailed, match=r"1 of 2 partitions \(1\) have not taken it up after 2 s"):
-        await_switch(loop.settings, second.name, offset, 2)
+    with pytest.raises(CheckFailed, match=r"1 of 2 partitions \(1\) have not taken it up after 15 s"):
+        await_switch(loop.settings, second.name, offset, 15)
 
 
 def test_what_was_served_before_a_promotion_does_not_answer_it(loop: Loop) -> None:
@@ -113,7 +114,7 @@ def test_a_partition_that_begins_with_the_release_needs_no_control(loop: Loop) -
     reader.close()
     offset = promote(loop.settings, manifest, path, who="ada@soc", why="")
     loop.serve(manifest)
-    assert list(await_switch(loop.settings, manifest.name, offset, 10, starts=starts)) == [0, 1]
+    assert list(await_switch(loop.settings, manifest.name, offset, PATIENCE_S, starts=starts)) == [0, 1]
 
 
 def test_a_refusal_is_told_with_its_reason(loop: Loop) -> None:
@@ -127,7 +128,7 @@ def test_a_refusal_is_told_with_its_reason(loop: Loop) -> None:
         r"Partitions 0 serve it"
     )
     with pytest.raises(CheckFailed, match=sentence):
-        await_switch(loop.settings, second.name, offset, 20)
+        await_switch(loop.settings, second.name, offset, PATIENCE_S)
 
 
 def test_a_changed_release_is_not_promoted(loop: Loop) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.drills.trainer_drill import drill, faults
 from tests.kafka.training import CONTROLS, RELEASES, Ground, Home
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1800)]
 
 
 def test_killed_at_random_moments_it_makes_each_release_once(

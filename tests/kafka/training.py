@@ -38,7 +38,7 @@ from stream.training.effort import Effort
 from stream.training.events import Gathered, arrange
 from stream.training.gather import ingest_step
 from stream.training.train import train
-from tests.kafka.harness import EVENTS, JOURNAL, PARTITIONS, SCORES, Cluster
+from tests.kafka.harness import EVENTS, JOURNAL, PARTITIONS, PATIENCE_S, SCORES, Cluster
 from tests.kafka.loop_capture import score, send
 from tests.stream.runtime.release.made import key_file
 from tests.stream.training.captures import session
@@ -148,7 +148,7 @@ class Ground:
     def write(self, name: str, key: bytes | None, value: bytes) -> None:
         """A record in the first partition."""
         self._producer.produce(self.settings.topics.named(name), value, key, 0)
-        assert self._producer.flush(10) == 0
+        assert self._producer.flush(PATIENCE_S) == 0
 
     def environment(self) -> dict[str, str]:
         """For a process of the trainer."""
@@ -161,7 +161,7 @@ class Ground:
     def committed(self) -> int:
         """The group's offset on the requests."""
         consumer = Consumer({"bootstrap.servers": self.cluster.servers, "group.id": self.cluster.group})
-        (place,) = consumer.committed([TopicPartition(self.settings.topics.retrain, 0)], timeout=30)
+        (place,) = consumer.committed([TopicPartition(self.settings.topics.retrain, 0)], timeout=PATIENCE_S)
         consumer.close()
         return int(place.offset)
 

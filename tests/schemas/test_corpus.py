@@ -66,6 +66,29 @@ def test_missing_fields_are_none_and_a_nameless_session_is_named_by_its_content(
     assert session.session != other.session
 
 
+def test_names_that_are_numbers_are_names() -> None:
+    session = decode_session(b'{"session": 12, "tenant": 5, "task": 0, "source": true, "turns": []}')
+    assert (session.session, session.tenant, session.task, session.source) == ("12", "5", "0", None)
+
+
+def test_what_python_s_json_writes_is_read() -> None:
+    # Half of a surrogate pair has no character; two halves of one are the character.
+    written = b'\xef\xbb\xbf{"score": NaN, "turns": [{"role": "user", "text": "a\\ud83d b \\ud83d\\ude00"}]}'
+    assert decode_session(written).turns == (Turn("user", "a\ufffd b \U0001f600"),)
+    assert is_session(written)
+    with pytest.raises(ValueError, match="a corpus line must be a JSON object"):
+        decode_session(b"[NaN]")
+
+
+def test_a_label_is_read_in_any_case() -> None:
+    assert decode_session(b'{"label": " Benign", "turns": []}').label == "benign"
+
+
+@pytest.mark.parametrize("role", ["tool", "observation", "tool_result", "environment"])
+def test_what_a_tool_returns_goes_by_several_names(role: str) -> None:
+    assert decode_session(line({"role": role, "text": "x"})).turns[0].role == "tool"
+
+
 def test_payload_counts_only_when_it_is_true() -> None:
     session = decode_session(line({"role": "user", "text": "a", "payload": True}, {"role": "user", "payload": "no"}))
     assert [turn.payload for turn in session.turns] == [True, False]

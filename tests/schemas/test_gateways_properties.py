@@ -18,6 +18,9 @@ from schemas.gateways.detect import NAMES, format_of
 from schemas.gateways.sse import assemble
 from tests.schemas.otlp_record import otlp_protobuf
 
+# Thousands of inputs: traced, they take far longer, and smaller tests cover the same code.
+pytestmark = pytest.mark.no_cover
+
 PAYLOADS = [
     path.read_bytes()
     for path in sorted((Path(__file__).parent / "payloads").glob("*.json"))

@@ -42,7 +42,7 @@ def test_cleaning_is_idempotent() -> None:
 
 
 def test_a_megabyte_of_escapes_is_cheap() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     for opener in ("\x1b]", "\x1b[", "\x9b", "\n", "\x1b"):
         safe_text(opener * 1_000_000, 400)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5

@@ -14,6 +14,9 @@ from tests.doubles import WordEmbedder
 from tests.stream.releases import release
 from tests.stream.streams import SETTINGS, TOPIC, Said, cut, run, stream
 
+# Runs over thousands of events: traced, they take far longer, and smaller tests cover the same code.
+pytestmark = pytest.mark.no_cover
+
 
 def core() -> Core:
     return Core(SETTINGS, release(), WordEmbedder())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,9 @@ from stream.record import Record
 from tests.doubles import WordEmbedder
 from tests.stream.releases import release
 from tests.stream.streams import GAPS_MS, QUIET_MS, SETTINGS, START_MS, TOPIC, WHATS, Happening, Said, Writer
+
+# Runs over thousands of events: traced, they take far longer, and smaller tests cover the same code.
+pytestmark = pytest.mark.no_cover
 
 HAPPENINGS = st.builds(
     Happening,

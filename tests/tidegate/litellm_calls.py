@@ -13,7 +13,7 @@ from typing import Any
 
 def call(url: str, body: Mapping[str, Any], path: str = "/chat/completions", **headers: str) -> tuple[int, str]:
     """Status and body of one call; `headers` with '_' for '-', with the key of team `acme` unless they have one."""
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=180)
     sent = {"content-type": "application/json", "authorization": "Bearer sk-demo-acme"}
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     try:
@@ -26,7 +26,7 @@ def call(url: str, body: Mapping[str, Any], path: str = "/chat/completions", **h
 
 def metrics(url: str) -> dict[str, float]:
     """The proxy's own metrics of its log: name and labels -> value."""
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=180)
     try:
         connection.request("GET", "/metrics/")
         lines = connection.getresponse().read().decode().splitlines()
@@ -86,7 +86,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
             one.close()
 
 
-def until(condition: Any, seconds: float = 60) -> None:
+def until(condition: Any, seconds: float = 180) -> None:
     """Wait for `condition()`."""
     deadline = time.monotonic() + seconds
     while not condition():

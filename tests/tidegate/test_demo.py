@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 
 from tests.ocsf import assert_valid_finding
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1800)]
 
 
 def test_the_demo_runs_on_a_broker_with_tls_scram_and_acls_each_service_as_itself(
@@ -44,7 +44,7 @@ def test_the_demo_does_not_secure_somebody_elses_broker(tmp_path: Path) -> None:
 def test_the_demo_scores_everything_explains_what_it_finds_and_leaves_the_cluster_as_it_was(
     kafka: str, sample_release: Path, tmp_path: Path
 ) -> None:
-    before = set(AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=10).topics)
+    before = set(AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=120).topics)
     command = [sys.executable, "-m", "tidegate.demo", "--seconds", "5", "--out", str(tmp_path)]
     ended = subprocess.run(
         [*command, "--release", str(sample_release)],
@@ -66,7 +66,7 @@ def test_the_demo_scores_everything_explains_what_it_finds_and_leaves_the_cluste
             assert finding["evidences"], "a finding shows the segment"
             assert finding["finding_info"]["attacks"], "and names a technique"
     assert "AML.T" in ended.stdout
-    assert set(AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=10).topics) - before <= {
+    assert set(AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=120).topics) - before <= {
         "__consumer_offsets",
         "__transaction_state",
     }

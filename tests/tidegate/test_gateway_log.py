@@ -34,7 +34,7 @@ def _log(servers: str, topic: str, **values: str) -> GatewayLog:
     )
 
 
-def _until(log: GatewayLog, result: str, count: int, seconds: float = 20) -> None:
+def _until(log: GatewayLog, result: str, count: int, seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while log.counts[result] < count:
         assert time.monotonic() < until, log.counts
@@ -149,15 +149,19 @@ def test_what_the_topic_does_not_take_is_counted(kafka: str, topic_prefix: str) 
 def test_without_a_broker_the_buffer_has_a_bound_and_what_exceeds_it_is_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    log = _log(NOBODY, "calls", buffer_records_max="100", flush_deadline_ms="0", delivery_timeout_ms="60000")
-    started = time.monotonic()
+    log = _log(NOBODY, "calls", buffer_records_max="100", flush_deadline_ms="0", delivery_timeout_ms="300000")
+    taken, worked = [], time.thread_time()
     for number in range(1_000):
+        started = time.perf_counter()
         log.log(b"k", {"number": number})
-    # A thousand calls of a broker that is away: far below a millisecond each, or the gateway would feel it.
-    assert time.monotonic() - started < 1.0
+        taken.append(time.perf_counter() - started)
+    # A thousand calls of a broker that is away: far below a millisecond of work each, and none waits for the broker, or
+    # the gateway would feel it. The slowest ones are those in which the machine did something else.
+    assert time.thread_time() - worked < 1.0
+    assert sorted(taken)[-10] < 0.1
     assert log.counts[BUFFER_FULL] == 900
     # News that the broker is away counts until its thread has heard it.
-    until(lambda: log.buffered == 100, 5)
+    until(lambda: log.buffered == 100, 120)
     log.close()
     assert log.counts == {DELIVERED: 0, BUFFER_FULL: 900, TOO_LARGE: 0, UNDELIVERED: 100, "no_payload": 0}
     said = " ".join(record.getMessage() for record in caplog.records if record.name == "tidegate.gateway_log")
@@ -184,7 +188,7 @@ def _script(body: str, servers: str, topic: str, **values: str) -> subprocess.Co
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
 
@@ -200,7 +204,7 @@ log = GatewayLog(read_log_settings(os.environ))
 for number in range(50):
     log.log(b"k", {"number": number})
 """
-    _script(body, kafka, f"{topic_prefix}calls", linger_ms="20000", flush_deadline_ms="20000")
+    _script(body, kafka, f"{topic_prefix}calls", linger_ms="200000", flush_deadline_ms="120000")
     assert [value["number"] for value in cluster.values("calls")] == list(range(51))
 
 
@@ -208,7 +212,8 @@ def test_without_a_broker_the_exit_keeps_its_deadline_and_says_what_was_lost() -
     body = 'log = GatewayLog(read_log_settings(os.environ))\nfor _ in range(7): log.log(b"k", {})'
     started = time.monotonic()
     done = _script(body, NOBODY, "calls", flush_deadline_ms="500")
-    assert time.monotonic() - started < 20
+    # Not the five minutes after which an undelivered record is given up.
+    assert time.monotonic() - started < 120
     assert "7 records of calls were dropped, in all: undelivered 7 (0 delivered, 0 waiting for calls" in done.stderr
 
 
@@ -226,5 +231,5 @@ if child == 0:
     os._exit(0)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
-    _script(body, kafka, f"{topic_prefix}calls", linger_ms="1000", flush_deadline_ms="20000")
+    _script(body, kafka, f"{topic_prefix}calls", linger_ms="1000", flush_deadline_ms="120000")
     assert sorted(value["by"] for value in cluster.values("calls")) == ["child", "parent"]

@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 ANSWER = "I have read it, and here is the summary you asked for."
 HELLO = [{"role": "user", "content": "Hello there."}]
 # A proxy takes twenty seconds of processor time to start; two start together.
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1200)]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def gateways(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[G
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
             "TIDEGATE_LITELLM__TOPIC": f"{cluster.prefix}up",
             "TIDEGATE_LITELLM__LINGER_MS": "1500",
-            "TIDEGATE_LITELLM__FLUSH_DEADLINE_MS": "20000",
+            "TIDEGATE_LITELLM__FLUSH_DEADLINE_MS": "120000",
         },
         folder / "up.log",
     )
@@ -271,7 +271,7 @@ def test_a_proxy_that_is_stopped_has_delivered_every_call_it_answered(gateways: 
         assert {one.result()[0] for one in sent} == {200}
     # Within the linger of 1.5 s: nothing but the flush at exit can have delivered them.
     # And it dies of the signal that uvicorn raises again, as a proxy without the logger does.
-    assert gateways.up.stop(60) == -signal.SIGTERM
+    assert gateways.up.stop(180) == -signal.SIGTERM
     values = b"".join(one.value() or b"" for one in gateways.cluster.read("up"))
     assert {number for number in range(40) if f'"last-{number}"'.encode() not in values} == set()
 

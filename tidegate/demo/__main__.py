@@ -31,7 +31,7 @@ SESSION_FPR = "0.03"
 """The demo's operating point: a SOC that would rather look at three benign sessions in a hundred than miss more."""
 RARE_P = 0.1
 """Above it a signal is no part of why."""
-_READY_S, _DRAIN_S = 60.0, 60.0
+_READY_S, _DRAIN_S = 180.0, 180.0
 _COLOURS = {"Low": "cyan", "Medium": "yellow", "High": "red", "Critical": "bold red"}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-_STOP_S = 15.0
+_STOP_S = 60.0
 
 
 class CommandError(RuntimeError):

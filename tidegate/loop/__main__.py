@@ -53,7 +53,7 @@ FPR_SLACK = "0.01"
 chance makes of single sessions, as the gate reckons it, is less than what it makes of these."""
 SECONDS_MAX = 600.0
 """The loop closes within this time, or the demo fails."""
-_READY_S, _DRAIN_S, _TRAIN_S = 90.0, 120.0, 900.0
+_READY_S, _DRAIN_S, _TRAIN_S = 180.0, 240.0, 1800.0
 
 
 @dataclass(slots=True)

@@ -36,7 +36,7 @@ from tidegate.stack.gateway import TEAM, Caller, Seen, make_known
 from tidegate.stack.panels import draw, queries, spelled_out, without_data
 
 ROOT = Path(__file__).resolve().parents[2]
-_READY_S, _CAUGHT_UP_S, _SCRAPED_S = 90.0, 120.0, 30.0
+_READY_S, _CAUGHT_UP_S, _SCRAPED_S = 180.0, 240.0, 60.0
 _PROXY_S = 240.0
 """LiteLLM imports for ten seconds of CPU before it listens; on a busy machine that takes minutes."""
 _FINDING_S = 5.0

@@ -38,7 +38,7 @@ def jars(tmp_path: Path) -> Path:
 def test_it_answers_while_the_block_lasts_and_leaves_nothing(jars: Path) -> None:
     with LocalKafka({"num.partitions": "3"}, home=jars) as kafka:
         assert kafka.bootstrap_servers.startswith("127.0.0.1:")
-        brokers = AdminClient({"bootstrap.servers": kafka.bootstrap_servers}).list_topics(timeout=10).brokers
+        brokers = AdminClient({"bootstrap.servers": kafka.bootstrap_servers}).list_topics(timeout=120).brokers
         assert len(brokers) == 1
         address, pid = kafka.bootstrap_servers, kafka.pid
         assert pid is not None
@@ -98,7 +98,7 @@ def _await_exit(descriptor: int) -> None:
 
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    assert poll.poll(10_000)
+    assert poll.poll(120_000)
 
 
 @pytest.mark.kafka
@@ -110,7 +110,7 @@ def test_run_prints_the_address_and_stops_cleanly_when_told(number: signal.Signa
         address = process.stdout.readline().strip()
         assert listens(address)
         process.send_signal(number)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
     assert not listens(address)
 
 

@@ -1,4 +1,4 @@
-"""The moment between two steps that belong together, held open until a drill's kill falls in it."""
+"""The moment between two steps that belong together, held open until a drill's kill falls in it, however late."""
 
 import os
 import time
@@ -6,7 +6,6 @@ from pathlib import Path
 
 OPEN = "DRILL_WINDOW"
 """Environment variable: a file that is there while the window is open; without it nobody kills, and none opens."""
-WINDOW_S = 2.0
 
 
 def window() -> None:
@@ -15,5 +14,5 @@ def window() -> None:
         return
     said = Path(os.environ[OPEN])
     said.touch()
-    time.sleep(WINDOW_S)
-    said.unlink(missing_ok=True)
+    while said.exists():
+        time.sleep(0.02)

@@ -50,14 +50,14 @@ class Detour:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10.0)
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(120.0)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.cut()
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10.0)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(120.0)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5.0)
         self._loop.close()

@@ -1,5 +1,8 @@
 """Ingest and scorers as processes over one cluster: started, killed, replaced, and judged at the end."""
 
+import os
+import signal
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +17,7 @@ from tidegate.demo.process import CommandError, Service, environment, run
 PARTITIONS, RAW_PARTITIONS = 4, 2
 RESTART_ME = 6
 """Exit code of a process that was fenced: whoever runs it starts it again."""
-_READY_S, _END_S = 120.0, 1800.0
+_READY_S, _END_S, STOP_S = 300.0, 1800.0, 90.0
 _ENDINGS = 5
 
 
@@ -79,7 +82,7 @@ class Pipeline:
         self.out.mkdir(parents=True, exist_ok=True)
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
         raw = NewTopic(self.raw, RAW_PARTITIONS, -1, config={"max.message.bytes": "8454144"})
-        admin.create_topics([raw])[self.raw].result(30)
+        admin.create_topics([raw])[self.raw].result(180)
         run(["topics", "create", "--source-topic", self.raw], self._environment(), self.out / "topics.log")
 
     def start(self, name: str, *more: str, wait: bool = False, settings: Mapping[str, str] | None = None) -> None:
@@ -138,7 +141,7 @@ class Pipeline:
                 }
             )
         wanted = [TopicPartition(topic, number) for number in range(count)]
-        return sum(max(part.offset, 0) for part in self._asking[group].committed(wanted, timeout=10.0))
+        return sum(max(part.offset, 0) for part in self._asking[group].committed(wanted, timeout=120.0))
 
     def kill(self, name: str) -> None:
         """SIGKILL."""
@@ -149,7 +152,7 @@ class Pipeline:
     def stop(self, name: str) -> None:
         """SIGTERM, and what it said about it."""
         service = self.services.pop(name)
-        service.__exit__(None, None, None)
+        end(service)
         self._judge(name, service.code)
 
     def stop_all(self) -> None:
@@ -216,3 +219,13 @@ class Pipeline:
             TIDEGATE_KAFKA__GROUP_PROTOCOL=self.protocol,
             **self.settings,
         )
+
+
+def end(service: Service) -> None:
+    """SIGTERM, and all the time that a service may take on a machine that stands still for a while."""
+    if service.code is None:
+        os.kill(service.pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_S
+    while service.code is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    service.__exit__(None, None, None)

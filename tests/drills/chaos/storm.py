@@ -14,6 +14,7 @@ from tests.drills.chaos.pipeline import Pipeline
 
 SESSION_TIMEOUT_S = 10.0
 SCORERS_LEAST, SCORERS_MOST = 2, 4
+_BACK_S = 300.0
 OTHERS: Sequence[str] = (
     "join", "broker", "zombie", "cut", "leave", "transaction-coordinator", "slow-network", "join", "slow-disk",
     "group-coordinator", "leave", "broker-restart",
@@ -186,17 +187,17 @@ class Storm:
 
     def _back(self, broker: int) -> None:
         """Start a broker again, and wait until it has caught up: two at once would be no drill but an outage."""
-        self.cluster.start(broker)
-        deadline = time.monotonic() + 90.0
+        self.cluster.start(broker, _BACK_S)
+        deadline = time.monotonic() + _BACK_S
         while time.monotonic() < deadline:
-            topics = self._admin.list_topics(timeout=30.0).topics.values()
+            topics = self._admin.list_topics(timeout=120.0).topics.values()
             if all(len(part.isrs) == len(part.replicas) for topic in topics for part in topic.partitions.values()):
                 return
             time.sleep(0.5)
-        raise TimeoutError(f"broker {broker} has not caught up within 90 s of its restart")
+        raise TimeoutError(f"broker {broker} has not caught up within {_BACK_S:.0f} s of its restart")
 
     def _leader(self, topic: str, name: str) -> int:
-        partitions = self._admin.list_topics(topic, timeout=30.0).topics[topic].partitions
+        partitions = self._admin.list_topics(topic, timeout=120.0).topics[topic].partitions
         return int(partitions[abs(_java_hash(name)) % len(partitions)].leader)
 
     def _pause(self, least_s: float, most_s: float) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from confluent_kafka import Message, Producer
 
+from tests.drills.chaos.pipeline import end
 from tests.drills.checker import POISON_HEADER
 from tests.drills.soak.committed import Committed
 from tests.drills.soak.load import DAY_S, Load
@@ -27,7 +28,7 @@ from tidegate.demo.process import Service, environment, run
 PARTITIONS = 8
 EVENTS, STATE = "genai.gateway.events.v1", "genai.anomaly.state.v1"
 SCORES, FINDINGS = "genai.anomaly.scores.v1", "genai.anomaly.findings.v1"
-_READY_S, _END_S = 90.0, 300.0
+_READY_S, _END_S = 300.0, 600.0
 _SAMPLES_A_DAY = 30
 _OUTAGE_S = 5.0
 _BROKER = "broker"
@@ -179,7 +180,7 @@ class Soak:
     def _end(self, name: str, expected: int = 0) -> None:
         self._urls.pop(name, None)
         service = self._services.pop(name)
-        service.__exit__(None, None, None)
+        end(service)
         if service.code != expected:
             self.faults.append(f"{name} ended with {service.code}, not {expected}: see {self.out / f'{name}.log'}")
 
@@ -239,7 +240,10 @@ class Soak:
 
     def _sample(self) -> None:
         exported = Exported(self.prefix)
-        while not self._stopping.wait(self.plan.day_s / _SAMPLES_A_DAY):
+        ended = False
+        # One more at the end, of all that runs then.
+        while not ended:
+            ended = self._stopping.wait(self.plan.day_s / _SAMPLES_A_DAY)
             pids = {name: service.pid for name, service in self._services.copy().items()}
             if self.broker.pid is not None:
                 pids[_BROKER] = self.broker.pid
@@ -289,11 +293,11 @@ class Soak:
             self._await_ready(name)
 
     def _promote(self) -> None:
-        command = ["release", "promote", self._names[1], "--override-gate", "--why", "soak"]
+        command = ["release", "promote", self._names[1], "--override-gate", "--why", "soak", "--timeout", "300"]
         run(command, self._settings, self.out / "promote.log")
 
     def _rollback(self) -> None:
-        run(["release", "rollback"], self._settings, self.out / "rollback.log")
+        run(["release", "rollback", "--timeout", "300"], self._settings, self.out / "rollback.log")
 
     def _join(self) -> None:
         self._start("score-c")

@@ -39,7 +39,7 @@ from tidegate.commands import parse
 from tidegate.demo.process import Service as Process
 from tidegate.keys import signing_key
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[3]
 SOURCE = "raw"
@@ -66,13 +66,13 @@ class Guarded:
 
     def revoke(self, binding: AclBinding) -> None:
         for future in self.admin.delete_acls([_filter(binding)]).values():
-            assert len(future.result(10)) == 1
+            assert len(future.result(120)) == 1
         self._await([binding], there=False)
 
     def _await(self, wanted: Sequence[AclBinding], *, there: bool) -> None:
         """Until the broker's own authorizer has it: the controller answers first."""
-        deadline = time.monotonic() + 20
-        while any(bool(self.admin.describe_acls(_filter(each)).result(10)) != there for each in wanted):
+        deadline = time.monotonic() + 120
+        while any(bool(self.admin.describe_acls(_filter(each)).result(120)) != there for each in wanted):
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
@@ -85,7 +85,7 @@ class Guarded:
         """Run a service to the end of its input, as its principal."""
         line = [sys.executable, "-m", "tidegate.cli", command, *flags, "--instance-id", "one", "--until-end"]
         environment = self.environment(command)
-        return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90, check=False)
+        return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
     def environment(self, command: str) -> dict[str, str]:
         """As the command's principal, the password from a file."""
@@ -93,7 +93,7 @@ class Guarded:
         given["sasl.password.file"] = str(self.passwords[f"tidegate-{command}"])
         return {
             **os.environ, "KAFKA_BOOTSTRAP_SERVERS": self.servers, "TIDEGATE_TOPICS__PREFIX": TOPICS.prefix,
-            "TIDEGATE_TOPICS__PARTITIONS": str(TOPICS.partitions),
+            "TIDEGATE_TOPICS__PARTITIONS": str(TOPICS.partitions), "TIDEGATE_KAFKA__TRANSACTION_TIMEOUT_MS": "60000",
             **{
                 f"TIDEGATE_KAFKA__PROPERTIES__{name.upper().replace('.', '_')}": value for name, value in given.items()
             },
@@ -132,7 +132,7 @@ def test_every_command_runs_with_what_is_printed_and_not_without(
     gateway = Producer({"bootstrap.servers": guarded.servers, **guarded.broker.client("tidegate-gateway")})
     for number in range(40):
         gateway.produce(SOURCE, orjson.dumps(call(number)))
-    assert gateway.flush(20) == 0
+    assert gateway.flush(120) == 0
 
     done = guarded.service("ingest", "--source-topic", SOURCE, "--format", "native")
     assert done.returncode == 0, done.stderr
@@ -222,7 +222,7 @@ def test_a_service_that_may_not_write_in_transactions_says_so(guarded: Guarded, 
     needed = guarded.needed(command)
     (transactions,) = [each for each in needed if _word(each.restype) == "TransactionalId"]
     guarded.grant([each for each in needed if each != transactions])
-    if guarded.admin.describe_acls(_filter(transactions)).result(10):
+    if guarded.admin.describe_acls(_filter(transactions)).result(120):
         guarded.revoke(transactions)
     done = guarded.service("ingest", "--source-topic", SOURCE)
     guarded.grant([transactions])
@@ -249,14 +249,14 @@ def fed_back(guarded: Guarded, tmp_path_factory: pytest.TempPathFactory) -> dict
     guarded.grant(guarded.needed("feedback", "verdict"))
     producer = Producer({"bootstrap.servers": guarded.servers, **guarded.broker.client("tidegate-verdict")})
     producer.produce(TOPICS.verdicts, b"no verdict", partition=0)
-    assert producer.flush(20) == 0
+    assert producer.flush(120) == 0
     folder = tmp_path_factory.mktemp("feedback")
     environment = {**guarded.environment("feedback"), "TIDEGATE_FEEDBACK__DIRECTORY": str(folder)}
     reader = Consumer({"bootstrap.servers": guarded.servers, **guarded.broker.client(ADMIN), "group.id": "any"})
     with Process(["feedback"], environment, folder / "log") as feedback:
-        feedback.ready(60)
+        feedback.ready(240)
         reader.assign([TopicPartition(f"{TOPICS.verdicts}.dlq", part, OFFSET_BEGINNING) for part in range(2)])
-        message = reader.poll(30)
+        message = reader.poll(180)
         assert message is not None, (folder / "log").read_text()
         assert message.error() is None
         headers = dict(message.headers() or [])
@@ -276,7 +276,7 @@ def test_the_trainer_waits_for_requests_over_tls_and_scram(guarded: Guarded, tmp
         "TIDEGATE_RELEASE__SIGNING_KEY_FILE": str(tmp_path / "signing.pem"),
     }  # fmt: skip
     with Process(["trainer"], environment, tmp_path / "log") as trainer:
-        assert trainer.ready(60)["partitions"] == [0]
+        assert trainer.ready(240)["partitions"] == [0]
 
 
 @pytest.mark.parametrize("operation", ["DescribeConfigs", "Read", "Write"])
@@ -319,7 +319,7 @@ def test_a_written_file_is_applied_by_kafkas_own_command_and_by_ours(
     tool.write_text(f'#!/bin/sh\nexec {shlex.join(java)} "$@"\n')
     tool.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tool.parent}:{os.environ['PATH']}"}
-    done = subprocess.run([script], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([script], env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resourceType=TRANSACTIONAL_ID, name=tidegate.ingest., patternType=PREFIXED" in done.stdout
     assert "principal=User:somebody, host=*, operation=WRITE, permissionType=ALLOW" in done.stdout
@@ -332,7 +332,7 @@ def test_a_written_file_is_applied_by_kafkas_own_command_and_by_ours(
     wanted = bindings(orjson.loads(listed.read_bytes()))
     assert f"{len(wanted)} permissions granted" in capsys.readouterr().out
     for each in wanted:
-        assert guarded.admin.describe_acls(_filter(each)).result(10) == [each]
+        assert guarded.admin.describe_acls(_filter(each)).result(120) == [each]
 
 
 def test_who_may_not_grant_is_told_so(guarded: Guarded, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,8 +20,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return now
 
 
-def watching(metrics: Metrics) -> BrokerWatch:
-    return BrokerWatch({"bootstrap.servers": "127.0.0.1:1"}, ["t"], metrics)
+def watching(metrics: Metrics, transaction_seconds: float = 0.0) -> BrokerWatch:
+    return BrokerWatch({"bootstrap.servers": "127.0.0.1:1"}, ["t"], metrics, transaction_seconds)
 
 
 def test_credentials_that_are_refused_for_seconds_end_the_service(clock: SimpleNamespace) -> None:
@@ -40,6 +40,20 @@ def test_refusals_that_no_client_waits_so_long_to_repeat_are_no_lasting_one(cloc
         clock.seconds = seconds
         watch.heard("consumer")(REFUSED)
     watch.check()
+
+
+def test_what_a_transaction_meets_that_an_outage_caught_is_the_outage_s_for_as_long_as_it_may_take(
+    clock: SimpleNamespace,
+) -> None:
+    clock.seconds = 500.0
+    watch = watching(Metrics(), transaction_seconds=60.0)
+    assert not watch.lately()
+    watch.heard("producer")(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    clock.seconds = 501.0
+    watch._answered()
+    # 30 s, and the 60 s after which the transaction is given up.
+    for clock.seconds, lately in ((590.0, True), (591.1, False)):
+        assert watch.lately() is lately
 
 
 def test_every_fault_is_counted_by_client_and_group_and_what_is_none_is_not() -> None:

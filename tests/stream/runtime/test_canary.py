@@ -29,7 +29,7 @@ from stream.runtime import canary
 from stream.runtime.canary import Canary
 from stream.runtime.canary_traffic import CanaryTraffic, attack_event, litellm_records, session_name
 from stream.runtime.metrics import CanaryMetrics
-from tests.kafka.harness import FINDINGS, PARTITIONS, ROOT, Cluster
+from tests.kafka.harness import FINDINGS, PARTITIONS, PATIENCE_S, ROOT, Cluster
 from tidegate.demo.process import Service, environment, run
 
 SENT_MS = 1_795_000_000_000
@@ -65,7 +65,7 @@ def answering(cluster: Cluster, entity_of_answer: str | None = None, *, names_at
                 named = record["litellm_call_id"] if names_attack else "another"
                 session = entity_of_answer or record["session_id"] or record["trace_id"]
                 producer.produce(cluster.prefix + FINDINGS, finding(session, named), partition=1)
-                producer.flush(10)
+                producer.flush(PATIENCE_S)
 
     thread = threading.Thread(target=answer)
     thread.start()
@@ -127,18 +127,19 @@ def test_no_two_attacks_are_alike() -> None:
 
 @pytest.mark.kafka
 def test_a_finding_that_names_the_attack_is_the_answer(cluster: Cluster) -> None:
-    metrics = CanaryMetrics()
-    bird = Canary(settings_for(cluster), f"{cluster.prefix}raw", metrics, Event(), timeout_s=20)
+    metrics, began = CanaryMetrics(), time.monotonic()
+    bird = Canary(settings_for(cluster), f"{cluster.prefix}raw", metrics, Event(), timeout_s=PATIENCE_S)
     with answering(cluster):
         found = bird.once()
     bird.close()
     assert found.marked
-    assert 0 < found.seconds < 20
+    assert 0 < found.seconds < PATIENCE_S
     assert re.fullmatch(r"found in [\d.]+ s: finding [0-9a-f]{32}, Medium, ", str(found))
     exported = generate_latest(metrics.registry).decode()
     assert 'tidegate_canary_attacks_total{result="found"} 1.0' in exported
     age = float(re.findall(r"^tidegate_canary_age_seconds (\S+)", exported, re.MULTILINE)[0])
-    assert 0 <= age < 5
+    # It counts from when the finding was seen, not from the beginning.
+    assert 0 <= age <= time.monotonic() - began - found.seconds
     # Benign sessions: two of grace, five more, three before the attack; two calls each.
     assert len(cluster.values("raw")) == 2 * (2 + 5 + 3 + 1)
 
@@ -159,12 +160,12 @@ def test_a_service_counts_what_is_missed_and_its_age_grows(cluster: Cluster) -> 
     bird = Canary(settings_for(cluster), f"{cluster.prefix}raw", metrics, stopping, timeout_s=0.5)
     serving = threading.Thread(target=bird.serve, args=(60.0,))
     serving.start()
-    until = time.monotonic() + 20
+    until = time.monotonic() + PATIENCE_S
     while b'result="missed"} 1.0' not in (exported := generate_latest(metrics.registry)):
         assert time.monotonic() < until, exported
         time.sleep(0.1)
     stopping.set()
-    serving.join(10)
+    serving.join(PATIENCE_S)
     bird.close()
     assert float(re.findall(r"^tidegate_canary_age_seconds (\S+)", exported.decode(), re.MULTILINE)[0]) > 0.5
 
@@ -180,14 +181,14 @@ def test_once_exits_with_4_when_nothing_scores(cluster: Cluster) -> None:
     command = [sys.executable, "-m", "tidegate.cli", "canary", "--source-topic", f"{cluster.prefix}raw", "--once"]
     command += ["--timeout", "1", "--bootstrap-servers", cluster.servers, "--topic-prefix", cluster.prefix]
     environ = {"PATH": os.environ["PATH"], "TIDEGATE_TOPICS__PARTITIONS": str(PARTITIONS)}
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 4, done.stderr
     assert "no finding on" in done.stderr
     assert "TidegateCanaryNotFound" in done.stderr
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 def test_the_canary_is_found_by_the_services_themselves_and_its_finding_is_marked(
     kafka: str, topic_prefix: str, sample_release: Path, tmp_path: Path
 ) -> None:
@@ -202,9 +203,9 @@ def test_the_canary_is_found_by_the_services_themselves_and_its_finding_is_marke
         Service(ingest, setting, tmp_path / "ingest.log") as ingesting,
         Service(score, setting, tmp_path / "score.log") as scoring,
     ):
-        ingesting.ready(60)
-        scoring.ready(60)
-        run(["canary", "--source-topic", raw, "--once"], setting, tmp_path / "canary.log")
+        ingesting.ready(240)
+        scoring.ready(240)
+        run(["canary", "--source-topic", raw, "--once", "--timeout", "180"], setting, tmp_path / "canary.log")
     said = (tmp_path / "canary.log").read_text()
     assert said.startswith("found in ")
     [first, *_] = [f for f in cluster.values(FINDINGS) if f["finding_info"]["uid"] in said]

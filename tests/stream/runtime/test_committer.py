@@ -11,7 +11,7 @@ from stream.runtime.delivery import Work
 from stream.runtime.faults import Aborted
 from stream.runtime.metrics import Metrics
 
-SECONDS = 10.0
+SECONDS = 120.0
 
 
 class Deliveries:

@@ -81,12 +81,12 @@ class Scorer:
         if switch.release.startswith("bad"):
             raise Refused("damaged", "damaged")
         if switch.release.startswith("slow"):
-            self.go.wait(10)
+            self.go.wait(120)
         return Loaded(None, switch.release, *IDS, "0" * 64, verified=True)
 
     def until(self, decided: int) -> None:
         """Turns until all before that offset are decided."""
-        give_up = time.monotonic() + 5
+        give_up = time.monotonic() + 120
         while self.queue.turn() < decided:
             assert time.monotonic() < give_up
             time.sleep(0.001)

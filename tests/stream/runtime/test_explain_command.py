@@ -316,13 +316,13 @@ def test_event_on_a_topic_is_explained_by_its_finding_or_a_replay_with_the_journ
     shift_ms = time.time_ns() // 1_000_000 - records[-1].timestamp_ms
     for each in records:
         producer.produce(topics.events, each.value, b"k", each.partition, timestamp=each.timestamp_ms + shift_ms)
-    assert producer.flush(10) == 0
+    assert producer.flush(120) == 0
     monkeypatch.setenv("TIDEGATE_TOPICS__PARTITIONS", str(harness.PARTITIONS))
     monkeypatch.setenv("TIDEGATE_LEARNING__GRACE_SESSIONS", "5")
     monkeypatch.setenv("TIDEGATE_DECISION__SESSION_FPR", "0.05")
     where = ["--bootstrap-servers", kafka, "--topic-prefix", cluster.prefix, "--group-id", cluster.group, "--until-end"]
     command = [sys.executable, "-m", "tidegate.cli", "score", "--release", str(tmp_path / "release"), *where]
-    done = subprocess.run(command, cwd=harness.ROOT, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, cwd=harness.ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     scores = cluster.values(harness.SCORES)
     creates = [each for each in cluster.values(harness.FINDINGS) if each["activity_id"] == 1]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from stream.errors import FencedError, StateError
 from stream.runtime import group
@@ -17,6 +17,19 @@ HERE: Place = ("t", 0)
 THERE: Place = ("t", 1)
 
 
+class Clock:
+    """Time that passes only when somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
 class Client:
     """A consumer that notes what it is asked for, and whose group calls back when told."""
 
@@ -25,6 +38,9 @@ class Client:
         self.coming: list[Any] = []
         self.closed = 0
         self.offsets: list[TopicPartition] = []
+        self.answers_after = 0.0
+        self.given: list[float] = []
+        self.clock = Clock()
 
     def consume(self, records_max: int, seconds: float) -> list[Any]:
         coming, self.coming = self.coming, []
@@ -34,7 +50,19 @@ class Client:
         return b"generation"
 
     def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        self.given.append(timeout)
+        self._answer(timeout)
         return self.offsets
+
+    def get_watermark_offsets(self, place: TopicPartition, timeout: float) -> tuple[int, int]:
+        self.given.append(timeout)
+        self._answer(timeout)
+        return 0, 9
+
+    def _answer(self, timeout: float) -> None:
+        self.clock.sleep(min(timeout, self.answers_after))
+        if timeout < self.answers_after:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
     def close(self) -> None:
         self.closed += 1
@@ -202,6 +230,24 @@ def test_an_offset_belongs_to_the_topic_that_it_was_committed_for(client: Client
     # Of a build that knew no ids, or set by hand.
     client.offsets = [TopicPartition("t", 0, 7, "by hand")]
     assert source.committed([HERE], lambda _: False) == {HERE: 7}
+
+
+def test_a_broker_that_answers_late_is_given_more_time_until_it_answers_at_once(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(group, "time", clock)
+    client.clock = clock
+    source = GroupSource({}, ["t"], Deaf())
+    client.offsets = source.positions({HERE: 7})
+    client.answers_after = 3.0
+    assert source.committed([HERE], lambda _: False) == {HERE: 7}
+    # Else a restore would begin again: it asks for both, and a time-out ends it.
+    assert source.bounds(HERE) == (0, 9)
+    client.answers_after = 0.5
+    assert source.committed([HERE], lambda _: False) == {HERE: 7}
+    assert source.bounds(HERE) == (0, 9)
+    assert client.given == [1.0, 2.0, 4.0, 4.0, 4.0, 1.0]
 
 
 def test_a_static_member_that_is_fenced_by_its_own_return_joins_anew(client: Client) -> None:

@@ -90,4 +90,4 @@ def test_wrong_credentials_are_one_sentence_and_right_ones_work(monkeypatch: pyt
 def test_the_broker_tells_its_topics(kafka: str, topic_prefix: str) -> None:
     admin, partitions = connect_admin(client(kafka), "test")
     assert topic_prefix not in partitions
-    assert admin.list_topics(timeout=10).brokers
+    assert admin.list_topics(timeout=120).brokers

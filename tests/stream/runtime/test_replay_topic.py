@@ -30,7 +30,7 @@ from tests.stream.releases import write
 from tests.stream.streams import stream
 from tidegate.commands import parse
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 PARTITIONS = harness.PARTITIONS
 _DAY_MS = 86_400_000
@@ -67,7 +67,7 @@ class Captured:
     def produce(self, records: Sequence[Record], shift_ms: int) -> None:
         """Events as ingest writes them, in transactions of some, so that markers lie between."""
         producer = Producer({"bootstrap.servers": self.cluster.servers, "transactional.id": f"{self.cluster.prefix}in"})
-        producer.init_transactions(10)
+        producer.init_transactions(120)
         for at in range(0, len(records), 150):
             producer.begin_transaction()
             for each in records[at : at + 150]:
@@ -75,11 +75,13 @@ class Captured:
                     self.topic, each.value, b"k", each.partition, timestamp=each.timestamp_ms + shift_ms,
                     headers=list(each.headers),
                 )  # fmt: skip
-            producer.commit_transaction(10)
+            producer.commit_transaction(120)
 
     def score(self, idle_seconds: float) -> None:
         """A live scorer to the end of what is there, then idle for a while, so that time passes by ticks."""
         cluster = self.cluster
+        # Before it runs: time passes only while a timer is due, so that nobody may have to wait for one more.
+        ticks = self.ticks()
         where = ["--bootstrap-servers", cluster.servers, "--topic-prefix", cluster.prefix, "--group-id", cluster.group]
         command = [sys.executable, "-m", "tidegate.cli", "score", "--release", str(self.release), *where]
         with (
@@ -87,14 +89,20 @@ class Captured:
             subprocess.Popen(command, cwd=harness.ROOT, stdout=subprocess.PIPE, stderr=log) as process,
         ):
             assert process.stdout is not None
-            ready = process.stdout.readline()
-            if ready.startswith(b"READY"):
+            if (ready := process.stdout.readline()).startswith(b"READY"):
                 cluster.wait_committed(cluster.ends(harness.EVENTS, PARTITIONS))
                 time.sleep(idle_seconds)
+                until = time.monotonic() + harness.PATIENCE_S
+                while self.ticks() == ticks:
+                    assert time.monotonic() < until, "no time passes in idle partitions"
                 process.send_signal(signal.SIGTERM)
-            code = process.wait(30)
+            code = process.wait(120)
             log.seek(0)
             assert (code, ready[:5]) == (0, b"READY"), log.read()
+
+    def ticks(self) -> int:
+        """How often time has passed by itself."""
+        return [entry["kind"] for entry in self.cluster.values(harness.JOURNAL)].count("tick")
 
     def live(self, name: str) -> list[bytes]:
         """What a topic holds, each partition in order."""

@@ -21,11 +21,11 @@ from tests.kafka.harness import STATE, Cluster
 from tests.stream.releases import release
 from tests.stream.streams import SETTINGS, Said, cut, run, stream
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 RECORDS = stream(seed=11, n=240, partitions=1)
 AT = 200
-_SECONDS = 60
+_SECONDS = 240
 
 
 def core() -> Core:
@@ -42,14 +42,14 @@ def eager() -> Iterator[str]:
 def transactions(cluster: Cluster, said: Said) -> None:
     """The rows as a scorer writes them, a transaction a step."""
     producer = Producer({"bootstrap.servers": cluster.servers, "transactional.id": f"{cluster.prefix}state"})
-    producer.init_transactions(10)
+    producer.init_transactions(120)
     producer.begin_transaction()
     for key, value in said.rows[0]:
         producer.produce(cluster.prefix + STATE, value, key, 0)
         if key == b'["cursor"]':
-            producer.commit_transaction(10)
+            producer.commit_transaction(120)
             producer.begin_transaction()
-    producer.commit_transaction(10)
+    producer.commit_transaction(120)
 
 
 def restorer(cluster: Cluster, live: Core) -> Restorer:

@@ -20,7 +20,7 @@ from tests.stream.releases import write
 from tidegate.cli import MODULES
 from tidegate.keys import signing_key
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[3]
 PREFIX = "secret."
@@ -98,7 +98,7 @@ def commands(folder: Path, source: str) -> list[list[str]]:
 def driven(environment: Mapping[str, str], wanted: list[list[str]]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tests.stream.runtime.secrets_driver"],
-        input=json.dumps(wanted), env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200,
+        input=json.dumps(wanted), env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900,
     )  # fmt: skip
 
 
@@ -175,7 +175,7 @@ def test_no_service_says_a_secret_while_it_runs(secured_kafka: SecuredKafka, tmp
         service.send_signal(signal.SIGTERM)
         rest = service.stdout.read()
         service.stdout.close()
-        assert service.wait(30) == 0
+        assert service.wait(120) == 0
     assert given.seen_in(ready + shown + rest + log.read_text(errors="replace")) == []
 
 

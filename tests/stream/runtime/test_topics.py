@@ -195,7 +195,7 @@ def test_topics_are_created_once_and_then_pass_the_check(
     admin = AdminClient({"bootstrap.servers": kafka})
     described = admin.describe_configs([ConfigResource(ResourceType.TOPIC, f"{source}.dlq")])
     (future,) = described.values()
-    assert future.result(10)["max.message.bytes"].value == str(SOURCE_BYTES_MAX + 65_536)
+    assert future.result(120)["max.message.bytes"].value == str(SOURCE_BYTES_MAX + 65_536)
 
 
 @pytest.mark.kafka
@@ -203,12 +203,12 @@ def test_a_check_says_which_topic_differs_and_changes_nothing(kafka: str, topic_
     settings = settings_of(kafka, topic_prefix)
     admin = AdminClient({"bootstrap.servers": kafka})
     made = admin.create_topics([NewTopic(settings.topics.events, 5, config={"max.message.bytes": "1000"})])
-    made[settings.topics.events].result(10)
+    made[settings.topics.events].result(120)
     with pytest.raises(EnvironmentFault) as caught:
         run(settings, arguments("check"))
     said = str(caught.value)
     assert f"topic {settings.topics.events}: must have 2 partitions, has 5; " in said
     assert "max.message.bytes must be at least 8454144, got 1000" in said
     assert f"topic {settings.topics.controls} does not exist" in said
-    assert settings.topics.controls not in admin.list_topics(timeout=10).topics
+    assert settings.topics.controls not in admin.list_topics(timeout=120).topics
     assert caught.value.exit_code == 3

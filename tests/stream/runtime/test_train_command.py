@@ -38,6 +38,8 @@ from tests.doubles import Counts
 from tests.kafka.harness import EVENTS, Cluster
 from tests.stream.training.captures import corpus, session, write_lines
 
+pytestmark = pytest.mark.timeout(900)
+
 ROOT = Path(__file__).parents[3]
 SETTINGS = Settings(learning=LearningSettings(grace_sessions=3, examples=False))
 QUICK = (
@@ -61,7 +63,6 @@ def trained(out: Path, settings: Settings = SETTINGS, **changed: Any) -> Manifes
     return read_manifest(out, settings)
 
 
-@pytest.mark.timeout(300)
 def test_two_processes_make_the_same_bytes_of_one_input_and_seed(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "captured.jsonl.gz", corpus(40))
     made = []
@@ -264,12 +265,12 @@ def test_a_range_of_the_events_topic_is_trained_on(kafka: str, topic_prefix: str
     path = write_lines(tmp_path / "c.jsonl", corpus(40))
     events = [item.record for item in gather_files([path], "corpus", SETTINGS, Tally())]
     producer = Producer({"bootstrap.servers": kafka, "transactional.id": f"{topic_prefix}train"})
-    producer.init_transactions(10)
+    producer.init_transactions(120)
     producer.begin_transaction()
     for record in events:
         partition = 1 if b"team-1" in (record.key or b"") else 0
         producer.produce(topic_prefix + EVENTS, record.value, record.key, partition, timestamp=record.timestamp_ms)
-    producer.commit_transaction(10)
+    producer.commit_transaction(120)
     cluster.aborted(EVENTS, 0, 3)
     settings = Settings(
         kafka=KafkaSettings(kafka),

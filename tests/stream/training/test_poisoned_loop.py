@@ -44,7 +44,7 @@ def loop() -> Loop:
     return Loop(world, champion, drill.found(world, champion), drill.known_of(world))
 
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.mark.parametrize("draw", range(3))

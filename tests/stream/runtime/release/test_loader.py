@@ -22,7 +22,7 @@ def loaded(name: str, *, verified: bool = True) -> Loaded:
 
 
 def answer(loader: BackgroundLoader, name: str) -> Loaded | Refused:
-    until = time.monotonic() + 5
+    until = time.monotonic() + 120
     while (found := loader.ask(asking(name))) is None:
         assert time.monotonic() < until
         time.sleep(0.001)
@@ -33,7 +33,7 @@ def test_asking_never_waits() -> None:
     go = Event()
 
     def load(switch: ReleaseSwitch) -> Loaded:
-        go.wait(10)
+        go.wait(120)
         return loaded(switch.release)
 
     loader = BackgroundLoader(load)
@@ -48,7 +48,7 @@ def test_one_that_was_given_up_does_not_answer_for_its_successor() -> None:
 
     def load(switch: ReleaseSwitch) -> Loaded:
         if switch.release == "slow":
-            go.wait(10)
+            go.wait(120)
         return loaded(switch.release)
 
     loader = BackgroundLoader(load)
@@ -86,7 +86,7 @@ def test_a_directory_that_is_late_is_waited_for_and_one_that_never_comes_is_refu
             raise Refused("missing", "not there")
         return loaded(switch.release)
 
-    assert answer(BackgroundLoader(load, 5.0), "late") == loaded("late")
+    assert answer(BackgroundLoader(load, 120.0), "late") == loaded("late")
     assert len(attempts) == 3
     found = answer(BackgroundLoader(load, 0.2), "never")
     assert isinstance(found, Refused)

@@ -168,7 +168,7 @@ def test_a_worker_is_told_all_settings_and_finds_them_again() -> None:
 def test_a_worker_of_a_service_that_is_gone_does_nothing() -> None:
     told = msgspec.json.encode(Task(settings={}, request=REQUEST, parent=1 << 30))
     command = [sys.executable, "-m", "stream.runtime.trainer.worker"]
-    done = subprocess.run(command, input=told, capture_output=True, check=False, timeout=60)
+    done = subprocess.run(command, input=told, capture_output=True, check=False, timeout=240)
     assert (done.returncode, done.stdout) == (1, b"")
 
 
