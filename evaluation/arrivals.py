@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import pairwise
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ _SHAPE_MIN = {False: 0.05, True: 0.3}
 all that is left falls into one minute."""
 _SHAPE_MAX = 100.0
 _REGULAR_DAYS = DAYS // 2
+_NUMBER_MAX = 10**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +147,27 @@ class _Trace:
         self.lengths.append(length_s)
         self.laws.append((rate, weibull, held))
 
-    def end_s(self) -> float:
-        return max((start + length for start, length in zip(self.starts, self.lengths, strict=True)), default=0.0)
+    def begin_s(self) -> float:
+        return min(self.starts)
 
-    def client(self, name: str, days: int) -> Client:
-        """Laid out over `days` days, which are then repeated, or cut."""
+    def end_s(self) -> float:
+        return max(start + length for start, length in zip(self.starts, self.lengths, strict=True))
+
+    def client(self, name: str, first_day: int, days: int) -> Client:
+        """Laid out over `days` days from one on, which are then repeated, or cut.
+
+        The rate of a window of `Client` is the mean of what lies in it, its law the one that lies in it longest.
+        """
         n = days * _A_DAY
-        rate, weibull, shape = np.zeros(n), np.zeros(n, np.bool_), np.ones(n)
+        rate, weibull, shape, longest = np.zeros(n), np.zeros(n, np.bool_), np.ones(n), np.zeros(n)
         for start, length, law in zip(self.starts, self.lengths, self.laws, strict=True):
-            at = slice(int(start // WINDOW_S), max(int((start + length) // WINDOW_S), int(start // WINDOW_S) + 1))
-            rate[at], weibull[at], shape[at] = law
+            begin_s = start - first_day * DAY_S
+            end_s = begin_s + length
+            for at in range(int(begin_s // WINDOW_S), min(int(-(-end_s // WINDOW_S)), n)):
+                part = (min(end_s, (at + 1) * WINDOW_S) - max(begin_s, at * WINDOW_S)) / WINDOW_S
+                rate[at] += law[0] * part
+                if part > longest[at]:
+                    longest[at], weibull[at], shape[at] = part, *law[1:]
         return Client(name, np.resize(rate, _WINDOWS), np.resize(weibull, _WINDOWS), np.resize(shape, _WINDOWS))
 
 
@@ -168,7 +179,7 @@ def read_arrivals(folder: Path) -> Arrivals:
     UsageError
         When a file that is there cannot be read.
     """
-    traces: dict[str, _Trace] = {}
+    windowed: dict[str, _Trace] = {}
     times: dict[str, list[float]] = {}
     unreadable = 0
     for raw in _lines(folder / CLIENTS):
@@ -179,18 +190,27 @@ def read_arrivals(folder: Path) -> Arrivals:
             continue
         length = _number(raw.get("window_seconds")) or float(WINDOW_S)
         for window in windows:
-            unreadable += not _taken(traces.setdefault(name, _Trace()), window, length)
+            unreadable += not _taken(windowed.setdefault(name, _Trace()), window, length)
     for raw in _lines(folder / REQUESTS):
         at = _number(raw.get("t"))
         if at is None:
             unreadable += 1
         else:
             times.setdefault(str(raw.get("client") or raw.get("tenant") or REQUESTS), []).append(at)
-    for name, own in times.items():
-        traces.setdefault(name, _counted(own))
-    days = max((int(-(-trace.end_s() // DAY_S)) for trace in traces.values()), default=1)
-    clients = [trace.client(name, max(days, 1)) for name, trace in sorted(traces.items())]
-    return Arrivals([client for client in clients if client.rate.any()], unreadable)
+    counted = {name: _counted(own) for name, own in times.items() if name not in windowed or not windowed[name].starts}
+    clients = [*_laid_out(windowed), *_laid_out(counted)]
+    return Arrivals(sorted((each for each in clients if each.rate.any()), key=lambda each: each.name), unreadable)
+
+
+def _laid_out(traces: Mapping[str, _Trace]) -> Iterator[Client]:
+    """Clients of one file, from the day of the first window."""
+    told = {name: trace for name, trace in traces.items() if trace.starts}
+    if not told:
+        return
+    first_day = int(min(trace.begin_s() for trace in told.values()) // DAY_S)
+    days = max(1, *(int(-(-trace.end_s() // DAY_S)) - first_day for trace in told.values()))
+    for name, trace in told.items():
+        yield trace.client(name, first_day, min(days, DAYS))
 
 
 def steady() -> Client:
@@ -209,8 +229,8 @@ def _taken(trace: _Trace, window: object, length_s: float) -> bool:
     if not isinstance(window, list) or len(window) < 2:
         return False
     start, rate = _number(window[0]), _number(window[1])
-    if start is None or rate is None or start >= DAYS * DAY_S:
-        return start is not None and rate is not None
+    if start is None or rate is None:
+        return False
     law = window[3] if len(window) > 3 else "Gamma"
     cv = _number(window[2]) if len(window) > 2 else None
     shape = _number(window[4]) if len(window) > 4 else None
@@ -234,8 +254,8 @@ def _counted(times: Sequence[float]) -> _Trace:
 
 
 def _number(value: object) -> float | None:
-    """A number that is not negative."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value) or value < 0:
+    """A number that is not negative, and no larger than a time since 1970 in nanoseconds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _NUMBER_MAX:
         return None
     return float(value)
 

@@ -118,15 +118,17 @@ def tool_loop(session: CorpusSession, material: Material, random: np.random.Gene
     return [_made(session, "tool_loop", (*session.turns[:ends], *block, *session.turns[ends:]))]
 
 
-def leaking(session: CorpusSession, material: Material, random: np.random.Generator, chars: int) -> tuple[Turn, ...]:
-    """Turns with more calls of the last tool, each of which carries out so many characters of what tools told.
+def leaking(
+    session: CorpusSession, material: Material, random: np.random.Generator, chars: int, leaks: int = LEAKS
+) -> tuple[Turn, ...]:
+    """Turns with so many more calls of the last tool, each of which carries out `chars` characters of what tools told.
 
     Empty where the session calls no tool.
     """
     begins, ends = _last_call(session)
     if begins < 0:
         return ()
-    secrets = Material((), material.told or material.said).text(chars * LEAKS, random).replace("\n", " ")
+    secrets = Material((), material.told or material.said).text(chars * leaks, random).replace("\n", " ")
     turn = session.turns[begins]
     block: list[Turn] = []
     for at in range(0, len(secrets), chars):

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.arrivals import CLIENTS, REQUESTS, read_arrivals
-from evaluation.corpus import read_corpus
+from evaluation.corpus import read_corpus, told_of
 from evaluation.parts import Parts, fingerprint
 from evaluation.protocols.verdicts import PROTOCOL as STREAM
 from evaluation.report.columns import SESSIONS
-from evaluation.report.facts import Facts, write_facts
+from evaluation.report.facts import Absent, Facts, write_facts
 from evaluation.report.write import EXCERPTS, PAGE, rebuild
 from evaluation.seed_process import Order, judge, shared_by
 from stream.config import Settings
-from stream.errors import UsageError
+from stream.errors import EnvironmentFault, UsageError
 
 PROTOCOLS = ("paired", "splice", "session", "hard_negatives", "slices", STREAM)
 
@@ -29,6 +29,15 @@ def run(settings: Settings, arguments: Namespace) -> int:
     TidegateError
         With the exit code that says what is wrong.
     """
+    try:
+        return _run(settings, arguments)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise EnvironmentFault(f"--out {arguments.out} must be a folder that can be written: {error}") from error
+
+
+def _run(settings: Settings, arguments: Namespace) -> int:
     chosen = tuple(protocols(arguments.only))
     order = Order.of(settings, arguments, chosen, time.monotonic())
     arrivals: Path | None = arguments.arrivals
@@ -40,7 +49,10 @@ def run(settings: Settings, arguments: Namespace) -> int:
     released = shared.release is not None
     order.tell(f"reading {arguments.corpus}")
     # Whoever names a folder that is none is told so before anything begins.
-    read_corpus(arguments.corpus)
+    corpus = read_corpus(arguments.corpus)
+    absent = [Absent(protocol="corpus", reason=told_of(corpus.left_out))] if corpus.left_out else []
+    for each in absent:
+        order.tell(f"{each.reason}, and are left out")
     if STREAM in chosen and arrivals is not None and not read_arrivals(arrivals).clients:
         raise UsageError(
             f"--arrivals must be a folder with {CLIENTS} or {REQUESTS} in which somebody calls; {arrivals} has none. "
@@ -48,7 +60,9 @@ def run(settings: Settings, arguments: Namespace) -> int:
         )
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    inputs = [path for folder in (arguments.corpus, arrivals) if folder for path in folder.glob("*.jsonl*")]
+    inputs = [
+        path for folder in (arguments.corpus, arrivals) if folder for path in folder.glob("*.jsonl*") if path.is_file()
+    ]
     name = shared.release.name if shared.release is not None else ""
     whose = fingerprint(inputs, (repr(shared.settings), name, str(arguments.stream_events)))
     finished = any(path.is_dir() for path in (out / "parts").glob("*"))
@@ -59,7 +73,7 @@ def run(settings: Settings, arguments: Namespace) -> int:
         if finished:
             order.tell("what was finished here was of other files, settings or code: beginning anew")
         (out / EXCERPTS).write_bytes(b"")
-    seeds = range(arguments.seeds)
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     judge(order, seeds, released=released)
     order.tell("putting it together")
     names = [part for place, seed in enumerate(seeds) for part in order.names(place, seed, released=released)]
@@ -67,7 +81,12 @@ def run(settings: Settings, arguments: Namespace) -> int:
         out,
         parts,
         names,
-        Facts(nominal=shared.settings.decision.session_fpr, embedder=shared.settings.embedder.name, release=name),
+        Facts(
+            nominal=shared.settings.decision.session_fpr,
+            embedder=shared.settings.embedder.name,
+            release=name,
+            absent=absent,
+        ),
     )
     report = rebuild(out, order.tell)
     for sentence in report["headline"]:

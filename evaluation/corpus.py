@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import msgspec
 
+from evaluation.draws import rank
 from schemas.corpus import CorpusSession, calls
 from stream.errors import UsageError
 from stream.training.gather import Tally, sessions_of
 
 BENIGN, ATTACK = "benign", "attack"
+_LEFT_OUT = {
+    "no_call": "hold no message",
+    "no_label": "have no label benign or attack",
+    "undecodable": "hold no session",
+}
+AGAIN = "\x1f"
+"""Stands before the number of a session whose name others have too."""
 SUFFIXES = (".jsonl.gz", ".jsonl")
-_LOOK_ALIKES = ("hardneg", "lookalike", "overrefus", "falsealarm", "falsepositive", "notinject", "xstest", "orbench")
+_LOOK_ALIKES = ("hardneg", "lookalike", "overrefus", "falsealarm", "falsepositive", "notinject")
 """What collections of harmless requests that look harmful are called, without case and punctuation."""
+_OPENING_MIN = 40
+"""Characters of a first message that tell one conversation from another; shorter ones greet."""
 _NO_LETTER = re.compile(r"[^a-z]+")
+_NAMED = re.compile(r"(?<![a-z])(?:xs[^a-z]?test|or[^a-z]?bench)")
+"""Two that are called so alone: a tutor's or an editor's benchmark is none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +122,26 @@ def read_corpus(folder: Path) -> Corpus:
                 files.append(path.name.removesuffix(suffix))
     left_out.update(tally.dead_letters)
     if not sessions:
-        raise UsageError(f"--corpus must hold labelled conversations as *.jsonl or *.jsonl.gz; {folder} holds none.")
-    return Corpus(tuple(_named_once(sessions)), tuple(files), dict(left_out))
+        raise UsageError(
+            f"--corpus must hold labelled conversations as *.jsonl or *.jsonl.gz; {folder} holds none"
+            f"{f' ({told_of(left_out)})' if left_out else ''}."
+        )
+    return Corpus(tuple(_with_tasks(_named_once(sessions))), tuple(files), dict(left_out))
+
+
+def opening_of(session: CorpusSession) -> str | None:
+    """A name of what its user says first; None where that is too short to tell anything."""
+    opening = next((turn.text for turn in session.turns if turn.role == "user"), "")
+    return f"opening {rank(opening):x}" if len(opening) >= _OPENING_MIN else None
+
+
+def told_of(left_out: Mapping[str, int]) -> str:
+    """What a corpus has that cannot be judged, in words.
+
+    >>> told_of({"no_label": 2, "undecodable": 1})
+    'of its lines 2 have no label benign or attack, 1 hold no session'
+    """
+    return f"of its lines {', '.join(f'{count} {_LEFT_OUT[reason]}' for reason, count in sorted(left_out.items()))}"
 
 
 def _unusable(session: CorpusSession) -> str | None:
@@ -129,14 +159,42 @@ def _named_once(sessions: Sequence[CorpusSession]) -> list[CorpusSession]:
         again = met[name]
         met[name] += 1
         if again:
-            session = msgspec.structs.replace(session, session=f"{session.session}\x1f{again + 1}")
+            session = msgspec.structs.replace(session, session=f"{session.session}{AGAIN}{again + 1}")
         named.append(session)
     return named
 
 
+def _with_tasks(sessions: Sequence[CorpusSession]) -> list[CorpusSession]:
+    """Sessions whose openings are their tasks, of tenants that tell a conversation with and without an attack.
+
+    Where a corpus names no tasks, a tenant's injected session and its clean twins are known by opening alike.
+    """
+    openings: dict[str, dict[str, set[str]]] = {BENIGN: {}, ATTACK: {}}
+    for session in sessions:
+        opening = opening_of(session) if session.task is None and session.tenant is not None else None
+        if opening is not None:
+            openings[session.label or ""].setdefault(session.tenant or "", set()).add(opening)
+    paired = {tenant for tenant, own in openings[ATTACK].items() if own & openings[BENIGN].get(tenant, set())}
+    told = [
+        session.task is None
+        and session.tenant in paired
+        and (session.label == BENIGN or opening_of(session) in openings[BENIGN][session.tenant or ""])
+        for session in sessions
+    ]
+    return [
+        msgspec.structs.replace(session, task=opening_of(session)) if is_told else session
+        for session, is_told in zip(sessions, told, strict=True)
+    ]
+
+
 def _says_look_alike(name: str) -> bool:
+    """Whether the name of a file, source or tenant says that it holds look-alikes.
+
+    >>> [_says_look_alike(name) for name in ("Hard-Negatives v2", "or_bench_hard", "tutor-bench")]
+    [True, True, False]
+    """
     plain = _NO_LETTER.sub("", name.lower())
-    return any(word in plain for word in _LOOK_ALIKES)
+    return any(word in plain for word in _LOOK_ALIKES) or _NAMED.search(name.lower()) is not None
 
 
 def _asked_only(sessions: Sequence[CorpusSession]) -> set[str]:

@@ -1,10 +1,10 @@
-"""Tenants that change, which is no attack; and one that is led to change, so that an attack will look normal."""
+"""Tenants that change, which is no attack; and some that are led to change, so that an attack will look normal."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -13,6 +13,7 @@ from evaluation.arrivals import rng
 from evaluation.behaviour import (
     FAST_CHARS,
     FLOOD_TIMES,
+    LEAKS,
     Material,
     exfiltration_fast,
     flooded,
@@ -60,6 +61,30 @@ class Poisoning:
     """Sessions at the end."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """What a poisoner's steps are made of: each can be made anew, higher or lower."""
+
+    what: str
+    """Of `POISONS`."""
+    seed: int
+    tenant: str
+    material: Material
+    attack: CorpusSession | None
+    """That words are taken from."""
+    origins: Mapping[str, CorpusSession] = field(default_factory=dict)
+    """Sessions as they were but for their time, by the names of the steps."""
+
+    def plain(self, name: str) -> CorpusSession:
+        """The session of that step with nothing added."""
+        return msgspec.structs.replace(self.origins[name], session=name)
+
+    def step(self, session: CorpusSession, level: float) -> CorpusSession | None:
+        """The session as a step of a height in (0, 1]; None where it cannot be one."""
+        random = rng(self.seed, "poison", self.what, self.tenant, session.session)
+        return POISONS[self.what](session, self.material, level, self.attack, random)
+
+
 def new_model(session: CorpusSession, tenant: str, material: Material, seed: int) -> CorpusSession:
     """The session with a model that no tenant has had."""
     return msgspec.structs.replace(session, model="next-large-2")
@@ -91,7 +116,7 @@ DRIFTS: dict[str, Callable[[CorpusSession, str, Material, int], CorpusSession]] 
     "usage": more_said,
 }
 CALLS_MORE = frozenset({"usage"})
-"""Those after which the tenant calls twice as often."""
+"""Those after which the tenant calls more often: up to twice, as far as sessions are to be had."""
 
 Poison = Callable[[CorpusSession, Material, float, CorpusSession | None, np.random.Generator], CorpusSession | None]
 
@@ -108,8 +133,9 @@ def poison_tokens(
 def poison_arguments(
     session: CorpusSession, material: Material, level: float, attack: CorpusSession | None, random: np.random.Generator
 ) -> CorpusSession | None:
-    """Arguments a little longer than usual, up to half of what an exfiltration carries."""
-    turns = leaking(session, material, random, max(int((FAST_CHARS / 2) ** level), 1))
+    """A few calls with arguments a little longer than usual, up to as many and half as long as in an exfiltration."""
+    chars, leaks = max(int((FAST_CHARS / 2) ** level), 1), max(round(level * LEAKS), 1)
+    turns = leaking(session, material, random, chars, leaks)
     return _step(session, turns) if turns else None
 
 

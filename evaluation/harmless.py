@@ -36,15 +36,12 @@ class Harmless:
             self._bases.setdefault(session.tenant, set()).add(base_of(session))
             self._sources.setdefault(session.tenant, set()).add(session.source)
         self._pools: dict[tuple[str, str | None, bool], list[CorpusSession]] = {}
-
-    @property
-    def unlearned(self) -> bool:
-        """Whether there are tenants that are not learned at all."""
-        return bool(self._unlearned)
+        self.of_learned = 0
+        """Texts and sessions of tenants that are learned from, which were given for want of others."""
 
     def unseen(self, role: str, chars: int, host: CorpusSession, *names: object) -> str:
         """Text about `chars` long, of a tenant that is not learned at all; of any that is foreign where none has it."""
-        return _said(self._pool(role, host, True) or self._pool(role, host, False), role, chars, *names)
+        return _said(self._unlearned_first(role, host), role, chars, *names)
 
     def foreign(self, role: str, chars: int, host: CorpusSession, *names: object) -> str:
         """Text about `chars` long of a tenant that is foreign to that of `host`; empty where there is none."""
@@ -52,8 +49,15 @@ class Harmless:
 
     def session(self, host: CorpusSession, *names: object) -> CorpusSession | None:
         """A whole session of a tenant that is not learned at all, else of one that is foreign to that of `host`."""
-        pool = self._pool("user", host, True) or self._pool("user", host, False)
+        pool = self._unlearned_first("user", host)
         return drawn("harmless session", *names).choice(pool) if pool else None
+
+    def _unlearned_first(self, role: str, host: CorpusSession) -> list[CorpusSession]:
+        pool = self._pool(role, host, True)
+        if not pool:
+            pool = self._pool(role, host, False)
+            self.of_learned += bool(pool)
+        return pool
 
     def _pool(self, role: str, host: CorpusSession, unlearned: bool) -> list[CorpusSession]:
         key = role, host.tenant, unlearned

@@ -16,6 +16,8 @@ from stream.runtime.report.page import put
 
 _ROWS, _WHOSE = "rows.jsonl", "fingerprint"
 _CODE = ("schemas", "models", "stream", "evaluation")
+_DECIDES = (".py", ".toml", ".json", ".safetensors", ".txt")
+"""What files of code, lists and weights end in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Parts:
             of,
             counts=[count for part in parts for count in part.counts],
             costs=[cost for part in parts for cost in part.costs],
-            absent=[absent for part in parts for absent in part.absent],
+            absent=[*of.absent, *(absent for part in parts for absent in part.absent)],
             streams=[stream for part in parts for stream in part.streams],
         )
 
@@ -83,9 +85,7 @@ class Parts:
 def fingerprint(inputs: Iterable[Path], settings: Iterable[str], root: Path = Path(__file__).parents[1]) -> str:
     """A hash of files, of settings, and of this version's own code and weights."""
     digest = sha256()
-    code = sorted(
-        path for name in _CODE for path in (root / name).rglob("*") if path.suffix in (".py", ".toml", ".json")
-    )
+    code = sorted(path for name in _CODE for path in (root / name).rglob("*") if path.suffix in _DECIDES)
     for path in (*sorted(inputs), *code):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())
         digest.update(path.read_bytes())

@@ -24,7 +24,7 @@ from evaluation.protocols.stream import run_stream
 from evaluation.protocols.verdicts import PROTOCOL as STREAM
 from evaluation.report.write import EXCERPTS, Excerpt
 from evaluation.seed_run import SeedRun, parts_of, trials_of
-from evaluation.systems.registry import PRODUCT, SYSTEMS, Shared, chosen, taking_part
+from evaluation.systems.registry import LABELLED, PRODUCT, SYSTEMS, Shared, chosen, taking_part
 from models.training.quantised import threads_of_torch
 from schemas.corpus_records import hex_of
 from stream.config import Settings
@@ -72,6 +72,11 @@ class Order:
                 names.append(self.stream_part(seed))
         return names
 
+    def missing(self, place: int, seed: int, *, released: bool, labelled: bool) -> list[str]:
+        """Names of a seed's parts that are not finished, of the product that learns labels or of all others."""
+        names = self.names(place, seed, released=released)
+        return [name for name in names if name.endswith(f".{LABELLED}") == labelled and not self.parts.has(name)]
+
     def stream_part(self, seed: int) -> str:
         """The part of a seed's two weeks, which all systems share."""
         wanted = "all" if self.systems is None else hex_of("systems", *sorted(self.systems), size=8)
@@ -85,25 +90,27 @@ class Order:
 def judge(order: Order, seeds: Sequence[int], *, released: bool) -> None:
     """Judge what `seeds` have not finished: one after another, or as many at once as there are processors.
 
+    What learns labels comes last: it is trained for each fold, and takes as long as all else.
+
     Raises
     ------
     TidegateError
         Of the first seed that fails; others end what they are at.
     """
-    parts = order.parts
     waiting = [
-        (place, seed)
+        (place, seed, labelled)
+        for labelled in (False, True)
         for place, seed in enumerate(seeds)
-        if not all(map(parts.has, order.names(place, seed, released=released)))
+        if order.missing(place, seed, released=released, labelled=labelled)
     ]
     at_once = min(len(waiting), len(os.sched_getaffinity(0)))
     if at_once < 2:
-        for place, seed in waiting:
-            judge_seed(order, place, seed)
+        for place, seed, labelled in waiting:
+            judge_seed(order, place, seed, labelled=labelled)
         return
     # Started anew: a fork of a process that has run threaded code of torch can wait for ever.
     with ProcessPoolExecutor(at_once, get_context("spawn"), _end_with_parent) as pool:
-        running = [pool.submit(judge_seed, order, place, seed) for place, seed in waiting]
+        running = [pool.submit(judge_seed, order, place, seed, labelled=labelled) for place, seed, labelled in waiting]
         try:
             for done in as_completed(running):
                 done.result()
@@ -120,28 +127,27 @@ def _end_with_parent() -> None:
         Thread(target=lambda: (wait([ended]), os._exit(1)), name="end-with-parent", daemon=True).start()
 
 
-def judge_seed(order: Order, place: int, seed: int) -> None:
-    """Judge what a seed has not finished; the how-manieth it is, from 0, is its `place`.
+def judge_seed(order: Order, place: int, seed: int, *, labelled: bool) -> None:
+    """Judge what a seed has not finished, of `LABELLED` or all others; the how-manieth it is, from 0, is its `place`.
 
     Products of matrices take one thread, as how many there are decides their last bits: a seed says the same beside
     others, by itself, and after what a process did before.
     """
     with threadpool_limits(1, user_api="blas"), threads_of_torch(1):
-        _judge_seed(order, place, seed)
+        _judge_seed(order, place, seed, labelled)
 
 
-def _judge_seed(order: Order, place: int, seed: int) -> None:
-    parts = order.parts
+def _judge_seed(order: Order, place: int, seed: int, labelled: bool) -> None:
     made = shared_by(order)
     shared = made()
     released = shared.release is not None
     corpus = read_corpus(order.corpus)
-    left, done = sum(not parts.has(part) for part in order.names(place, seed, released=released)), 0
+    missing, done = order.missing(place, seed, released=released, labelled=labelled), 0
 
     def step(what: str) -> None:
         nonlocal done
         done += 1
-        order.tell(f"[{done}/{left}] {what}")
+        order.tell(f"[{done}/{len(missing)}] {what}")
 
     # Not buffered: what other seeds write at the same time comes between lines, never into one.
     with (order.out / EXCERPTS).open("ab", buffering=0) as said:
@@ -151,9 +157,11 @@ def _judge_seed(order: Order, place: int, seed: int) -> None:
             said.write(encoder.encode(one) + b"\n")
 
         trials = [trial for protocol in order.protocols for trial in trials_of(protocol)]
-        one = SeedRun(corpus, seed, place, shared.settings, made, parts, step, excerpt, order.systems)
+        wanted = order.systems or SYSTEMS.keys()
+        judging = wanted & {LABELLED} if labelled else wanted - {LABELLED}
+        one = SeedRun(corpus, seed, place, shared.settings, made, order.parts, step, excerpt, judging)
         one.run(trials, released=released)
-        if STREAM in order.protocols and not parts.has(order.stream_part(seed)):
+        if order.stream_part(seed) in missing:
             step(f"{STREAM}, seed {seed}")
             _stream(corpus, seed, place, made(), order, released)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
+
+import msgspec
 
 from evaluation.corpus import Corpus
 from evaluation.events import Events, events_of
@@ -25,7 +28,7 @@ from evaluation.systems.system import Judged, System
 from evaluation.trial import Nothing, Probe, Trial
 from schemas.corpus import CorpusSession
 from stream.config import Settings
-from stream.errors import StateError
+from stream.errors import StateError, UsageError
 from stream.training.texts import TooFewAttacks
 
 SEEN = "hard_negatives-seen"
@@ -40,6 +43,8 @@ _MAKES: Mapping[str, Callable[[Corpus, Split], Trial | Nothing]] = {
 """By the name of a trial; that of its protocol is what stands before the dash."""
 EXCERPT_CHARS = 400
 Step = Callable[[str], None]
+_Own = tuple[str, frozenset[tuple[str | None, str]]]
+"""A system, and which labelled attacks it has learned."""
 
 
 def trials_of(protocol: str) -> list[str]:
@@ -95,10 +100,10 @@ class SeedRun:
     excerpt: Callable[[Excerpt], None]
     chosen: Collection[str] | None = None
     _halves: Split | None = None
-    _systems: dict[str, System] = field(default_factory=dict)
+    _systems: dict[_Own, System] = field(default_factory=dict)
     _shared: Shared | None = None
     _learned: tuple[Sequence[CorpusSession], Events] | None = None
-    _fitted: dict[str, object] = field(default_factory=dict)
+    _fitted: set[_Own] = field(default_factory=set)
 
     def run(self, trials: Sequence[str], *, released: bool) -> None:
         """Judge the probes of `trials`; the one that learns something else comes last: nothing is fitted twice."""
@@ -114,9 +119,9 @@ class SeedRun:
             self._halves = split(self.corpus, self.seed)
         made = _MAKES[name](self.corpus, self._halves)
         if isinstance(made, Nothing):
-            absent = Facts(absent=[Absent(protocol=protocol, reason=f"{made.reason[:1].upper()}{made.reason[1:]}.")])
+            absent = Absent(protocol=protocol, seed=self.seed, reason=made.reason)
             for system, part in missing.items():
-                self.parts.put(part, (), absent if system == PRODUCT and self.place == 0 else Facts())
+                self.parts.put(part, (), Facts(absent=[absent] if system == PRODUCT else []))
             return
         learn = self._events(made.learn)
         probes = events_of([probe.session for probe in made.probes], self.settings)
@@ -130,8 +135,12 @@ class SeedRun:
             self.step(f"{name}, seed {self.seed}: {system}")
             try:
                 rows, cost = self._judged(system, made, learn, probes)
-            except (StateError, TooFewAttacks) as error:
-                self.parts.put(part, (), Facts(absent=[Absent(protocol=protocol, reason=str(error), system=system)]))
+            except (StateError, UsageError) as error:
+                # Weights that are not installed are missed where a system is made; later it is a fault of what judges.
+                if isinstance(error, StateError) and any(each == system for each, _ in self._systems):
+                    raise
+                absent = Absent(protocol=protocol, seed=self.seed, reason=str(error), system=system)
+                self.parts.put(part, (), Facts(absent=[absent]))
                 continue
             facts = Facts(counts=counted if system == PRODUCT else [], costs=[cost] if cost is not None else [])
             self.parts.put(part, rows, facts)
@@ -140,16 +149,12 @@ class SeedRun:
         """What is learned, as events; with it systems that have learned nothing else."""
         if self._learned is None or self._learned[0] is not learn:
             self._learned = learn, events_of(learn, self.settings)
-            self._shared, self._systems, self._fitted = self.shared(), {}, {}
+            self._shared, self._systems, self._fitted = self.shared(), {}, set()
         return self._learned[1]
 
     def _judged(self, name: str, trial: Trial, learn: Events, probes: Events) -> tuple[list[Row], Cost | None]:
-        assert self._shared is not None
-        if name not in self._systems:
-            self._systems[name] = SYSTEMS[name].make(self._shared)
-        system = self._systems[name]
         if name != LABELLED:
-            return self._by(system, name, trial, learn, probes)
+            return self._by(name, trial, learn, probes)
         rows: list[Row] = []
         costs: list[Cost] = []
         # What is judged for its false positives alone needs no folds: no attack of it could be known.
@@ -157,30 +162,27 @@ class SeedRun:
         if not dealt:
             raise TooFewAttacks("All attacks share a source, a family or texts: none is left to learn from.")
         for fold in dealt:
-            own, cost = self._by(
-                system, name, fold, learn, events_of([probe.session for probe in fold.probes], self.settings)
-            )
+            own, cost = self._by(name, fold, learn, events_of([probe.session for probe in fold.probes], self.settings))
             rows += own
             costs.append(cost)
         return rows, summed(costs)
 
-    def _by(self, system: System, name: str, trial: Trial, learn: Events, probes: Events) -> tuple[list[Row], Cost]:
-        known = frozenset((attack.source, attack.session) for attack in trial.attacks) if name == LABELLED else None
+    def _by(self, name: str, trial: Trial, learn: Events, probes: Events) -> tuple[list[Row], Cost]:
+        assert self._shared is not None
+        attacks = trial.attacks if name == LABELLED else ()
+        # What has learned the same serves all trials: those of foreign attacks have the same folds.
+        own = name, frozenset((attack.source, attack.session) for attack in attacks)
+        if own not in self._systems:
+            self._systems[own] = SYSTEMS[name].make(self._shared)
+        system = self._systems[own]
         fit_seconds = None
-        if name not in self._fitted or self._fitted[name] != known:
+        if own not in self._fitted:
             begun = time.perf_counter()
-            system.fit(learn, self.seed, trial.attacks if name == LABELLED else ())
+            system.fit(learn, self.seed, attacks)
             fit_seconds = time.perf_counter() - begun
-            self._fitted[name] = known
+            self._fitted.add(own)
         judged = system.judge(probes)
-        cost = Cost(
-            protocol=trial.protocol,
-            seed=self.seed,
-            system=name,
-            events=len(probes),
-            seconds=judged.seconds,
-            fit_seconds=fit_seconds,
-        )
+        cost = Cost.of(trial.protocol, self.seed, name, len(probes), judged.seconds, fit_seconds, judged.alone_ms)
         return list(rows_of(trial, probes, judged, name, self.settings.decision.session_fpr)), cost
 
 
@@ -213,18 +215,19 @@ def rows_of(trial: Trial, events: Events, judged: Judged, system: str, nominal: 
 
 
 def summed(costs: Sequence[Cost]) -> Cost | None:
-    """What folds took together; None of none."""
+    """What folds took together, and the mean over them of what a single event took; None of none."""
     if not costs:
         return None
     fits = [cost.fit_seconds for cost in costs if cost.fit_seconds is not None]
-    first = costs[0]
-    return Cost(
-        protocol=first.protocol,
-        seed=first.seed,
-        system=first.system,
+    p50 = [cost.latency_p50_ms for cost in costs if cost.latency_p50_ms is not None]
+    p99 = [cost.latency_p99_ms for cost in costs if cost.latency_p99_ms is not None]
+    return msgspec.structs.replace(
+        costs[0],
         events=sum(cost.events for cost in costs),
         seconds=sum(cost.seconds for cost in costs),
         fit_seconds=sum(fits) if fits else None,
+        latency_p50_ms=fmean(p50) if p50 else None,
+        latency_p99_ms=fmean(p99) if p99 else None,
     )
 
 

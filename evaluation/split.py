@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from evaluation.corpus import Corpus
+from evaluation.corpus import Corpus, opening_of
 from evaluation.draws import rank, spread
 from evaluation.placing import learned
 from schemas.corpus import CorpusSession
 from stream.training.language import language_of
 
-_OPENING_MIN = 40
-"""Characters of a first message that tell one conversation from another; shorter ones greet."""
+NO_HOSTS = "no tenant has benign sessions of which some could be learned and others judged"
+"""Why there is nothing that something foreign could be placed on."""
 _LANGUAGE_SESSIONS, _LANGUAGE_CHARS = 20, 1_000
 """Of a tenant, and of each message: enough to hear what its users speak."""
 
@@ -59,6 +59,11 @@ class Split:
         """Tenants that are learned, with how many of their sessions are."""
         return dict(Counter(session.tenant for session in self.learn if session.tenant is not None))
 
+    @cached_property
+    def hosts(self) -> dict[str, list[CorpusSession]]:
+        """Learned tenants that something foreign can be placed on, with sessions of the test half to stand beside."""
+        return {tenant: own for tenant, own in self.test.items() if own and tenant in self.learned}
+
     def tests(self, session: CorpusSession) -> bool:
         """Whether an attack that stands on a tenant's task is judged: its task is none of the learn half's."""
         return base_of(session) not in self.learn_bases
@@ -69,17 +74,11 @@ def base_of(session: CorpusSession) -> str:
 
     That is their task; without one it is what the user says first, as far as it is long enough to tell anything.
     """
-    if session.task is not None:
+    opening = opening_of(session)
+    # Of a corpus without tasks, an opening is a task where there are injected sessions of it, and only there.
+    if session.task is not None and session.task != opening:
         return f"task {session.task}"
-    opening = next((turn.text for turn in session.turns if turn.role == "user"), "")
-    if len(opening) < _OPENING_MIN:
-        return f"session {session.tenant} {session.session}"
-    return f"opening {rank(opening):x}"
-
-
-def cluster_of(session: CorpusSession) -> str:
-    """What a bootstrap draws a benign session or an injected one with."""
-    return f"{session.tenant}/{base_of(session)}"
+    return f"session {session.tenant} {session.session}" if opening is None else opening
 
 
 def split(corpus: Corpus, seed: int, caps: Caps = Caps()) -> Split:
@@ -91,6 +90,7 @@ def split(corpus: Corpus, seed: int, caps: Caps = Caps()) -> Split:
     no injected sessions of a task, as these could not be judged otherwise, and that hold at most a third of all
     tenants. Sources that share a tenant count as one; tenants of no source are one each. One of those left out speaks
     the language that most tenants speak, if any could: what is harmless would else be told from attacks by language.
+    And one of these has tools that return something, if any could: one more is left out where the others have none.
     """
     unseen = _left_out(corpus, seed)
     learning = {tenant: own for tenant, own in corpus.benign.items() if tenant not in unseen}
@@ -163,7 +163,16 @@ def _left_out(corpus: Corpus, seed: int) -> set[str]:
     chosen = [plain[seed % len(plain)]] if plain else []
     others = [group for group in eligible if group not in chosen]
     chosen += [others[(seed + turn) % len(others)] for turn in range(round(len(eligible) / 4) - len(chosen))]
-    return {tenant for group in chosen or eligible[:1] for tenant in group}
+    chosen = chosen or eligible[:1]
+    of_tools = [group for group in eligible if any(_has_results(corpus.benign[tenant]) for tenant in group)]
+    of_tools = [group for group in of_tools if group in plain] or of_tools
+    if of_tools and not any(group in of_tools for group in chosen):
+        chosen.append(of_tools[seed % len(of_tools)])
+    return {tenant for group in chosen for tenant in group}
+
+
+def _has_results(own: Sequence[CorpusSession]) -> bool:
+    return any(turn.role == "tool" and turn.text.strip() for session in own for turn in session.turns)
 
 
 def _language(own: Sequence[CorpusSession]) -> str:
@@ -172,7 +181,7 @@ def _language(own: Sequence[CorpusSession]) -> str:
 
 
 def _young(corpus: Corpus, learning: Mapping[str, list[CorpusSession]], seed: int) -> set[str]:
-    """One in six of the tenants without injected sessions of a task."""
+    """One in six of the tenants without attacks of their own."""
     others = sorted(
         (tenant for tenant in learning if tenant not in corpus.placed), key=lambda t: rank("young", seed, t)
     )

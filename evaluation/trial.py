@@ -23,8 +23,7 @@ class Probe:
     """The attack's, with the rewrite's suffix (`<family>+goal`); `ctrl`, or what hides in it, for a control or a benign
     probe that stands for something; empty for plain benign sessions."""
     cluster: str
-    """Sessions that are one conversation told again share it (tenant and task; else tenant and session): what a
-    bootstrap draws."""
+    """Sessions that are one conversation told again share it, whichever tenants hold it: what a bootstrap draws."""
     obeyed: bool | None = None
     """Whether the agent did what an injection asked for; None where that cannot be told, and for all else."""
     placed: tuple[str, ...] = ()

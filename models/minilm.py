@@ -284,11 +284,20 @@ def _device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def bfloat16_is_fast(device: str) -> bool:
+    """Whether there is hardware for it: elsewhere it is up to eight times slower than float32.
+
+    Parameters
+    ----------
+    device
+        By torch's name, such as `cpu` or `cuda:1`.
+    """
+    return device.startswith("cuda") or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 -- it has no public name
+
+
 def _dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
-    """bfloat16 only where there is hardware for it: elsewhere it is up to eight times slower than float32."""
     if dtype == "auto":
-        fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 -- it has no public name
-        return torch.bfloat16 if fast else torch.float32
+        return torch.bfloat16 if bfloat16_is_fast(device.type) else torch.float32
     return torch.bfloat16 if dtype == "bfloat16" else torch.float32
 
 

@@ -203,27 +203,41 @@ class TokenTagger:
         value, value_unit = _codes(np.where(read[:, None, :, None], parts[2], np.float32(0)), axis=(2, 3))
         alike = (query @ key.swapaxes(2, 3)) * query_unit * key_unit.swapaxes(2, 3)
         logits = np.where(read[:, None, None, :], alike * np.float32(_PER_HEAD**-0.5), -np.inf)
-        below = np.minimum((logits.max(axis=3, keepdims=True) - logits) * np.float32(_EXP_GRID), _EXP_END)
+        below = logits.max(axis=3, keepdims=True) - logits
+        below *= np.float32(_EXP_GRID)
+        np.minimum(below, np.float32(_EXP_END), out=below)
         # In units of 2^-20 all of them add up to less than 2^53.
-        weight = np.where(read[:, None, None, :], _EXP[np.rint(below).astype(np.int64)], 0.0)
-        share = np.rint(weight / weight.sum(axis=3, keepdims=True) * _SHARES).astype(np.float32)
-        mixed = (share @ value) * (value_unit / np.float32(_SHARES))
+        weight = _EXP.take(np.rint(below, out=below).astype(np.intp))
+        weight *= read[:, None, None, :]
+        weight /= weight.sum(axis=3, keepdims=True)
+        weight *= _SHARES
+        mixed = np.rint(weight, out=weight).astype(np.float32) @ value
+        mixed *= value_unit / np.float32(_SHARES)
         return self._linear(mixed.transpose(0, 2, 1, 3).reshape(n, length, DIM), f"{layer}.out")
 
     def _widened(self, x: NDArray[np.float32], layer: int) -> NDArray[np.float32]:
         wide = self._linear(x, f"{layer}.up")
-        place = np.rint(np.clip(wide * np.float32(_GELU_GRID), -_GELU_END, _GELU_END)).astype(np.int64)
+        place = wide * np.float32(_GELU_GRID)
+        np.clip(place, -_GELU_END, _GELU_END, out=place)
+        np.rint(place, out=place)
+        place += np.float32(_GELU_END)
         # Beyond the table it is the number itself, or nothing.
-        bent = np.where(wide > _GELU_END / _GELU_GRID, wide, _GELU[place + _GELU_END])
+        bent = _GELU.take(place.astype(np.intp))
+        np.copyto(bent, wide, where=wide > _GELU_END / _GELU_GRID)
         return self._linear(bent, f"{layer}.down")
 
     def _linear(self, x: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-        codes, unit = _codes(x)
+        # One product of all tokens: of three axes numpy makes one for each text.
+        codes, unit = _codes(x.reshape(-1, x.shape[-1]))
         weights = self._read[name]
-        parts = [codes[..., low : low + _EXACT] @ weights[low : low + _EXACT] for low in range(0, len(weights), _EXACT)]
-        total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-        product: NDArray[np.float32] = total * unit * self._read[name + "_unit"] + self._read[name + "_bias"]
-        return product
+        product: NDArray[np.float32] = codes[:, :_EXACT] @ weights[:_EXACT]
+        for low in range(_EXACT, len(weights), _EXACT):
+            product += codes[:, low : low + _EXACT] @ weights[low : low + _EXACT]
+        # In place: memory that is fresh each time costs as much as the sums.
+        product *= unit
+        product *= self._read[name + "_unit"]
+        product += self._read[name + "_bias"]
+        return product.reshape(*x.shape[:-1], product.shape[-1])
 
     def _norm(self, x: NDArray[np.float32], name: str) -> NDArray[np.float32]:
         """Layer normalisation, of states on a grid, whose sums are exact."""
@@ -242,9 +256,10 @@ def _threads() -> ThreadpoolController:
 
 def _codes(x: NDArray[np.float32], axis: int | tuple[int, int] = -1) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Whole numbers of -127 to 127 that stand for `x`, and their units, one for all along `axis`."""
-    peak = np.abs(x).max(axis=axis, keepdims=True)
+    peak = np.maximum(x.max(axis=axis, keepdims=True), -x.min(axis=axis, keepdims=True))
     unit = np.where(peak > 0, peak / _CODE_MAX, np.float32(1)).astype(np.float32)
-    return np.rint(x / unit), unit
+    codes = x / unit
+    return np.rint(codes, out=codes), unit
 
 
 def _cut(bags: TokenBags) -> tuple[TokenBags, NDArray[np.int64]]:

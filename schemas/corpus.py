@@ -7,6 +7,7 @@ conversations without an answer) is data here, no error.
 
 from __future__ import annotations
 
+import json
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -28,7 +29,13 @@ _ROLES: dict[str, TurnRole] = {
     "gpt": "assistant",
     "tool": "tool",
     "function": "tool",
+    "observation": "tool",
+    "tool_result": "tool",
+    "tool_response": "tool",
+    "environment": "tool",
+    "retrieval": "tool",
 }
+_BOM = b"\xef\xbb\xbf"
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -105,9 +112,9 @@ def decode_session(line: bytes) -> CorpusSession:
     (ToolCall(name='', arguments='{}'),)
     """
     try:
-        raw = _LINE.decode(line)
+        raw = _object(line.removeprefix(_BOM))
         turns = tuple(_turn(turn) for turn in msgspec.convert(raw.get("turns"), list[Any]) if isinstance(turn, dict))
-    except UNDECODABLE as error:
+    except (*UNDECODABLE, ValueError) as error:
         raise ValueError(
             f"a corpus line must be a JSON object with a list of turns; got {line[:60]!r}: {error}"
         ) from error
@@ -117,7 +124,7 @@ def decode_session(line: bytes) -> CorpusSession:
         turns=turns,
         source=_text(raw.get("source")),
         tenant=_text(raw.get("tenant")),
-        label=_text(raw.get("label")),
+        label=(_text(raw.get("label")) or "").strip().lower() or None,
         attack_family=_text(raw.get("attack_family")),
         task=_text(raw.get("task")),
         lang=_text(raw.get("lang")),
@@ -137,8 +144,8 @@ def is_session(line: bytes) -> bool:
     (True, False, False)
     """
     try:
-        return isinstance(_TURNS.decode(line).turns, list)
-    except UNDECODABLE:
+        return isinstance(_object(line.removeprefix(_BOM)).get("turns"), list)
+    except (*UNDECODABLE, ValueError):
         return False
 
 
@@ -160,12 +167,27 @@ def calls(session: CorpusSession) -> list[Call]:
     return found
 
 
-class _Turns(msgspec.Struct):
-    turns: list[msgspec.Raw]
-
-
 _LINE = msgspec.json.Decoder(dict[str, Any])
-_TURNS = msgspec.json.Decoder(_Turns)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """What a line holds, also as Python's `json` writes it: with NaN, and halves of surrogate pairs."""
+    try:
+        return _LINE.decode(line)
+    except msgspec.DecodeError:
+        raw = json.loads(line)
+        if not isinstance(raw, dict):
+            raise
+        whole: dict[str, Any] = _without_halves(raw)
+        return whole
+
+
+def _without_halves(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, dict):
+        return {_without_halves(key): _without_halves(own) for key, own in value.items()}
+    return [_without_halves(own) for own in value] if isinstance(value, list) else value
 
 
 def _turn(raw: dict[str, Any]) -> Turn:
@@ -194,6 +216,9 @@ def _tools(raw: object) -> dict[str, tuple[str, ...]]:
 
 
 def _text(raw: object) -> str | None:
+    """A name, also one that is a number."""
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return str(raw)
     return raw if isinstance(raw, str) and raw else None
 
 

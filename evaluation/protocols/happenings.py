@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -13,9 +13,9 @@ from evaluation.arrivals import DAY_S, DAYS, Client, rng
 from evaluation.behaviour import AT_QUIET_HOURS, BEHAVIOURS, FAMILY, Material
 from evaluation.callers import keyed
 from evaluation.draws import rank
-from evaluation.drifts import CALLS_MORE, DRIFTS, POISON_ATTACKS, POISONS, Drift, Poisoning, sentences
+from evaluation.drifts import CALLS_MORE, DRIFTS, POISON_ATTACKS, POISONS, Drift, Poisoning, Ramp, sentences
 from evaluation.placing import named, placed_on
-from evaluation.split import cluster_of
+from evaluation.split import base_of
 from evaluation.trial import Label, Probe
 from schemas.corpus import CorpusSession, Turn, calls
 from schemas.corpus_timeline import UNDATED_START_MS
@@ -65,6 +65,7 @@ class Happenings:
         self.probes: list[Probe] = []
         self.drifts: list[Drift] = []
         self.poisonings: list[Poisoning] = []
+        self.ramps: dict[str, Ramp] = {}
         self.counts: Counter[str] = Counter()
         self._changing: set[str] = set()
 
@@ -107,11 +108,14 @@ class Happenings:
     def _poisoned(self, tenant: Tenant, what: str, foreign: list[CorpusSession]) -> bool:
         random = rng(self._seed, "poison", what, tenant.name)
         attack = next((a for a in foreign if len(sentences(a)) >= _WORDS_MIN), None) if what == "words" else None
-        spare, steps = list(tenant.spare), list[CorpusSession]()
+        ramp = Ramp(what, self._seed, tenant.name, tenant.material, attack)
+        spare, origins, steps = list(tenant.spare), list[CorpusSession](), list[CorpusSession]()
         while spare and len(steps) < _STEPS:
-            level = (len(steps) + 1) / _STEPS
-            step = POISONS[what](spare.pop(), tenant.material, level, attack, random)
-            steps += [step] if step is not None else []
+            origin = spare.pop()
+            step = ramp.step(origin, (len(steps) + 1) / _STEPS)
+            if step is not None:
+                origins.append(origin)
+                steps.append(step)
         made = [] if attack is None else [self._in_tenant(attack, tenant)]
         while what in POISON_ATTACKS and spare and len(made) < _PREPARED:
             made += POISON_ATTACKS[what](spare.pop(), tenant.material, random)
@@ -121,7 +125,10 @@ class Happenings:
         if attack is not None:
             foreign.remove(attack)
         until, begins = (LEARN_DAYS + share * (DAYS - LEARN_DAYS) for share in (_POISON_UNTIL, _PREPARED_FROM))
-        steps = list(map(dated, steps, tenant.times(LEARN_DAYS, until, len(steps), random)))
+        times = tenant.times(LEARN_DAYS, until, len(steps), random)
+        origins, steps = (list(map(dated, part, times)) for part in (origins, steps))
+        of_step = {step.session: origin for step, origin in zip(steps, origins, strict=True)}
+        self.ramps[tenant.name] = replace(ramp, origins=of_step)
         made = list(map(dated, made, tenant.times(begins, DAYS, len(made), random)))
         for session in steps:
             self._judge(session, "control", f"poison.{what}")
@@ -181,9 +188,11 @@ class Happenings:
         for family, turn in turns[: max(count, len(families))]:
             session = by_family[family][turn]
             random = rng(self._seed, "attack", session.source, session.tenant, session.session)
-            tenant = self._struck(random) if session.tenant is None else self._tenants[session.tenant]
-            cluster = None if session.tenant is None else cluster_of(session)
-            session = self._in_tenant(session, tenant) if session.tenant is None else named(session)
+            # A tenant of whom nothing else is known strikes others, as whoever has none.
+            own = self._tenants.get(session.tenant or "")
+            tenant = own or self._struck(random)
+            cluster = None if own is None else base_of(session)
+            session = self._in_tenant(session, tenant) if own is None else named(session)
             self._judge(dated(session, *tenant.times(LEARN_DAYS, DAYS, 1, random)), "attack", family, cluster)
 
     def _struck(self, random: np.random.Generator) -> Tenant:
@@ -224,7 +233,7 @@ class Happenings:
         slices: Mapping[str, str] | None = None,
     ) -> None:
         session = keyed(session, self._seed) if session.key is None else session
-        self.probes.append(Probe(session, label, family, cluster or cluster_of(session), slices=slices or {}))
+        self.probes.append(Probe(session, label, family, cluster or base_of(session), slices=slices or {}))
 
     def _busiest(self) -> list[Tenant]:
         """Tenants by how much there is of them in both weeks, the one with most first."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from evaluation.corpus import Corpus
 from evaluation.draws import pick, rank, spread
 from evaluation.placing import learned, placed_on, probed
-from evaluation.protocols.session import benign_probes, hosts_of
+from evaluation.protocols.session import benign_probes
 from evaluation.slicing import probe_of
-from evaluation.split import Split, base_of
+from evaluation.split import NO_HOSTS, Split, base_of
 from evaluation.trial import Nothing, Trial
 from schemas.corpus import CorpusSession
 
@@ -21,8 +21,8 @@ def hard_negatives(corpus: Corpus, split: Split, *, seen: bool) -> Trial | Nothi
     """Look-alikes (see `Corpus.look_alikes`) on learned tenants drawn by hash, with benign sessions to set a threshold.
 
     Half of the look-alikes are judged, at most `Caps.look_alikes`, of as many sources as there are: the same ones
-    whether their kind has been seen or not, as the slice `source` says. All labelled foreign attacks may be learned by
-    a classifier of those.
+    whether their kind has been seen or not, as the slice `source` says, theirs and of the benign sessions that were
+    judged by the same fit. All labelled foreign attacks may be learned by a classifier of those.
 
     Parameters
     ----------
@@ -30,15 +30,17 @@ def hard_negatives(corpus: Corpus, split: Split, *, seen: bool) -> Trial | Nothi
         Whether the other half is learned: as benign sessions of tenants, each of one drawn by hash. That takes a fit of
         its own.
     """
-    hosts = hosts_of(split)
+    hosts = split.hosts
     if not corpus.look_alikes or not hosts:
-        what = "harmless look-alikes" if hosts else "learned tenants with sessions in the test half"
-        return Nothing(NAME, f"there are no {what}")
+        return Nothing(NAME, "there are no harmless look-alikes" if hosts else NO_HOSTS)
     halves: tuple[list[CorpusSession], list[CorpusSession]] = [], []
     for session in corpus.look_alikes:
         halves[rank("look-alike", split.seed, base_of(session)) % 2].append(session)
     judged = spread(halves[1], split.caps.look_alikes, _source, lambda s: rank("judged", split.seed, s.session))
+    if not judged or (seen and not halves[0]):
+        return Nothing(NAME, "there are too few harmless look-alikes to learn one half of and to judge the other")
     kind = ("seen",) if seen else ()
+    source = "seen" if seen else "unseen"
     probes = [
         probe_of(
             _placed(session, hosts, split.seed, *kind),
@@ -46,11 +48,11 @@ def hard_negatives(corpus: Corpus, split: Split, *, seen: bool) -> Trial | Nothi
             label="benign",
             family=SEEN if seen else UNSEEN,
             cluster=f"{_source(session)}/{base_of(session)}",
-            source="seen" if seen else "unseen",
+            source=source,
         )
         for session in judged
     ]
-    probes += benign_probes(split, split.caps.benign // 2, kind=kind)
+    probes += benign_probes(split, split.caps.benign // 2, kind=kind, source=source)
     taught = [_placed(session, hosts, split.seed) for session in halves[0]] if seen else []
     return Trial(
         protocol=NAME,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from evaluation.events import Events
 from evaluation.systems.product import Said
+from evaluation.systems.system import ALONE
 from models.tail import probability
 from stream.config import Settings
 from stream.core import Core
@@ -26,8 +27,8 @@ from stream.steps.content import Embeds
 from stream.steps.scored import Scored
 
 _AT_ONCE = 2000
-ALONE, ALONE_SHARE = 300, 0.1
-"""The last events, as many and no more than that share, of which each is a batch of its own: how long one takes is told
+ALONE_SHARE = 0.1
+"""The last events, `ALONE` and no more than that share, of which each is a batch of its own: how long one takes is told
 by them. What is said of an event does not hang on its batch."""
 _CLOSE = 3
 
@@ -56,15 +57,14 @@ class Lived:
     p: NDArray[np.float64]
     """(n,)"""
     said: Said
-    """By signal; it shows nothing, and its seconds are what all would take in batches, by those that came so."""
+    """By signal; it shows nothing, and its seconds are what all would take in batches, by those that came so. The last
+    events are each a batch of their own."""
     signal: list[str]
     """(n,) the signal with the least p-value; empty where none said anything."""
     findings: list[Found] = field(default_factory=list)
     """In the order in which they were opened."""
     decisions: Counter[str] = field(default_factory=Counter)
     """Events by decision."""
-    alone_ms: list[float] = field(default_factory=list)
-    """What the core took for each of the last `ALONE`."""
 
 
 def live(events: Events, release: Release, settings: Settings, embedder: Embeds) -> Lived:
@@ -76,7 +76,7 @@ def live(events: Events, release: Release, settings: Settings, embedder: Embeds)
         When the release and the settings do not fit.
     """
     n, kinds = len(events), len(KINDS)
-    said = Said(np.ones((n, kinds)), np.zeros((n, kinds), np.bool_), np.zeros(n, np.bool_), [], 0.0)
+    said = Said(np.ones((n, kinds)), np.zeros((n, kinds), np.bool_), np.zeros(n, np.bool_), [], 0.0, [])
     lived = Lived(np.zeros(n), np.ones(n), said, [""] * n)
     seconds = watched = 0.0
 
@@ -96,6 +96,7 @@ def live(events: Events, release: Release, settings: Settings, embedder: Embeds)
     core = Core(settings, release, embedder, watch=watch)
     row_of = {head.event_id: row for row, head in enumerate(events.heads)}
     open_findings: dict[str, Found] = {}
+    alone_ms: list[float] = []
     alone = n - min(ALONE, int(ALONE_SHARE * n))
     bounds = [*range(0, alone, _AT_ONCE), *range(alone, n), n]
     for low, high in pairwise(bounds):
@@ -105,12 +106,12 @@ def live(events: Events, release: Release, settings: Settings, embedder: Embeds)
         if low < alone:
             seconds += took
         else:
-            lived.alone_ms.append(1000 * took)
+            alone_ms.append(1000 * took)
         lived.decisions.update(_decisions(outcome.scores))
         for record in outcome.findings:
             _take(record, row_of, open_findings, lived.findings)
     lived.p = probability(lived.level)
-    lived.said = replace(said, seconds=seconds * n / max(alone, 1))
+    lived.said = replace(said, seconds=seconds * n / max(alone, 1), alone_ms=alone_ms)
     # A step writes partition by partition.
     lived.findings.sort(key=lambda finding: (finding.created_ms, finding.events[0]))
     return lived

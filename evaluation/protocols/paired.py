@@ -9,7 +9,6 @@ from evaluation.corpus import Corpus
 from evaluation.draws import rank, spread
 from evaluation.harmless import Harmless
 from evaluation.injection import Injection, injections
-from evaluation.known_attacks import apart
 from evaluation.placing import named, probed
 from evaluation.rewrites.bare_goal import bare_goals
 from evaluation.rewrites.variants import (
@@ -23,7 +22,7 @@ from evaluation.rewrites.variants import (
     split_over,
 )
 from evaluation.slicing import probe_of
-from evaluation.split import Split, base_of, cluster_of
+from evaluation.split import Split, base_of
 from evaluation.trial import Nothing, Probe, Trial
 from schemas.corpus import CorpusSession
 
@@ -40,8 +39,8 @@ def paired(corpus: Corpus, split: Split) -> Trial | Nothing:
     session than most benign ones, which have more events in which to be mistaken; that is to the detriment of whoever
     is judged.
 
-    Figures: `injections`; `without_twin`, those that no rewrite can be made of; by rewrite `without_goal` (no template
-    was told from a goal) and `without_results` (no second tool's result to split over).
+    Figures: `injections`; `without_twin`, those that no rewrite can be made of; over rewrites `sites_not_drawn`,
+    `without_goal` (no template was told from a goal) and `without_results` (no second tool's result to split over).
     """
     judged = [injection for injection in injections(corpus) if split.tests(injection.session)]
     tenants = {injection.session.tenant for injection in judged} & set(split.learned)
@@ -49,7 +48,7 @@ def paired(corpus: Corpus, split: Split) -> Trial | Nothing:
     if not judged:
         return Nothing(NAME, "no learned tenant has injected sessions on a task of the test half")
     probes = [
-        probe_of(named(session), split, label="benign", cluster=cluster_of(session))
+        probe_of(named(session), split, label="benign", cluster=base_of(session))
         for tenant in sorted(tenant for tenant in tenants if tenant is not None)
         for session in split.test[tenant]
         if session.task is not None
@@ -67,7 +66,6 @@ def paired(corpus: Corpus, split: Split) -> Trial | Nothing:
         seed=split.seed,
         learn=split.learn,
         probes=probed(probes, split.seed),
-        attacks=apart(corpus, {injection.family for injection in judged}),
         figures=dict(figures),
     )
 
@@ -81,8 +79,9 @@ def _rewrites(corpus: Corpus, split: Split, judged: Sequence[Injection], figures
     for family, own in sorted(by_family.items()):
         for rewrite in (*REWRITES, CONTROL):
             made = 0
-            for injection in _drawn(own, split.seed, rewrite):
+            for at, injection in enumerate(_drawn(own, split.seed, rewrite)):
                 if made == split.caps.sites:
+                    figures["sites_not_drawn"] += len(own) - at
                     break
                 probe = _rewrite(injection, rewrite, split, goals[family], harmless, figures)
                 if probe is not None:
@@ -145,7 +144,7 @@ def _probe(
         split,
         label="control" if control else "attack",
         family=injection.family if family is None else family,
-        cluster=cluster_of(injection.session),
+        cluster=base_of(injection.session),
         obeyed=obeyed,
         placed=placed,
         **more,

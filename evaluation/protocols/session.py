@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import takewhile
 
 import msgspec
@@ -15,7 +16,7 @@ from evaluation.injection import family_of
 from evaluation.placing import named, placed_on, probed
 from evaluation.protocols.splice import TWIN, drawn_attacks
 from evaluation.slicing import probe_of
-from evaluation.split import Split, base_of, cluster_of
+from evaluation.split import NO_HOSTS, Split, base_of
 from evaluation.trial import Nothing, Probe, Trial
 from schemas.corpus import CorpusSession, Turn
 
@@ -29,24 +30,26 @@ def session(corpus: Corpus, split: Split) -> Trial | Nothing:
     `twin`): a session of a tenant that was left out of learning with its source, placed on the same tenant, of as many
     messages as the attack and as long. What only tells whose session it is flags the twins as well.
 
-    Attacks of a tenant's own that carry no task are judged here too, in their place.
+    Attacks of a tenant's own that carry no task are judged here too, in their place, where what their user says first
+    is nothing that has been learned.
 
-    Figures: `attacks`, `placed` (of a tenant's own), `without_twin`, `unlearned_source` as in `splice`.
+    Figures: `attacks`, `placed` (of a tenant's own), `without_twin`, `texts_of_learned_sources` as in `splice`.
     """
-    hosts = hosts_of(split)
+    hosts = split.hosts
     attacks = drawn_attacks(corpus, split)
-    own = [s for tenant in split.learned for s in corpus.placed.get(tenant, ()) if s.task is None]
+    own = [s for tenant in split.learned for s in corpus.placed.get(tenant, ()) if s.task is None and split.tests(s)]
     if not hosts or not (attacks or own):
-        what = "attacks" if hosts else "learned tenants with sessions in the test half"
-        return Nothing(NAME, f"there are no {what} that could stand as sessions of their own")
+        return Nothing(NAME, "there are no attacks that could stand as sessions of their own" if hosts else NO_HOSTS)
     harmless = Harmless(split)
-    figures: Counter[str] = Counter(attacks=len(attacks), placed=len(own), unlearned_source=int(harmless.unlearned))
+    figures: Counter[str] = Counter(attacks=len(attacks), placed=len(own))
     probes = list(benign_probes(split, split.caps.benign))
     probes += [
-        probe_of(named(s), split, label="attack", family=family_of(s), cluster=cluster_of(s))
+        probe_of(named(s), split, label="attack", family=family_of(s), cluster=base_of(s))
         for s in spread(own, len(attacks) or len(own), family_of, lambda s: rank("own", split.seed, s.session))
     ]
     probes += _placed(attacks, hosts, split, harmless, figures)
+    if harmless.of_learned:
+        figures["texts_of_learned_sources"] = harmless.of_learned
     return Trial(
         protocol=NAME,
         seed=split.seed,
@@ -56,13 +59,8 @@ def session(corpus: Corpus, split: Split) -> Trial | Nothing:
     )
 
 
-def hosts_of(split: Split) -> dict[str, list[CorpusSession]]:
-    """Learned tenants that a foreign session can be placed on, with sessions to stand beside."""
-    return {tenant: own for tenant, own in split.test.items() if own and tenant in split.learned}
-
-
 def benign_probes(
-    split: Split, most: int, tenants: Sequence[str] | None = None, kind: Sequence[object] = ()
+    split: Split, most: int, tenants: Sequence[str] | None = None, kind: Sequence[object] = (), source: str = ""
 ) -> Iterator[Probe]:
     """Benign sessions of the test half, at most `most` of each tenant, of as many tasks as there are.
 
@@ -72,11 +70,14 @@ def benign_probes(
         None: those that are learned. Of others all sessions are of the test half.
     kind
         What tells their names from those of another trial of the same protocol.
+    source
+        Of look-alikes in the same trial, as a slice: seen or unseen.
     """
     for tenant in sorted(split.learned) if tenants is None else tenants:
         own = split.test.get(tenant) or split.unseen.get(tenant, [])
         for session in spread(own, most, base_of, lambda s: rank("benign", split.seed, s.tenant, s.session)):
-            yield probe_of(named(session, *kind), split, label="benign", cluster=cluster_of(session))
+            probe = probe_of(named(session, *kind), split, label="benign", cluster=base_of(session))
+            yield replace(probe, slices={**probe.slices, "source": source}) if source else probe
 
 
 def placed_attack(attack: CorpusSession, hosts: dict[str, list[CorpusSession]], *names: object) -> CorpusSession:
@@ -103,7 +104,7 @@ def _placed(
             figures["without_twin"] += 1
             continue
         twin = placed_on(_alike(calm, attack, harmless, host, *names), host, *names)
-        yield probe_of(twin, split, label="benign", family=TWIN, cluster=cluster_of(calm))
+        yield probe_of(twin, split, label="benign", family=TWIN, cluster=base_of(calm))
 
 
 def _alike(

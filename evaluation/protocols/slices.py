@@ -6,23 +6,22 @@ from evaluation.corpus import Corpus
 from evaluation.draws import rank, spread
 from evaluation.injection import family_of, injections
 from evaluation.placing import named, probed
-from evaluation.protocols.session import benign_probes, hosts_of, placed_attack
+from evaluation.protocols.session import benign_probes, placed_attack
 from evaluation.protocols.splice import drawn_attacks
 from evaluation.slicing import probe_of
-from evaluation.split import Split, base_of, cluster_of
+from evaluation.split import Split, base_of
 from evaluation.trial import Nothing, Probe, Trial
 
 NAME = "slices"
-_FOREIGN_SHARE = 2
-"""Of the foreign attacks of other protocols, one in so many."""
 
 
 def slices(corpus: Corpus, split: Split) -> Trial | Nothing:
     """Benign sessions of learned, young and never seen tenants, injected sessions, and foreign ones on any tenant.
 
     At most `Caps.benign_sliced` benign sessions of each tenant, `Caps.sites` injected ones of each family, and foreign
-    ones placed on tenants drawn by hash, never seen ones included. All protocols' probes carry the same slices (see
-    `slicing.slices_of`); this one has enough benign sessions of each.
+    ones placed on tenants drawn by hash, never seen ones included. Probes of all protocols but `stream` carry the same
+    slices (see `slicing.slices_of`), and this one has enough benign sessions of each; those of `stream` carry `drift`
+    alone, and only benign ones of a tenant that has changed.
     """
     probes: list[Probe] = list(benign_probes(split, split.caps.benign_sliced))
     probes += benign_probes(split, split.caps.benign_sliced, sorted(split.unseen))
@@ -38,22 +37,19 @@ def slices(corpus: Corpus, split: Split) -> Trial | Nothing:
                     split,
                     label="attack",
                     family=injection.family,
-                    cluster=cluster_of(injection.session),
+                    cluster=base_of(injection.session),
                     obeyed=injection.obeyed,
                 )
             )
     for _, own in sorted(by_family.items()):
         probes += spread(
-            own, split.caps.sites, lambda p: p.cluster, lambda p: rank("sliced", split.seed, p.session.session)
+            own,
+            split.caps.sites,
+            lambda p: (p.session.tenant, p.cluster),
+            lambda p: rank("sliced", split.seed, p.session.session),
         )
-    hosts = hosts_of(split) | {tenant: own for tenant, own in split.unseen.items() if own}
-    foreign = spread(
-        drawn_attacks(corpus, split),
-        len(corpus.foreign) // _FOREIGN_SHARE,
-        family_of,
-        lambda s: rank("sliced", split.seed, s.session),
-    )
-    for attack in foreign if hosts else []:
+    hosts = split.hosts | {tenant: own for tenant, own in split.unseen.items() if own}
+    for attack in drawn_attacks(corpus, split) if hosts else []:
         placed = placed_attack(attack, hosts, split.seed, NAME)
         cluster = f"{attack.source or family_of(attack)}/{base_of(attack)}"
         probes.append(probe_of(placed, split, label="attack", family=family_of(attack), cluster=cluster))

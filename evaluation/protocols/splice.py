@@ -15,7 +15,7 @@ from evaluation.injection import family_of
 from evaluation.insertion import inserted
 from evaluation.placing import named, probed
 from evaluation.slicing import probe_of
-from evaluation.split import Split, base_of, cluster_of
+from evaluation.split import NO_HOSTS, Split, base_of
 from evaluation.trial import Nothing, Probe, Trial
 from schemas.corpus import CorpusSession, Turn
 
@@ -35,18 +35,21 @@ def splice(corpus: Corpus, split: Split) -> Trial | Nothing:
     The slice `place` tells the two apart, `carrier` is the tenant.
 
     Figures: `attacks`; `without_carrier` and `without_twin`, where no session or no harmless text was found; and
-    `unlearned_source` 0 if the twins' source has been learned, for want of one that could be left out.
+    `texts_of_learned_sources`, harmless ones whose source has been learned, for want of one that has not.
     """
-    carriers = [session for own in split.test.values() for session in own]
+    carriers = [session for own in split.hosts.values() for session in own]
     attacks = drawn_attacks(corpus, split)
     if not attacks or not carriers:
-        what = "foreign attacks" if not attacks else "benign sessions of the test half"
-        return Nothing(NAME, f"there are no {what}")
+        return Nothing(NAME, NO_HOSTS if attacks else "there are no foreign attacks")
     harmless = Harmless(split)
-    figures: Counter[str] = Counter(attacks=len(attacks), unlearned_source=int(harmless.unlearned))
+    figures: Counter[str] = Counter(attacks=len(attacks))
     probes = list(_probes(attacks, carriers, split, harmless, figures))
     if not probes:
         return Nothing(NAME, "no foreign attack says anything that a benign session could carry")
+    if all(probe.label == "attack" for probe in probes):
+        return Nothing(NAME, "no other tenant says anything harmless that could stand beside an attack")
+    if harmless.of_learned:
+        figures["texts_of_learned_sources"] = harmless.of_learned
     return Trial(
         protocol=NAME,
         seed=split.seed,
@@ -111,7 +114,7 @@ def _probe(
         split,
         label=label,
         family=family,
-        cluster=cluster_of(carrier),
+        cluster=base_of(carrier),
         placed=[text] if label == "attack" else [],
         place=place,
         carrier=carrier.tenant or "",

@@ -7,23 +7,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from evaluation.arrivals import read_arrivals
 from evaluation.corpus import Corpus
 from evaluation.events import Events, events_of
 from evaluation.features import Embedder
 from evaluation.protocols.happenings import LEARN_DAYS
 from evaluation.protocols.live import live
-from evaluation.protocols.two_weeks import TwoWeeks, lay_out
-from evaluation.protocols.verdicts import PROTOCOL, Verdicts, Week, of_service, of_system, rows_of, run_of
+from evaluation.protocols.poisoners import Poisoners
+from evaluation.protocols.two_weeks import lay_out
+from evaluation.protocols.verdicts import PROTOCOL, Week, of_service, of_system, rows_of, run_of
 from evaluation.report.facts import Absent, Cost, Counted, Facts, StreamRun
 from evaluation.row import Row
 from evaluation.systems.product import Product
 from evaluation.systems.system import Follows, System
 from stream.config import BudgetSettings, DecisionSettings, Settings
-from stream.release import Release
-from stream.steps.content import Embeds
+from stream.errors import UsageError
 from stream.steps.drift import FROM_ORDINAL
 
 TIDEGATE, BUDGETED = "tidegate", "tidegate@budget"
@@ -79,11 +77,22 @@ def run_stream(
     progress(f"laying out two weeks of about {events:,} events")
     laid_out = lay_out(corpus, read_arrivals(arrivals), seed, events)
     if laid_out is None:
-        reason = "There are not two benign sessions of tenants to learn from, and one to judge, of different tasks."
-        return [], Facts(absent=[Absent(protocol=PROTOCOL, reason=reason)])
+        reason = "there are not two benign sessions of tenants to learn from, and one to judge, of different tasks"
+        return [], Facts(absent=[Absent(protocol=PROTOCOL, seed=seed, reason=reason)])
     learn = events_of(laid_out.learn, settings)
-    week = Week.of(laid_out, events_of([probe.session for probe in laid_out.probes], settings))
-    rows, runs, costs = _served(week, learn, settings, embedder, product, progress)
+    product = product or Product(settings, embedder, progress=progress)
+    at_share = replace(settings, decision=DecisionSettings(session_fpr=settings.decision.session_fpr))
+    try:
+        begun = time.perf_counter()
+        product.fit(learn, seed, ())
+        fitted = time.perf_counter() - begun
+        progress("poisoners try their steps on the release")
+        poisoners = Poisoners(product.release, at_share, embedder)
+        laid_out = poisoners.held_back(laid_out)
+        week = Week.of(laid_out, events_of([probe.session for probe in laid_out.probes], settings))
+        rows, runs, costs = _served(week, learn, at_share, product, fitted, poisoners, progress)
+    except UsageError as error:
+        return [], Facts(absent=[Absent(protocol=PROTOCOL, seed=seed, reason=str(error))])
     for system in systems:
         progress(f"{system.name}: learning the first week, judging the second")
         begun = time.perf_counter()
@@ -93,7 +102,7 @@ def run_stream(
         verdicts = of_system(week, judged, settings.decision.session_fpr)
         rows += rows_of(week, verdicts, system.name)
         runs.append(run_of(week, verdicts, learn, system.name, settings.decision.session_fpr))
-        costs.append(_cost(week, system.name, judged.seconds, fitted, judged.alone_ms))
+        costs.append(Cost.of(PROTOCOL, seed, system.name, len(week.events), judged.seconds, fitted, judged.alone_ms))
     counted = {
         "events that were learned": len(learn),
         "events of the second week": len(week.events),
@@ -109,34 +118,35 @@ def run_stream(
 
 
 def _served(
-    week: Week, learn: Events, settings: Settings, embedder: Embedder, product: Product | None, progress: Progress
+    week: Week,
+    learn: Events,
+    at_share: Settings,
+    product: Product,
+    fitted: float,
+    poisoners: Poisoners,
+    progress: Progress,
 ) -> tuple[list[Row], list[StreamRun], list[Cost]]:
     """What the product says, in both modes."""
-    seed, nominal = week.laid_out.seed, settings.decision.session_fpr
-    product = product or Product(settings, embedder, progress=progress)
-    begun = time.perf_counter()
-    product.fit(learn, seed, ())
-    fitted = time.perf_counter() - begun
+    nominal = at_share.decision.session_fpr
     a_day = max(1.0, BUDGET_SHARE * len(week.laid_out.learn) / LEARN_DAYS)
-    at_share = replace(settings, decision=DecisionSettings(session_fpr=nominal))
     at_budget = replace(
-        settings,
+        at_share,
         decision=DecisionSettings(mode="budget"),
-        budget=BudgetSettings(a_day, settings.budget.critical_reserve),
+        budget=BudgetSettings(a_day, at_share.budget.critical_reserve),
     )
     rows: list[Row] = []
     runs: list[StreamRun] = []
     costs: list[Cost] = []
     for name, own, budget in ((TIDEGATE, at_share, None), (BUDGETED, at_budget, a_day)):
         progress(f"{name}: {len(week.events):,} events, learning on")
-        lived = live(week.events, product.release, own, embedder)
+        lived = live(week.events, product.release, own, poisoners.embedder)
         verdicts = of_service(week, lived)
         unpoisoned = None
         if budget is None:
             # Ablations judge what it said as it went, less a signal.
             product.keep(week.events, lived.said)
             progress("the same attacks without poison")
-            unpoisoned = _unpoisoned(week.laid_out, product.release, own, embedder)
+            unpoisoned = poisoners.unpoisoned(week.laid_out)
         rows += rows_of(week, verdicts, name)
         runs.append(
             run_of(
@@ -150,25 +160,12 @@ def _served(
                 unpoisoned=unpoisoned,
             )
         )
-        costs.append(_cost(week, name, lived.said.seconds, fitted if budget is None else None, lived.alone_ms))
+        taken = lived.said
+        fit_seconds = fitted if budget is None else None
+        costs.append(
+            Cost.of(PROTOCOL, week.laid_out.seed, name, len(week.events), taken.seconds, fit_seconds, taken.alone_ms)
+        )
     return rows, runs, costs
-
-
-def _unpoisoned(laid_out: TwoWeeks, release: Release, settings: Settings, embedder: Embeds) -> dict[str, int]:
-    """Way of poisoning -> how many of its attacks are found where nobody has poisoned the tenant."""
-    found: dict[str, int] = {}
-    for poisoning in laid_out.poisonings:
-        probes = [
-            probe
-            for probe in laid_out.probes
-            if probe.session.tenant == poisoning.tenant and probe.session.session not in poisoning.steps
-        ]
-        alone = replace(laid_out, probes=probes)
-        week = Week.of(alone, events_of([probe.session for probe in probes], settings))
-        verdicts: Verdicts = of_service(week, live(week.events, release, settings, embedder))
-        attacks = [at for at, probe in enumerate(probes) if probe.session.session in poisoning.attacks]
-        found[poisoning.what] = int((verdicts.first[attacks] >= 0).sum())
-    return found
 
 
 def _too_young(week: Week, learn: Events) -> int:
@@ -180,16 +177,3 @@ def _too_young(week: Week, learn: Events) -> int:
         before += sum(own and at < drift.at_ms for own, at in zip(of_tenant, week.time_ms.tolist(), strict=True))
         young += before < _PAST
     return young
-
-
-def _cost(week: Week, system: str, seconds: float, fitted: float | None, alone_ms: Sequence[float] = ()) -> Cost:
-    return Cost(
-        protocol=PROTOCOL,
-        seed=week.laid_out.seed,
-        system=system,
-        events=len(week.events),
-        seconds=seconds,
-        fit_seconds=fitted,
-        latency_p50_ms=float(np.quantile(alone_ms, 0.5)) if alone_ms else None,
-        latency_p99_ms=float(np.quantile(alone_ms, 0.99)) if alone_ms else None,
-    )

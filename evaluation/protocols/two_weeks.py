@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evaluation.arrivals import DAY_S, DAYS, Arrivals, rng
 from evaluation.behaviour import Material
 from evaluation.callers import keyed
 from evaluation.corpus import Corpus
 from evaluation.draws import rank
-from evaluation.drifts import Drift, Poisoning
+from evaluation.drifts import Drift, Poisoning, Ramp
 from evaluation.placing import named
 from evaluation.protocols.happenings import LEARN_DAYS, Happenings, Tenant, dated, events_in
 from evaluation.split import base_of, halves
@@ -46,6 +46,8 @@ class TwoWeeks:
     poisonings: Sequence[Poisoning]
     counts: Mapping[str, int]
     """What was left out, and the like, in words."""
+    ramps: Mapping[str, Ramp] = field(default_factory=dict)
+    """By poisoned tenant, what its steps are made of."""
 
 
 def lay_out(corpus: Corpus, arrivals: Arrivals, seed: int, events: int) -> TwoWeeks | None:
@@ -83,6 +85,7 @@ def lay_out(corpus: Corpus, arrivals: Arrivals, seed: int, events: int) -> TwoWe
         happenings.drifts,
         happenings.poisonings,
         {name: count for name, count in counts.items() if count},
+        happenings.ramps,
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from evaluation.bootstrap import LEVEL, REPLICATES
 from evaluation.report.benign import calibration, curves, false_positives, harmless
 from evaluation.report.columns import Rows
-from evaluation.report.facts import Cost, Facts
+from evaluation.report.facts import Absent, Cost, Facts
 from evaluation.report.figure import over_seeds
 from evaluation.report.groups import Key, Values, against_placed, group, group_values, worst
 from evaluation.report.headline import headline
@@ -18,6 +18,7 @@ from evaluation.report.part import PRODUCT, PROTOCOLS, Part, View, kind_of
 from evaluation.report.screens import Excerpts, screen
 from evaluation.report.slices import SliceName, slice_values, slices
 from evaluation.report.stream import streams
+from evaluation.report.words import sentence
 
 SLICES = "slices"
 """The protocol whose slices are told of every system; elsewhere of the product alone."""
@@ -60,8 +61,18 @@ def compute(
         release=facts.release,
         protocols=protocols,
         stream=stream,
-        absent=[Absence(protocol=each.protocol, system=each.system, reason=each.reason) for each in facts.absent],
+        absent=list(_absent(facts.absent)),
     )
+
+
+def _absent(absent: Sequence[Absent]) -> Iterator[Absence]:
+    """What was missing, once for all seeds that missed it."""
+    seeds: dict[tuple[str, str, str], set[int]] = {}
+    for each in absent:
+        own = seeds.setdefault((each.protocol, each.system, each.reason), set())
+        own |= {each.seed} if each.seed is not None else set()
+    for (protocol, system, reason), own in seeds.items():
+        yield Absence(protocol=protocol, seeds=sorted(own), system=system, reason=sentence(reason))
 
 
 @dataclass(slots=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
+import numpy as np
 import orjson
 
 from stream.runtime.report.page import put
@@ -36,8 +38,33 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     fit_seconds: float | None = None
     """None where the fit was another protocol's."""
     latency_p50_ms: float | None = None
-    """Of one event judged by itself, where it was measured: in `stream`, of systems that go on as events come."""
+    """Of one event judged by itself, the median of some; None where there was none."""
     latency_p99_ms: float | None = None
+    """The 99th percentile, likewise."""
+
+    @classmethod
+    def of(
+        cls,
+        protocol: str,
+        seed: int,
+        system: str,
+        events: int,
+        seconds: float,
+        fit_seconds: float | None,
+        alone_ms: Sequence[float],
+    ) -> Cost:
+        """With the quantiles of what single events took."""
+        p50, p99 = (float(q) for q in np.quantile(alone_ms, (0.5, 0.99))) if alone_ms else (None, None)
+        return cls(
+            protocol=protocol,
+            seed=seed,
+            system=system,
+            events=events,
+            seconds=seconds,
+            fit_seconds=fit_seconds,
+            latency_p50_ms=p50,
+            latency_p99_ms=p99,
+        )
 
 
 class Absent(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +72,8 @@ class Absent(msgspec.Struct, frozen=True, kw_only=True):
 
     protocol: str
     reason: str
-    """A sentence."""
+    seed: int | None = None
+    """None: of all."""
     system: str = ""
     """Empty: the whole protocol."""
 

@@ -72,7 +72,7 @@ def _paired(report: ProtocolReport) -> Iterator[str]:
 
 def _foreign(name: str, report: ProtocolReport) -> Iterator[str]:
     everything = find(report.systems[PRODUCT], "all", "all")
-    if everything is None:
+    if everything is None or everything.recall_at_1.value is None:
         return
     sentence = f"`{name}`: {percent_of(everything.recall_at_1)} of attacks are found at 1 % false positives"
     if twins := report.systems[PRODUCT].against_placed:

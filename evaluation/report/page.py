@@ -68,7 +68,12 @@ def _about(report: Report) -> dict[str, Any]:
         "embedder": tables.name(report.embedder),
         "release": tables.name(report.release),
         "absent": [
-            (tables.name(each.protocol), tables.name(each.system), safe_text(each.reason, _SENTENCE_CHARS))
+            (
+                tables.name(each.protocol),
+                tables.name(each.system),
+                ", ".join(map(str, each.seeds)),
+                safe_text(each.reason, _SENTENCE_CHARS),
+            )
             for each in report.absent
         ],
     }

@@ -9,6 +9,15 @@ from evaluation.report.model import Figure
 NONE = "–"
 
 
+def sentence(reason: str) -> str:
+    """A reason as a sentence.
+
+    >>> sentence("there are no attacks"), sentence("MiniLM is not installed.")
+    ('There are no attacks.', 'MiniLM is not installed.')
+    """
+    return f"{reason[:1].upper()}{reason[1:]}{'' if reason.endswith('.') else '.'}"
+
+
 def percent(value: float | None) -> str:
     """A share in per cent: one decimal, or two of less than one.
 

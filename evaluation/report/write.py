@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from evaluation.report.pictures import drawn, of_attacks
 from evaluation.report.pictures_benign import of_benign
 from evaluation.report.pictures_stream import of_stream
 from evaluation.report.screens import Excerpts
+from schemas.undecodable import UNDECODABLE
 from stream.runtime.report.page import put
 
 DATA, PAGE, EXCERPTS = "report.json", "report.html", "excerpts.jsonl"
@@ -88,31 +90,15 @@ def rebuild(out: Path, progress: Progress = lambda _: None) -> dict[str, Any]:
     return write_report(Rows.read(out / SESSIONS), read_facts(out), out, read_excerpts(out), progress=progress)
 
 
-def write_excerpts(excerpts: Excerpts, out: Path) -> None:
-    """Keep them for `rebuild`.
-
-    Raises
-    ------
-    OSError
-        When the folder cannot be written.
-    """
-    lines = [Excerpt(tenant, session, text) for (tenant, session), text in sorted(excerpts.items())]
-    put(out / EXCERPTS, msgspec.json.Encoder().encode_lines(lines))
-
-
 def read_excerpts(out: Path) -> dict[tuple[str, str], str]:
-    """Those that a run left; none where it left none.
-
-    Raises
-    ------
-    ValueError
-        When the file is not what it should be.
-    """
+    """Those that a run left; none where it left none. A line that was not written to its end has none."""
     path = out / EXCERPTS
     if not path.exists():
         return {}
-    try:
-        lines = msgspec.json.Decoder(Excerpt).decode_lines(path.read_bytes())
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{path} must hold excerpts of sessions; {error}. Evaluate again.") from None
-    return {(each.tenant, each.session): each.text for each in lines}
+    decoder = msgspec.json.Decoder(Excerpt)
+    found: dict[tuple[str, str], str] = {}
+    for line in path.read_bytes().splitlines():
+        with suppress(*UNDECODABLE):
+            each = decoder.decode(line)
+            found[each.tenant, each.session] = each.text
+    return found

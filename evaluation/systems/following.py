@@ -10,7 +10,7 @@ import numpy as np
 
 from evaluation.events import Events
 from evaluation.features import Features
-from evaluation.systems.calibrated import Calibrated, Detector
+from evaluation.systems.calibrated import Calibrated, Detector, with_reading_ms
 from evaluation.systems.system import Judged
 
 
@@ -36,7 +36,5 @@ class Following(Calibrated):
         for score in detector.follow(features):
             scores.append(score)
             at.append(time.perf_counter())
-        # Reading is what most of an event's time goes to: the same share of it for each.
-        reading_ms = 1000 * features.seconds / max(len(features), 1)
-        alone_ms = (1000 * np.diff(at) + reading_ms).tolist()
-        return self._judged(events, np.array(scores), features.seconds + at[-1] - at[0], alone_ms)
+        took = with_reading_ms(np.diff(at).tolist(), features)
+        return self._judged(events, np.array(scores), features.seconds + at[-1] - at[0], took)

@@ -28,6 +28,10 @@ class MiniLMVectors:
         self._embed = embed
         self._read: dict[str, NDArray[np.float32]] = {}
 
+    def forget(self) -> None:
+        """Know no text any more."""
+        self._read = {}
+
     def __call__(self, features: Features, texts: NDArray[np.int64]) -> NDArray[np.float32]:
         """Unit rows (r, d) of the distinct texts `texts` (r,)."""
         asked = [features.texts[text][:_CHARACTERS] for text in texts.tolist()]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.features import ARRIVING, Features
+from evaluation.systems.minilm_vectors import MiniLMVectors
 
 _AT_ONCE = 512
 Vectors = Callable[[Features, NDArray[np.int64]], NDArray[np.float32]]
@@ -41,6 +42,11 @@ class Nearest:
         self._remembered = remembered
         self._learned: dict[str, NDArray[np.float32]] = {}
         self._all = np.zeros((0, 0), np.float32)
+
+    def forget(self) -> None:
+        """Read messages anew, where `vectors` remembers those that it has read."""
+        if isinstance(self._vectors, MiniLMVectors):
+            self._vectors.forget()
 
     def fit(self, learn: Features, seed: int) -> None:
         """Remember distinct messages."""

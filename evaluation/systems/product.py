@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from evaluation.events import Events
 from evaluation.features import Embedder
 from evaluation.systems.sessions import judged_by_strangest
-from evaluation.systems.system import Judged
+from evaluation.systems.system import ALONE, Judged, evenly
 from models.calibration import Calibration
 from models.tail import probability
 from models.token_tagger import TokenTagger
@@ -57,6 +57,8 @@ class Said:
     shown: list[str]
     """(n,) what a finding would show first, empty where it would show nothing; none where nobody asked."""
     seconds: float
+    alone_ms: Sequence[float]
+    """What the core took for some events, each a batch of its own."""
 
 
 class Product:
@@ -242,11 +244,6 @@ class Tidegate:
         """Train the release."""
         self._product.fit(learn, seed, attacks)
 
-    @property
-    def release(self) -> Release:
-        """For a core of its own, where time goes on."""
-        return self._product.release
-
     def judge(self, events: Events) -> Judged:
         """Judge with it."""
         said = self._product.said(events)
@@ -283,7 +280,7 @@ class Without:
 
     @property
     def release(self) -> Release:
-        """For a core of its own, where time goes on."""
+        """The product's, calibrated without the signals."""
         if self._calibration is None:
             raise ValueError("a system must be fitted before it judges. A bug.")
         return replace(self._product.release, calibration=self._calibration)
@@ -329,7 +326,43 @@ def said_alone(events: Events, release: Release, settings: Settings, embedder: E
             core.drop(number)
     if not heard.all():
         raise ValueError(f"no event may be there twice; {int((~heard).sum())} of {len(events)} are. A bug.")
-    return Said(p, eligible, newcomer, shown, time.perf_counter() - begun - showing_seconds)
+    seconds = time.perf_counter() - begun - showing_seconds
+    return Said(p, eligible, newcomer, shown, seconds, _alone_ms(events, release, settings, embedder))
+
+
+def _alone_ms(events: Events, release: Release, settings: Settings, embedder: Embedder) -> list[float]:
+    """What the core takes for each event of some sessions (`some_sessions`)."""
+    core = Core(settings, release, embedder, learning=False)
+    took: list[float] = []
+    for session in some_sessions(events.session, len(events.sessions)):
+        for at in session:
+            begun = time.perf_counter()
+            core.step(InputBatch([_placed(events.records[at], 0, at)]))
+            took.append(1000 * (time.perf_counter() - begun))
+        core.drop(0)
+    return took
+
+
+def some_sessions(session: NDArray[np.int64], sessions: int) -> list[list[int]]:
+    """Rows of the events of whole sessions, evenly spread, with about `ALONE` events in all.
+
+    Parameters
+    ----------
+    session
+        (n,) of each event, 0 to `sessions` - 1.
+
+    Examples
+    --------
+    >>> some_sessions(np.array([0, 1, 0, 2]), 3)
+    [[0, 2], [1], [3]]
+    >>> few = some_sessions(np.repeat(np.arange(1000), 6), 1000)
+    >>> len(few), few[0], few[-1]
+    (50, [0, 1, 2, 3, 4, 5], [5880, 5881, 5882, 5883, 5884, 5885])
+    """
+    order = np.argsort(session, kind="stable")
+    starts = np.searchsorted(session[order], np.arange(sessions + 1))
+    chosen = evenly(sessions, -(-ALONE * sessions // max(len(session), 1)))
+    return [order[starts[at] : starts[at + 1]].tolist() for at in chosen.tolist()]
 
 
 def _parts(session: NDArray[np.int64]) -> Iterator[list[int]]:
@@ -359,4 +392,5 @@ def _judged(events: Events, said: Said, calibration: Calibration, nominal: float
     cause, least = counted.argmin(axis=1).tolist(), counted.min(axis=1, initial=1.0).tolist()
     signal = [KINDS[kind] if low < 1 else "" for kind, low in zip(cause, least, strict=True)]
     seconds = said.seconds + time.perf_counter() - begun
-    return judged_by_strangest(events, level, probability(level), nominal, signal, seconds, said.shown)
+    p = probability(level)
+    return judged_by_strangest(events, level, p, nominal, signal, seconds, said.shown, said.alone_ms)

@@ -27,7 +27,7 @@ from stream.training.effort import Effort
 from stream.training.texts import Again
 from stream.training.train import Progress
 
-PRODUCT, LABELLED = "tidegate", "tidegate+labels"
+PRODUCT, LABELLED, UNTAGGED = "tidegate", "tidegate+labels", "tidegate-tagger"
 _EVERYWHERE = frozenset({"paired", "splice", "session", "hard_negatives", "stream", "slices"})
 _BESIDE = frozenset({"paired", "splice", "session", "stream"})
 """Where the product is compared with others."""
@@ -73,26 +73,32 @@ class Shared:
         self.settings = settings
         self.embedder = embedder
         self.release = release
+        self._tagger = tagger
         self._made = partial(
-            Product,
-            settings,
-            embedder,
-            effort=effort,
-            again=again,
-            tagger=tagger,
-            processes=processes,
-            progress=progress,
+            Product, settings, embedder, effort=effort, again=again, processes=processes, progress=progress
         )
 
     @cached_property
     def product(self) -> Product:
         """The product that has seen no label."""
-        return self._made(release=self.release)
+        return self._made(release=self.release, tagger=self._tagger)
 
     @cached_property
+    def untagged(self) -> Product:
+        """The product without its tagger, to be trained anew.
+
+        Raises
+        ------
+        UsageError
+            When it has none.
+        """
+        if self._tagger is None:
+            raise UsageError(f"{UNTAGGED} needs a product with a tagger. Set TIDEGATE_LEARNING__TAGGER=true.")
+        return self._made()
+
     def labelled(self) -> Product:
-        """The product that knows attacks."""
-        return self._made(labelled=True)
+        """A product that is to learn attacks."""
+        return self._made(labelled=True, tagger=self._tagger)
 
     @cached_property
     def read(self) -> FeatureReader:
@@ -172,7 +178,11 @@ def _product(shared: Shared) -> System:
 
 
 def _labelled(shared: Shared) -> System:
-    return Tidegate(LABELLED, shared.labelled)
+    return Tidegate(LABELLED, shared.labelled())
+
+
+def _untagged(shared: Shared) -> System:
+    return Tidegate(UNTAGGED, shared.untagged)
 
 
 def _without(name: str, kinds: tuple[int, ...], shared: Shared) -> System:
@@ -183,11 +193,12 @@ _ABLATIONS = {name: (kind,) for kind, name in enumerate(KINDS)} | {"examples": (
 """Each signal, and all that written examples of attacks have taught."""
 SYSTEMS: dict[str, Entry] = {
     PRODUCT: Entry(_product, _EVERYWHERE),
-    LABELLED: Entry(_labelled, _OF_LABELS, trained=True),
+    LABELLED: Entry(_labelled, _OF_LABELS, seeds=2, trained=True),
     **{
         f"{PRODUCT}-{what}": Entry(partial(_without, f"{PRODUCT}-{what}", kinds), _BESIDE, trained=True)
         for what, kinds in _ABLATIONS.items()
     },
+    UNTAGGED: Entry(_untagged, frozenset({"paired", "splice", "session"}), seeds=1, trained=True),
     "half_space_trees": Entry(_half_space_trees, _BESIDE, baseline=True),
     "isolation_forest": Entry(_isolation_forest, _BESIDE, baseline=True),
     "ecod": Entry(_ecod, _BESIDE, baseline=True),

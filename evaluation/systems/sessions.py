@@ -19,6 +19,7 @@ def judged_by_strangest(
     signal: Sequence[str],
     seconds: float,
     shown: Sequence[str] = (),
+    alone_ms: Sequence[float] = (),
 ) -> Judged:
     """What is said of sessions (s), by what is said of their events (n).
 
@@ -36,6 +37,8 @@ def judged_by_strangest(
         (n,) what said so; empty for a system without parts.
     shown
         (n,) what would be shown of each; empty for a system that shows nothing.
+    alone_ms
+        What some events took, each by itself.
 
     Examples
     --------
@@ -62,4 +65,5 @@ def judged_by_strangest(
         signal=[signal[at] if at >= 0 and signal else "" for at in strangest.tolist()],
         seconds=seconds,
         shown=[shown[at] if at >= 0 else "" for at in strangest.tolist()] if shown else (),
+        alone_ms=alone_ms,
     )

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from evaluation.events import Events
 from schemas.corpus import CorpusSession
 
+ALONE = 300
+"""Events that are judged once more, each by itself, as how long one takes is told by them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -30,7 +33,7 @@ class Judged:
     shown: Sequence[str] = ()
     """(s,) the text that a finding of the strangest event would show first; empty for systems that show none."""
     alone_ms: Sequence[float] = ()
-    """What some of the events took, each judged by itself; empty where it was not measured."""
+    """What some of the events took, each judged by itself (`ALONE` of them, or all where there are fewer)."""
 
 
 class System(Protocol):
@@ -51,3 +54,13 @@ class Follows(Protocol):
 
     def follow(self, events: Events) -> Judged:
         """Judge each event in turn, and learn from it as in service."""
+
+
+def evenly(count: int, most: int) -> NDArray[np.int64]:
+    """Places of at most `most` of `count`, evenly spread.
+
+    >>> evenly(10, 4).tolist(), evenly(3, 4).tolist()
+    ([0, 2, 5, 7], [0, 1, 2])
+    """
+    chosen = min(count, most)
+    return np.arange(chosen) * count // max(chosen, 1)

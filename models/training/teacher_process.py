@@ -154,6 +154,8 @@ def _tune(
     from torch.utils.data import BatchSampler, SequentialSampler
     from transformers import PrinterCallback, TrainerCallback
 
+    from models.minilm import bfloat16_is_fast
+
     class Steady(SentenceTransformerTrainer):
         """Batches as the lesson's order has them, so that every number of processes sees the same ones."""
 
@@ -203,7 +205,7 @@ def _tune(
         save_steps=how["checkpoint_steps"],
         save_total_limit=2,
         seed=how["seed"],
-        bf16=device == "cuda" or torch.cpu._is_amx_tile_supported(),  # noqa: SLF001 -- it has no public name
+        bf16=bfloat16_is_fast(device),
         use_cpu=device == "cpu",
         dataloader_pin_memory=device != "cpu",
         ddp_find_unused_parameters=False,

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import AutoModel
 
-from models.minilm import ids_of
+from models.minilm import bfloat16_is_fast, ids_of
 from models.token_tagger import LAYERS, TOKENS_MAX, TokenTagger
 from models.training.splices import Splicing, join, splice
 from models.wordpiece import TokenBags
@@ -106,7 +106,7 @@ def fit_token_tagger(
     for step in range(how.steps):
         bags, by_user = _drawn(sides, rng, how)
         told, labels, counted = _padded(bags, by_user, ids, begin, end)
-        with torch.autocast(device.partition(":")[0], torch.bfloat16):
+        with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=bfloat16_is_fast(device)):
             states = model(
                 input_ids=torch.from_numpy(told).to(device), attention_mask=_mask(bags, told.shape[1]).to(device)
             ).last_hidden_state

@@ -210,27 +210,18 @@ class Lesson:
 
     teaching: Teaching | None = None
     hard: HardNegatives | None = None
-    mined: NDArray[np.bool_] | None = None
-    """(s,) which of the segments are hard negatives too."""
 
 
 class Lessons:
-    """The lesson of every fold's student, without what that fold holds out.
-
-    Parameters
-    ----------
-    mined
-        (s,) which of the segments of `texts` are hard negatives.
-    """
+    """The lesson of every fold's student, without what that fold holds out."""
 
     def __init__(
         self,
         texts: TrainingTexts,
         teaching: Teaching | None = None,
         hard: HardNegatives | None = None,
-        mined: NDArray[np.bool_] | None = None,
     ) -> None:
-        self._texts, self._whole = texts, Lesson(teaching, hard, mined)
+        self._texts, self._whole = texts, Lesson(teaching, hard)
         self._hard_folds = np.zeros(0, np.int64)
         if hard is not None:
             from models.training.attack_classifier import texts_of
@@ -258,7 +249,7 @@ class Lessons:
                 made_folds=teaching.made_folds[made],
                 made_of=teaching.made_of[made],
             )
-        return Lesson(teaching, hard, None if whole.mined is None else whole.mined[rows])
+        return Lesson(teaching, hard)
 
 
 def _learnable(folds: NDArray[np.int64], without: int) -> NDArray[np.bool_]:
@@ -269,23 +260,6 @@ def _learnable(folds: NDArray[np.int64], without: int) -> NDArray[np.bool_]:
     """
     held_elsewhere: NDArray[np.bool_] = (folds & ~np.int64(1 << without)) != 0
     return held_elsewhere
-
-
-def mined(odds: NDArray[np.float32], texts: TrainingTexts, most: int) -> NDArray[np.bool_]:
-    """Which segments (s,) of users and tools are likest to attacks: `most` distinct ones, by `odds` (s,).
-
-    Of traffic that nobody has judged these may be attacks that nobody has seen: mine what was judged benign.
-    """
-    from models.training.attack_classifier import texts_of
-
-    names = texts_of(texts.bags)
-    rows = np.flatnonzero(np.isin(texts.role, JUDGED) & ~np.isnan(odds))
-    likest: set[bytes] = set()
-    for row in rows[np.argsort(-odds[rows], kind="stable")].tolist():
-        if len(likest) >= most:
-            break
-        likest.add(names[row])
-    return np.isin(texts.role, JUDGED) & np.fromiter((name in likest for name in names), np.bool_, len(names))
 
 
 # -- who said what -----------------------------------------------------------------------------------------------------

@@ -248,8 +248,7 @@ def pile_of(
     parts = np.unique(texts.tenant[benign] << FOLDS | texts.folds[benign], return_inverse=True)[1]
     group = [parts, int(parts.max(initial=-1)) + 1 + np.unique(attacks.group, return_inverse=True)[1]]
     bags = join(texts.bags.take(benign), attacks.bags)
-    hard = [np.zeros(len(benign), np.bool_) if lesson.mined is None else lesson.mined[benign]]
-    hard += [np.zeros(len(attacks.labels), np.bool_)]
+    hard = [np.zeros(len(benign) + len(attacks.labels), np.bool_)]
     tool = [texts.role[benign] == TOOL, np.zeros(len(attacks.labels), np.bool_)]
     if lesson.hard is not None:
         judged = len(lesson.hard.group)

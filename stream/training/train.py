@@ -40,7 +40,7 @@ from stream.training.passes import collect, held_out_scores, silent_calibration,
 from stream.training.pupils import measured
 from stream.training.said import TrainingTexts, collect_texts
 from stream.training.sift import sifted
-from stream.training.teaching import HardNegatives, Lessons, Teacher, Teaching, mined, teach
+from stream.training.teaching import HardNegatives, Lessons, Teacher, Teaching, teach
 from stream.training.texts import Again, SecondLooks, fitted_texts, looking, require_enough
 from stream.training.voices import voices
 
@@ -79,12 +79,14 @@ def train(
     attacks: AttackTexts | None = None,
     teacher: Teacher | None = None,
     hard: HardNegatives | None = None,
-    mined_max: int = 0,
     again: Again | None = None,
     tagger: TokenTagger | None = None,
     progress: Progress = lambda _: None,
 ) -> Trained:
-    """Fit the bank, calibrate on sessions held out from every fit, and leave each tenant with what it has said.
+    """Fit the bank, calibrate on held-out sessions, and leave each tenant with what it has said.
+
+    Held out are sessions from the fits of all that reads text or courses. What tenants' calls usually amount to, and
+    the units of that, is of all sessions; and a task that several tenants hold may be in a fit by another tenant's.
 
     The same events, seed and machine give the same arrays to the bit, whatever `processes` is. Each part that is held
     out is scored by a bank like the final one, adapters and all, that has not seen it.
@@ -111,9 +113,6 @@ def train(
     hard
         Segments that were flagged and judged benign, or a tool's beside an attack; the classifier learns them with more
         weight.
-    mined_max
-        Distinct segments of the events, the likest to attacks for the teacher, or without one for the classifier of
-        `base`, that it learns so too. Only where the events were judged benign: they may be unseen attacks otherwise.
     again
         A transformer that looks at segments again; what it adds is learned and calibrated as it will be added.
     tagger
@@ -147,7 +146,6 @@ def train(
     said = collect_texts(events, embedder, settings)
     if attacks is not None:
         attacks, said = sifted(attacks, said, embedder.vocabulary, seed=seed, judged=hard)
-    base_texts = base.texts if base is not None else None
     if base is not None and adapters_only:
         backbone = base.bank.arrays
     looks = _looks(said, again, seed, progress)
@@ -158,9 +156,7 @@ def train(
     teaches = attacks is not None or (shows and hard is not None and not adapters_only)
     kept = base if base is not None and base.texts.attacks is not None and not teaches else None
     written = examples(embedder, settings.redaction.policy, seed=seed) if shows and kept is None else None
-    lessons, teaching = _lessons(
-        said, attacks, embedder.vocabulary, seed, teacher, hard, mined_max, base_texts, progress
-    )
+    lessons, teaching = _lessons(said, attacks, embedder.vocabulary, seed, teacher, hard, progress)
 
     def texts_of(part: TrainingTexts, without: int | None) -> TextModels:
         second = looks.without(without) if looks is not None else None
@@ -247,8 +243,6 @@ def _lessons(
     seed: int,
     teacher: Teacher | None,
     hard: HardNegatives | None,
-    mined_max: int,
-    base: TextModels | None,
     progress: Progress,
 ) -> tuple[Lessons, Teaching | None]:
     """What the classifier learns beside labels, and what its teacher said."""
@@ -259,12 +253,7 @@ def _lessons(
     if taught is not None and attacks is not None:
         progress("measuring the teacher and its student on what neither has learnt from")
         taught = replace(taught, metrics=taught.metrics | measured(said, attacks, taught, vocabulary, seed))
-    likest = None
-    if mined_max and taught is not None:
-        likest = mined(taught.texts.max(axis=1), said, mined_max)
-    elif mined_max and base is not None and base.attacks is not None:
-        likest = mined(base.known(said.bags, said.vectors).max(axis=1), said, mined_max)
-    return Lessons(said, taught, hard, likest), taught
+    return Lessons(said, taught, hard), taught
 
 
 def _looks(said: TrainingTexts, again: Again | None, seed: int, progress: Progress) -> SecondLooks | None:

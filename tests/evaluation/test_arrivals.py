@@ -67,6 +67,27 @@ def test_a_trace_that_is_shorter_comes_again(tmp_path: Path) -> None:
     assert ((times % DAY_S >= 3600) & (times % DAY_S <= 4200)).all()
 
 
+def test_a_trace_of_another_file_comes_again_by_itself_and_begins_on_its_own_first_day(tmp_path: Path) -> None:
+    write(tmp_path, CLIENTS, [client("a", office())])
+    # An hour of calls, told in seconds since 1970: a Wednesday from 13:46 UTC on.
+    write(tmp_path, REQUESTS, [{"tenant": "x", "t": 1_700_055_999.0 + 6 * call} for call in range(600)])
+    one, other = read_arrivals(tmp_path).clients
+    assert (one.name, other.name) == ("a", "x")
+    assert other.active_days == DAYS
+    hour = other.draw(0, DAYS * DAY_S, 200, rng(3)) % DAY_S / 3600
+    assert ((hour >= 13.66) & (hour <= 14.84)).all()
+
+
+def test_windows_of_another_length_keep_the_rates(tmp_path: Path) -> None:
+    # Minutes: of the first ten every other one has calls, the next ten have none; then an hour as one window.
+    minutes = {"client": "a", "window_seconds": 60, "windows": [[60.0 * at, 0.5] for at in range(0, 10, 2)]}
+    hours = {"client": "b", "window_seconds": 3600, "windows": [[3600.0, 0.25]]}
+    write(tmp_path, CLIENTS, [minutes, hours])
+    one, other = read_arrivals(tmp_path).clients
+    assert one.rate[:3].tolist() == pytest.approx([0.25, 0, 0])
+    assert other.rate[5:13].tolist() == pytest.approx([0, *[0.25] * 6, 0])
+
+
 def test_requests_are_a_client_a_tenant_with_the_spread_of_their_gaps(tmp_path: Path) -> None:
     # Gaps of 1 s and 3 s in turn: mean 2, standard deviation 1, and so a Gamma law of shape 4.
     calls = np.cumsum(np.tile([1.0, 3.0], 200)).tolist()
@@ -107,6 +128,15 @@ def test_lines_that_say_nothing_are_counted(tmp_path: Path) -> None:
     arrivals = read_arrivals(tmp_path)
     assert [one.name for one in arrivals.clients] == ["a"]
     assert arrivals.unreadable == 5
+
+
+def test_numbers_that_no_time_has_are_lines_that_say_nothing(tmp_path: Path) -> None:
+    write(tmp_path, CLIENTS, [client("a", [[0.0, 1.0], [1.7e308, 1.0]])])
+    with gzip.open(tmp_path / REQUESTS, "wb") as stream:
+        stream.write(b'{"t": ' + b"9" * 400 + b"}\n")
+    arrivals = read_arrivals(tmp_path)
+    assert [one.name for one in arrivals.clients] == ["a"]
+    assert arrivals.unreadable == 2
 
 
 def test_a_file_that_is_not_packed_is_said(tmp_path: Path) -> None:

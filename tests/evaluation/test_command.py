@@ -18,7 +18,7 @@ from evaluation.report.facts import Facts
 from evaluation.seed_process import Order
 from evaluation.seed_run import SEEN, SeedRun, parts_of, trials_of
 from evaluation.systems.registry import LABELLED, PRODUCT, Shared
-from stream.errors import UsageError
+from stream.errors import EnvironmentFault, UsageError
 from tests.evaluation.folder import write_corpus
 from tests.evaluation.office import corpus, sessions
 from tests.evaluation.systems.small import QUICK, SETTINGS, embedder
@@ -32,7 +32,14 @@ KEYS = {
 
 
 def given(folder: Path, out: Path, **more: Any) -> Namespace:
-    values = {"arrivals": None, "only": "session,slices", "seeds": 1, "embedder": None, "stream_events": 1000}
+    values = {
+        "arrivals": None,
+        "only": "session,slices",
+        "seeds": 1,
+        "first_seed": 0,
+        "embedder": None,
+        "stream_events": 1000,
+    }
     return Namespace(corpus=folder, out=out, **{**values, "release": None, "systems": None, **more})
 
 
@@ -108,6 +115,31 @@ def test_systems_are_chosen_by_pattern_and_tidegate_is_always_among_them(tmp_pat
     assert names[3:] != everything[-1:] == ["stream.3.all"]
     with pytest.raises(UsageError, match="got nobody"):
         Order.of(SETTINGS, given(tmp_path, tmp_path, systems="ecod,nobody"), ("paired",), 0.0)
+
+
+def test_splits_may_begin_at_another_seed(tmp_path: Path) -> None:
+    write(tmp_path / "release", embedder().space_id)
+    folder, out = write_corpus(tmp_path / "corpus", sessions()), tmp_path / "out"
+    more = {"release": str(tmp_path / "release"), "only": "session", "seeds": 2, "first_seed": 5, "systems": "length"}
+    assert run(SETTINGS, given(folder, out, **more)) == 0
+    assert {row["seed"] for row in lines(out / "sessions.jsonl")} == {5, 6}
+    assert orjson.loads((out / "report.json").read_bytes())["protocols"]["session"]["seeds"] == [5, 6]
+
+
+def test_what_learns_labels_comes_last_and_on_two_seeds(tmp_path: Path) -> None:
+    order = Order.of(SETTINGS, given(tmp_path, tmp_path), ("session", "stream"), 0.0)
+    first = order.missing(0, 0, released=False, labelled=False)
+    assert not any(name.endswith(LABELLED) for name in first)
+    assert first[-1] == "stream.0.all"
+    last = [order.missing(place, place, released=False, labelled=True) for place in range(3)]
+    assert last == [[f"session.0.{LABELLED}"], [f"session.1.{LABELLED}"], []]
+
+
+def test_a_folder_that_cannot_be_written_is_the_environment_s_fault(tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "corpus", sessions())
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(EnvironmentFault, match=r"--out .* must be a folder that can be written"):
+        run(SETTINGS, given(folder, tmp_path / "out", only="session"))
 
 
 def test_arrivals_in_which_nobody_calls_are_refused_before_anything_begins(tmp_path: Path) -> None:

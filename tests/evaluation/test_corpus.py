@@ -8,7 +8,10 @@ import msgspec
 import pytest
 
 from evaluation.corpus import read_corpus
+from evaluation.injection import injections
+from evaluation.split import base_of
 from stream.errors import UsageError
+from tests.evaluation.folder import write_corpus
 from tests.evaluation.office import corpus, look_alike, sessions
 from tests.stream.training.captures import session, write_lines
 
@@ -71,6 +74,32 @@ def test_tenants_that_all_only_ask_are_tenants() -> None:
     made = corpus([look_alike(number) for number in range(4)])
     assert made.look_alikes == []
     assert list(made.benign) == ["questions"]
+
+
+def test_without_tasks_a_tenant_s_injected_sessions_and_their_clean_twins_are_known_by_opening_alike(
+    tmp_path: Path,
+) -> None:
+    named = read_corpus(write_corpus(tmp_path / "named", sessions()))
+    nameless = [msgspec.structs.replace(one, task=None) for one in sessions()]
+    # A tenant without attacks that holds one of the conversations, and an attack that opens like none of them.
+    told = next(one for one in nameless if one.tenant == "north" and one.label == "benign")
+    calm = msgspec.structs.replace(told, tenant="calm")
+    own = msgspec.structs.replace(named.foreign[0], tenant="north", session="own")
+    made = read_corpus(write_corpus(tmp_path / "nameless", [*nameless, calm, own]))
+    found = [sum(bool(each.spans) for each in injections(corpus)) for corpus in (made, named)]
+    assert found[0] == found[1] > 0
+    assert {one.tenant for one in made.sessions if one.task is not None} == set(named.placed)
+    by_tenant = {one.tenant: one for one in made.benign["calm"] + made.benign["north"] if one.turns == calm.turns}
+    assert base_of(by_tenant["calm"]) == base_of(by_tenant["north"])
+    assert [one.task for one in made.placed["north"] if one.turns == own.turns] == [None]
+
+
+def test_a_corpus_of_which_nothing_can_be_judged_is_refused_with_the_reasons(tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "corpus", [msgspec.structs.replace(sessions()[0], label="odd")])
+    (folder / "sub.jsonl").mkdir()
+    (folder / "torn.jsonl").write_bytes(b'{"turns": [\n')
+    with pytest.raises(UsageError, match="of its lines 1 have no label benign or attack, 1 hold no session"):
+        read_corpus(folder)
 
 
 def test_an_attack_of_a_tenant_of_whom_nothing_else_is_known_is_foreign() -> None:

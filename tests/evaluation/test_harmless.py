@@ -42,12 +42,12 @@ def test_foreign_text_is_of_no_tenant_that_shares_the_host_s_tasks() -> None:
 def test_without_a_source_that_could_be_left_out_unlearned_sessions_of_others_serve() -> None:
     halves = _halves(unlearned=False)
     harmless = Harmless(halves)
-    assert not harmless.unlearned
     text = harmless.unseen("tool", 60, HOST, 0)
     assert any(_say(s, "tool", text) for tenant in ("east", "west") for s in halves.test[tenant])
     session = harmless.session(HOST, 0)
     assert session is not None
     assert session in halves.test["east"] + halves.test["west"]
+    assert harmless.of_learned == 2
 
 
 def test_text_is_as_long_as_asked_whether_that_is_less_than_a_message_or_more() -> None:

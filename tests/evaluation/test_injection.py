@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from evaluation.corpus import AGAIN
 from evaluation.injection import injections
 from schemas.corpus import CorpusSession, ToolCall, Turn
 from tests.evaluation.office import GOALS, TEMPLATES, clean, corpus, injected
@@ -33,6 +34,7 @@ def test_without_a_clean_session_of_the_task_nothing_is_known_of_it() -> None:
 def test_a_name_that_says_so_is_believed() -> None:
     own = injected("north", 0, "indirect.urgent", GOALS[0])
     assert _only(msgspec.structs.replace(own, session="x/hijacked")) == ((ORDER,), True)
+    assert _only(msgspec.structs.replace(own, session=f"x/hijacked{AGAIN}2")) == ((ORDER,), True)
     assert _only(msgspec.structs.replace(own, session="x/ignored")) == ((ORDER,), False)
 
 

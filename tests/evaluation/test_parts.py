@@ -16,7 +16,8 @@ def test_parts_come_back_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
     parts, resumed = Parts.open(tmp_path / "parts", "a")
     assert not resumed
     parts.put("one", (), Facts(costs=[cost("one")]))
-    parts.put("two", (), Facts(costs=[cost("two")], absent=[Absent(protocol="paired", reason="Nothing is there.")]))
+    absent = Absent(protocol="paired", seed=0, reason="Nothing is there.")
+    parts.put("two", (), Facts(costs=[cost("two")], absent=[absent]))
     again, resumed = Parts.open(tmp_path / "parts", "a")
     assert resumed
     assert [again.has(name) for name in ("one", "two", "three")] == [True, True, False]
@@ -33,7 +34,7 @@ def test_parts_of_another_run_are_removed(tmp_path: Path) -> None:
     assert not parts.has("one")
 
 
-def test_a_fingerprint_changes_with_input_settings_and_code(tmp_path: Path) -> None:
+def test_a_fingerprint_changes_with_input_settings_code_and_weights(tmp_path: Path) -> None:
     code, data = tmp_path / "code", tmp_path / "data.jsonl"
     (code / "models").mkdir(parents=True)
     (code / "models" / "a.py").write_text("a = 1\n")
@@ -42,7 +43,10 @@ def test_a_fingerprint_changes_with_input_settings_and_code(tmp_path: Path) -> N
     assert fingerprint([data], ["x"], code) == first
     assert fingerprint([data], ["y"], code) != first
     (code / "models" / "a.py").write_text("a = 2\n")
+    (code / "models" / "w.safetensors").write_bytes(b"1")
     second = fingerprint([data], ["x"], code)
     assert second != first
+    (code / "models" / "w.safetensors").write_bytes(b"2")
+    assert fingerprint([data], ["x"], code) != second
     data.write_text("[]\n")
     assert fingerprint([data], ["x"], code) not in (first, second)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from evaluation.split import Caps, base_of, source_groups, split
 from tests.evaluation.office import chat, clean, corpus
 
@@ -60,3 +62,13 @@ def test_an_attack_is_judged_unless_its_task_is_learned() -> None:
     judged = [s for s in made.placed["north"] if halves.tests(s)]
     # Four of eight tasks, two templates and four goals each.
     assert len(judged) == 4 * 2 * 4
+
+
+def test_one_of_the_sources_that_are_left_out_has_tools_that_return_something() -> None:
+    sessions = [chat(tenant, run, f"of {tenant}") for tenant in ("a", "b", "c", "tools") for run in (0, 1)]
+    made = [
+        s if s.tenant == "tools" else msgspec.structs.replace(s, turns=[t for t in s.turns if t.role != "tool"])
+        for s in sessions
+    ]
+    for seed in range(4):
+        assert "tools" in split(corpus(made), seed).unseen

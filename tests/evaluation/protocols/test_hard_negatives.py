@@ -26,7 +26,9 @@ def test_the_same_ones_are_judged_on_learned_tenants_whether_their_kind_is_seen_
     assert 5 <= len(unseen) <= 15  # a half of twenty, by hash
     assert {probe.cluster for probe in unseen} == {probe.cluster for probe in seen}
     assert {probe.family for probe in unseen} == {"hard_negative+unseen"}
-    assert {probe.slices["source"] for probe in seen} == {"seen"}
+    # Plain sessions too: each fit has a threshold of its own.
+    for name, trial in (("unseen", _trial(seen=False)), ("seen", _trial(seen=True))):
+        assert {probe.slices["source"] for probe in trial.probes} == {name}
     assert {probe.session.tenant for probe in (*unseen, *seen)} <= set(HALVES.learned)
     assert {probe.label for probe in unseen} == {"benign"}
 
@@ -51,3 +53,12 @@ def test_a_corpus_without_look_alikes_has_nothing_for_it() -> None:
     bare = corpus([s for s in CORPUS.sessions if s not in CORPUS.look_alikes])
     made = hard_negatives(bare, split(bare, 0), seen=True)
     assert made == Nothing("hard_negatives", "there are no harmless look-alikes")
+
+
+def test_one_look_alike_cannot_be_learned_and_judged() -> None:
+    alone = corpus([s for s in CORPUS.sessions if s not in CORPUS.look_alikes[1:]])
+    made = [hard_negatives(alone, split(alone, 0), seen=seen) for seen in (False, True)]
+    # It falls into one half: either nothing is judged, or nothing is learned.
+    assert made[1] == Nothing(
+        "hard_negatives", "there are too few harmless look-alikes to learn one half of and to judge the other"
+    )

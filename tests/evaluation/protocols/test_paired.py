@@ -34,7 +34,8 @@ def test_every_clean_and_injected_session_of_the_test_half_is_judged_and_each_fa
         for rewrite in REWRITES:
             assert count.pop(("attack", f"{family}+{rewrite}")) == 6
     assert count == {("control", "ctrl"): 2 * 6}
-    assert _trial().figures == {"injections": 64, "without_twin": 0}
+    # 32 sites of each of two families, of which each of five rewrites and controls draws six.
+    assert _trial().figures == {"injections": 64, "without_twin": 0, "sites_not_drawn": 2 * 6 * (32 - 6)}
 
 
 def test_nothing_of_what_is_judged_is_learned_and_names_are_each_their_own() -> None:
@@ -58,15 +59,6 @@ def test_rewrites_say_the_goal_alone_or_nothing_of_the_corpus_at_all() -> None:
         words = words_of("\n".join(turn.text for turn in probe.session.turns)).words
         assert templates.isdisjoint(runs(words))
         assert goals.isdisjoint(runs(words, 4)) == (rewrite != "goal")
-
-
-def test_the_known_attacks_are_all_but_injections() -> None:
-    assert {s.attack_family for s in _trial().attacks} == {
-        "jailbreak.forum",
-        "jailbreak.lab",
-        "jailbreak.copied",
-        "extraction",
-    }
 
 
 def test_obeyed_and_ignored_are_told_of_injections_alone() -> None:

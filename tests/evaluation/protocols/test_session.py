@@ -55,13 +55,15 @@ def test_a_twin_has_the_attack_s_shape_and_length() -> None:
     assert 0.75 * sizes["attack"] <= sizes["benign"] <= sizes["attack"]
 
 
-def test_a_tenant_s_own_attacks_without_a_task_are_judged_where_they_are() -> None:
+def test_a_tenant_s_own_attacks_without_a_task_are_judged_where_they_are_if_nobody_learned_their_opening() -> None:
+    untasked = [msgspec.structs.replace(s, task=None) for s in CORPUS.sessions if s.label == "benign"]
+    learned = next(s for s in split(corpus(untasked), 0).learn if s.tenant == "north")
     own = msgspec.structs.replace(CORPUS.foreign[0], tenant="north", session="own")
-    made = corpus([*CORPUS.sessions, own])
+    known = msgspec.structs.replace(learned, session="known", label="attack", start_ms=None)
+    made = corpus([*untasked, own, known])
     trial = session(made, split(made, 0))
     assert isinstance(trial, Trial)
     assert trial.figures["placed"] == 1
-    assert "north/session north own" not in {probe.cluster for probe in trial.probes if probe.label == "benign"}
 
 
 def test_a_corpus_without_attacks_has_nothing_for_it() -> None:

@@ -29,7 +29,7 @@ def test_each_attack_comes_in_both_places_with_a_twin_beside_it() -> None:
     count = Counter((probe.label, probe.family) for probe in _trial().probes)
     assert count["benign", "twin+user"] == count["benign", "twin+tool"] == 4 * 4
     assert all(count["attack", f"{s.attack_family}+{place}"] == 4 for s in CORPUS.foreign for place in ("user", "tool"))
-    assert _trial().figures == {"attacks": 16, "unlearned_source": 1}
+    assert _trial().figures == {"attacks": 16}
 
 
 def test_a_twin_is_the_same_session_with_as_long_a_message_in_the_same_place() -> None:

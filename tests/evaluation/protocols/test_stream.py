@@ -14,8 +14,10 @@ from evaluation.arrivals import Arrivals
 from evaluation.corpus import Corpus
 from evaluation.events import Events, events_of
 from evaluation.protocols.live import live
+from evaluation.protocols.poisoners import Poisoners
 from evaluation.protocols.stream import BUDGETED, TIDEGATE, run_stream
 from evaluation.protocols.two_weeks import lay_out
+from evaluation.protocols.verdicts import Week, of_service
 from evaluation.report.facts import Facts
 from evaluation.row import Row
 from evaluation.systems.product import Product, Without, said_alone
@@ -163,6 +165,23 @@ def test_the_same_attacks_are_looked_for_without_the_poison() -> None:
     assert run.poisonings
     assert all(p.found_unpoisoned is not None and p.found_unpoisoned <= p.attacks for p in run.poisonings)
     assert all(p.found_unpoisoned is None for p in budgeted.poisonings)
+
+
+def test_a_tenant_by_itself_is_found_as_it_is_beside_others() -> None:
+    """So poisoners may try their steps on their tenant alone."""
+    shown()
+    laid_out = lay_out(TALK, Arrivals([]), 1, EVENTS)
+    assert laid_out is not None and laid_out.poisonings
+    week = Week.of(laid_out, events_of([probe.session for probe in laid_out.probes], SETTINGS))
+    first = of_service(week, live(week.events, product().release, SETTINGS, embedder())).first
+    poisoners = Poisoners(product().release, SETTINGS, embedder())
+    for tenant in {str(probe.session.tenant) for probe in laid_out.probes}:
+        beside = {
+            probe.session.session
+            for probe, row in zip(laid_out.probes, first.tolist(), strict=True)
+            if row >= 0 and probe.session.tenant == tenant
+        }
+        assert poisoners._flagged(laid_out, tenant) == beside
 
 
 def test_results_are_those_of_the_core_whatever_it_was_shown_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from evaluation.arrivals import DAY_S, DAYS, Arrivals, read_arrivals
@@ -124,6 +126,18 @@ def test_sessions_come_from_several_keys_and_now_and_then_from_elsewhere() -> No
     # 1.5 % from another network, with an error of three binomial standard deviations.
     away = sum(one.network is not None for one in benign)
     assert abs(away - 0.015 * len(benign)) < 3 * (0.015 * len(benign)) ** 0.5
+
+
+def test_attacks_of_a_tenant_of_whom_nothing_else_is_known_strike_others() -> None:
+    talk_of = talk()
+    strangers = [msgspec.structs.replace(one, tenant="stranger") for one in talk_of.foreign]
+    assert strangers
+    others = [one for one in talk_of.sessions if one not in talk_of.foreign]
+    made = lay_out(replace(talk_of, sessions=(*others, *strangers)), Arrivals([]), 0, 4000)
+    assert made is not None
+    struck = {probe.session.tenant for probe in made.probes if probe.family in {s.attack_family for s in strangers}}
+    assert struck
+    assert struck <= talk_of.benign.keys()
 
 
 def test_a_corpus_of_few_tenants_without_tools_tasks_or_attacks_has_less_to_show() -> None:

@@ -66,7 +66,7 @@ def found(
 def said(of: Week, findings: list[Found]) -> Verdicts:
     n, kinds = len(of.events), len(KINDS)
     level = np.linspace(0, 1, n)
-    by_signal = Said(np.ones((n, kinds)), np.ones((n, kinds), np.bool_), np.zeros(n, np.bool_), [], 1.0)
+    by_signal = Said(np.ones((n, kinds)), np.ones((n, kinds), np.bool_), np.zeros(n, np.bool_), [], 1.0, [])
     return of_service(of, Lived(level, np.exp(-level), by_signal, ["volume"] * n, findings))
 
 

@@ -11,6 +11,6 @@ import pytest
 from tests.evaluation.quality.measured import RECORDED, measured, worse
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_nothing_is_detected_worse_on_the_sample_than_was_recorded() -> None:
     assert worse(measured(), json.loads(RECORDED.read_text())) == []

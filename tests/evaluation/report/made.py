@@ -95,7 +95,8 @@ def facts(seeds: int = 2) -> Facts:
         costs=[Cost(protocol=protocol, seed=seed, system=system, events=4000, seconds=1.0 + at + 0.1 * seed,
                     fit_seconds=20.0 + at, latency_p50_ms=0.4, latency_p99_ms=2.1)
                for protocol in ("paired", "stream") for seed in range(seeds) for at, system in enumerate(systems)],
-        absent=[Absent(protocol="paired", system="minilm", reason="MiniLM is not installed.")],
+        absent=[Absent(protocol="paired", seed=seed, system="minilm", reason="MiniLM is not installed.")
+                for seed in range(seeds)],
         streams=[_stream(seed, system, at) for seed in range(seeds)
                  for at, system in enumerate(("tidegate", "tidegate@budget", "tidegate-novelty", "ecod"))],
     )  # fmt: skip

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from evaluation.report.columns import Rows
 from evaluation.report.compute import compute
-from evaluation.report.facts import Facts
+from evaluation.report.facts import Absent, Facts
 from evaluation.report.headline import find
 from evaluation.report.model import Group, Report, SystemReport
 from evaluation.row import Row
@@ -320,3 +320,10 @@ def test_without_the_product_there_is_a_report_of_the_others() -> None:
     report = small(rows(heights={"length": 0.5}, protocols=["paired"]))
     assert list(report.protocols["paired"].systems) == ["length"]
     assert report.protocols["paired"].screen is None
+
+
+def test_what_several_seeds_lack_is_said_once_with_their_numbers(report: Report) -> None:
+    (absent,) = report.absent
+    assert (absent.protocol, absent.system, absent.seeds) == ("paired", "minilm", [0, 1, 2])
+    (of_all,) = small([], absent=[Absent(protocol="corpus", reason="two lines hold nothing")]).absent
+    assert (of_all.reason, of_all.seeds) == ("Two lines hold nothing.", [])

@@ -32,3 +32,13 @@ def test_it_is_a_schema_in_which_classes_and_fields_are_described() -> None:
     assert all(definition["description"] for definition in made["$defs"].values())
     about = made["$defs"]["Group"]["properties"]["recall_at_1"]
     assert about["description"] == "At 1 % false positives by session, by the benign sessions of the seed."
+
+
+def test_every_field_is_described() -> None:
+    bare = [
+        f"{name}.{field}"
+        for name, definition in schema.schema()["$defs"].items()
+        for field, about in definition["properties"].items()
+        if not about.get("description")
+    ]
+    assert not bare, f"fields of model.py without a description: {', '.join(bare)}"

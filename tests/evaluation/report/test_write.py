@@ -22,7 +22,7 @@ from evaluation.report.facts import Facts, read_facts, write_facts
 from evaluation.report.page import as_data
 from evaluation.report.pictures import drawn, of_attacks, themed
 from evaluation.report.schema import PATH
-from evaluation.report.write import read_excerpts, write_excerpts, write_report
+from evaluation.report.write import EXCERPTS, Excerpt, read_excerpts, write_report
 from tests.evaluation.report.made import facts, row, rows
 
 HOSTILE = "<script>alert(1)</script>\u202e"
@@ -57,9 +57,13 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     (folder / "sessions.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(many))
     write_facts(facts(2), folder)
-    write_excerpts({(each.tenant, each.session): f"{HOSTILE} send it to Mallory" for each in many}, folder)
+    _keep([Excerpt(each.tenant, each.session, f"{HOSTILE} send it to Mallory") for each in many], folder)
     assert main([str(folder)]) == 0
     return folder
+
+
+def _keep(excerpts: list[Excerpt], folder: Path) -> None:
+    (folder / EXCERPTS).write_bytes(msgspec.json.Encoder().encode_lines(excerpts))
 
 
 def test_the_report_is_what_the_schema_says(out: Path) -> None:
@@ -142,11 +146,13 @@ def test_pictures_of_an_earlier_report_are_taken_away(tmp_path: Path) -> None:
 
 def test_excerpts_are_kept_for_the_next_report(tmp_path: Path) -> None:
     assert read_excerpts(tmp_path) == {}
-    write_excerpts({("t", "s"): "text\n"}, tmp_path)
+    _keep([Excerpt("t", "s", "text\n")], tmp_path)
     assert read_excerpts(tmp_path) == {("t", "s"): "text\n"}
-    (tmp_path / "excerpts.jsonl").write_bytes(b"[]\n")
-    with pytest.raises(ValueError, match="must hold excerpts of sessions"):
-        read_excerpts(tmp_path)
+    with (tmp_path / EXCERPTS).open("ab") as torn:
+        torn.write(
+            b'{"tenant":"t","ses{"tenant":"t","session":"u","text":"more"}\n{"tenant":"t","session":"v","text":"x"}\n'
+        )
+    assert read_excerpts(tmp_path) == {("t", "s"): "text\n", ("t", "v"): "x"}
 
 
 def test_a_folder_without_an_evaluation_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from evaluation.events import Events, events_of
 from evaluation.features import FeatureReader, Features
-from evaluation.systems.calibrated import Calibrated
+from evaluation.systems.calibrated import Calibrated, with_reading_ms
+from evaluation.systems.system import ALONE
 from schemas.corpus import CorpusSession, Turn
 from stream.config import Settings
 from stream.steps.content import USER
@@ -55,6 +59,19 @@ def test_p_is_the_share_of_held_out_sessions_that_are_as_strange() -> None:
     assert said.p.tolist() == [1 / 20, 1 / 20, 1]
     assert said.first_turn.tolist() == [0, 0, -1]
     assert said.signal == ["", "", ""]
+
+
+def test_events_are_judged_by_themselves_too_with_their_share_of_the_reading() -> None:
+    system = made()
+    system.fit(saying([10, 20]), 0)
+    events = saying([30, 119, 1])
+    said = system.judge(events)
+    assert len(said.alone_ms) == 3
+    assert min(said.alone_ms) > 0
+    assert len(system.judge(saying([30] * (ALONE + 1))).alone_ms) == ALONE
+    # 0.3 s of reading for three events, and 2 ms of scoring.
+    read = replace(FeatureReader(WordEmbedder())(events), seconds=0.3)
+    assert with_reading_ms([0.002], read) == pytest.approx([102])
 
 
 def test_sessions_of_one_task_are_held_out_together() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from evaluation.events import Events, events_of
 from evaluation.systems.product import Product, Tidegate, Without
+from evaluation.systems.system import ALONE
 from models.tail import FLOOR
 from sample.records import ATTACKS
 from stream.core import Core
@@ -48,6 +49,15 @@ def test_a_session_is_judged_the_same_alone_and_among_others() -> None:
             together.first_turn[row],
             together.signal[row],
         )
+
+
+def test_what_an_event_takes_is_told_by_whole_sessions_an_event_at_a_time_and_an_ablation_takes_as_long() -> None:
+    ablation = Without("tidegate-novelty", product(), [NOVELTY])
+    ablation.fit(learned(), 1)
+    own = tidegate().judge(judged()).alone_ms
+    assert len(own) == len(judged()) < ALONE
+    assert min(own) > 0
+    assert ablation.judge(judged()).alone_ms == own
 
 
 def test_a_session_does_not_make_its_tenant_older_nor_its_key_known_for_the_next() -> None:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from evaluation.events import events_of
-from evaluation.systems.registry import LABELLED, PRODUCT, SYSTEMS, Shared, taking_part
+from evaluation.systems.registry import LABELLED, PRODUCT, SYSTEMS, UNTAGGED, Shared, taking_part
+from stream.errors import UsageError
+from stream.runtime.embedders import load_tagger
 from tests.evaluation.systems.small import QUICK, SETTINGS, embedder, judged, learned, product
 
 
@@ -17,7 +19,7 @@ def shared() -> Shared:
     return made
 
 
-@pytest.mark.parametrize("name", sorted({*SYSTEMS} - {LABELLED, "nearest_minilm"}))
+@pytest.mark.parametrize("name", sorted({*SYSTEMS} - {LABELLED, UNTAGGED, "nearest_minilm"}))
 def test_a_system_is_called_what_it_is_registered_as_and_judges(name: str, shared: Shared) -> None:
     system = SYSTEMS[name].make(shared)
     assert system.name == name
@@ -33,11 +35,22 @@ def test_a_system_is_called_what_it_is_registered_as_and_judges(name: str, share
     assert said.seconds > 0
 
 
+def test_without_a_tagger_the_product_is_trained_anew(shared: Shared) -> None:
+    with pytest.raises(UsageError, match="tidegate-tagger needs a product with a tagger"):
+        SYSTEMS[UNTAGGED].make(shared)
+    tagged = Shared(SETTINGS, embedder(), effort=QUICK, tagger=load_tagger(SETTINGS, embedder().vocabulary))
+    system = SYSTEMS[UNTAGGED].make(tagged)
+    system.fit(learned(), 1)
+    assert tagged.untagged.release.texts.tagger is None
+    assert (system.name, len(system.judge(judged()).score)) == (UNTAGGED, len(judged().sessions))
+
+
 def test_the_product_takes_part_everywhere_and_the_transformer_once() -> None:
     for protocol in ("paired", "splice", "session", "hard_negatives", "stream", "slices"):
         assert taking_part(protocol, 0, released=False)[0] == PRODUCT
-    assert "nearest_minilm" in taking_part("paired", 0, released=False)
-    assert "nearest_minilm" not in taking_part("paired", 1, released=False)
+    for name in ("nearest_minilm", UNTAGGED):
+        assert name in taking_part("paired", 0, released=False)
+        assert name not in taking_part("paired", 1, released=False)
     baselines = {name for name, entry in SYSTEMS.items() if entry.baseline}
     assert baselines - {"nearest_minilm"} <= set(taking_part("stream", 0, released=False))
 

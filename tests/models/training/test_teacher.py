@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,16 +24,24 @@ from tests.models.attacks import labelled
 from tests.models.texts import TOKENS
 
 # A process takes several seconds to import what it needs, and others use the machine.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 HOW = Tuning(epochs=2.0, examples_max=96, batch=16, layers=1, checkpoint_steps=3, device="cpu")
 STEPS = 12
 ASKED = 40
 _KILLED = """
-import sys
+import os, signal, sys
 from pathlib import Path
-from tests.models.training.test_teacher import HOW, taught
-taught(Path(sys.argv[1]), HOW, lambda step, of, loss: print(step, flush=True))
+from tests.models.training.test_teacher import HOW, _processes_of, taught
+
+def told(step, of, loss):
+    if step >= 8:
+        # It is not to be done before it is looked at.
+        for pid in _processes_of(Path(sys.argv[1])):
+            os.kill(pid, signal.SIGSTOP)
+    print(step, flush=True)
+
+taught(Path(sys.argv[1]), HOW, told)
 """
 
 
@@ -72,9 +83,13 @@ def test_one_that_was_killed_goes_on_and_ends_the_same(alone: tuple[Path, Answer
         for line in said:
             if int(line) >= 8:
                 break
-        assert _processes_of(tmp_path)
+        stopped = _processes_of(tmp_path)
+        assert stopped
         parent.kill()
-    for _ in range(100):
+    for pid in stopped:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    for _ in range(1_200):
         # Nobody has told the process: it has seen that its parent is gone.
         if not _processes_of(tmp_path):
             break
