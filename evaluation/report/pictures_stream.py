@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from evaluation.report.model import Figure, ProtocolReport, Report, StreamReport, SystemReport
-from evaluation.report.part import PRODUCT
+from evaluation.report.part import PRODUCT, kind_of
 from evaluation.report.pictures import COLOUR, DASHED, FAILED, GRID, INK, OTHERS, QUIET, Draw, colours, lanes, legend
 from evaluation.report.stream import budgeted
 from stream.runtime.report.figures import label, styled
@@ -39,31 +39,36 @@ def of_stream(report: Report) -> dict[str, Draw]:
 
 @styled()
 def budget(stream: dict[str, StreamReport]) -> Picture:
-    """Findings of each day against the budget: the product's in detail, then everybody's."""
+    """Findings of each day against the budget: the product's in detail, then those of all but ablations."""
     picture = Picture((11, 5.6), layout="constrained")
     above, below = picture.subplots(2, 1, sharex=True, height_ratios=(1.35, 1))
     name = budgeted(stream) or next(iter(stream))
     _days(above, stream[name])
     above.set_title(f"{label(name)}: findings a day (bars: mean of seeds; lines: least and greatest seed)")
-    named = colours(list(stream))
-    for system, each in stream.items():
+    shown = {system: each for system, each in stream.items() if kind_of(system) != "ablation"}
+    named = colours(list(shown))
+    # Nothing is judged in the week that is learned.
+    found = [day.day for each in stream.values() for day in each.days if day.findings.value]
+    first, last = min(found, default=0), max(found, default=0)
+    for system, each in shown.items():
         wide = system in (name, PRODUCT)
-        days = [day.day for day in each.days]
-        values = [max(day.findings.value or 0.0, 0.5) for day in each.days]
+        days = [day for day in each.days if day.day >= first]
         below.plot(
-            days, values, color=named[system], lw=2.4 if wide else 1.2, label=label(system), zorder=4 if wide else 3
-        )
+            [day.day for day in days], [max(day.findings.value or 0.0, 0.5) for day in days],
+            color=named[system], lw=2.4 if wide else 1.2, label=label(system), zorder=4 if wide else 3,
+        )  # fmt: skip
     _budget_line(below, stream[name])
     below.set_yscale("log")
     below.grid(color=GRID)
-    below.set_title("Every system, on a logarithmic scale")
+    below.set_title("Beside what one would use instead, on a logarithmic scale")
     below.set_xlabel("day")
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     above.legend(fontsize=8, loc="upper left", ncols=4)
-    for axis in (below.yaxis.set_major_formatter, below.yaxis.set_minor_formatter):
-        axis(FuncFormatter(lambda value, _: f"{value:g}"))
-    below.set_xlim(-0.6, max((day.day for each in stream.values() for day in each.days), default=0) + 0.6)
-    legend(picture, below, [label(system) for system in stream])
+    below.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    below.yaxis.set_minor_locator(NullLocator())
+    below.set_xlim(first - 0.6, last + 0.6)
+    legend(picture, below, [label(system) for system in shown])
     return picture
 
 
