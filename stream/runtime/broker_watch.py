@@ -27,8 +27,8 @@ _REFUSED_APART_SECONDS = 20.0
 _SILENT_TURNS = 2
 """Questions in a row without an answer after which a broker is away; one may be slow under load."""
 _LATELY_SECONDS = 30.0
-"""A transaction that was under way when the broker went takes its own time-out longer: librdkafka 2.16 may not send its
-offsets to a coordinator that is back (its issues 5456 and 5511)."""
+"""A transaction that was under way when the broker went takes its own time-out longer: the call that sends its offsets
+may not come back before (librdkafka 2.16; like its issues 5456 and 5511)."""
 _NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 _REFUSALS = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
 

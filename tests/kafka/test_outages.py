@@ -82,7 +82,7 @@ def test_a_broker_that_is_away_is_waited_for_visibly_and_nothing_is_lost(
     here.grant_all(cluster.prefix)
     cluster.events(range(2_000))
     # As the settings have it: with 20 s and more librdkafka 2.16 does not always come back from a call that was under
-    # way when the network was cut (its issues 5456 and 5511), and the process ends with exit 6.
+    # way when the network was cut (like its issues 5456 and 5511), and the process ends with exit 6.
     flags = (*here.flags("right"), "--transaction-timeout-ms", "10000", "--instance-id", "a")
     with scorer(cluster, *SLOW, *flags) as process:
         url = process.ready()["http"]
