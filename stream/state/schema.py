@@ -41,15 +41,16 @@ WEIGHTS = {
     "role_surprise": 1.25,
     "provenance": 0.6,
     "volume": 1.1,
-    "known_attack": 1.0,
+    "known_attack": 0.8,
     "tool_known_attack": 0.4,
 }
 """Of signals' surprises beside each other: what is often strange for no reason counts less than what hardly ever is
-(docs/decisions/0012, 0034, 0036, 0037, 0040, 0041, 0042, 0045, 0047, 0048)."""
+(docs/decisions/0012, 0034, 0036, 0037, 0040, 0041, 0042, 0045, 0047, 0048, 0050)."""
 WEIGHTS_WITHOUT_EXAMPLES = WEIGHTS | {
     "novelty": 0.85,
     "role_surprise": 1.0,
     "volume": 1.0,
+    "known_attack": 1.0,
     "tool_known_attack": 1.0,
 }
 """Where nothing was written down of attacks, that something is off topic says more, and so does what is labelled."""

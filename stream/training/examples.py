@@ -28,8 +28,8 @@ from stream.training.voices import worded
 
 TELLINGS = 2
 """How often a text that leaves the goal open is told, each time with another one."""
-ATTACK, LOOK_ALIKE, REQUEST, RETURNED = range(4)
-"""Kinds of messages: the last three are harmless, two of users and one of tools."""
+ATTACK, LOOK_ALIKE, REQUEST, TASK, RETURNED = range(5)
+"""Kinds of messages: the last four are harmless, three of users and one of tools."""
 _GOAL = "{goal}"
 
 
@@ -45,7 +45,7 @@ class Examples:
     labels: NDArray[np.bool_]
     """(s, c) classes; harmless ones have none."""
     kind: NDArray[np.int8]
-    """(s,) `ATTACK`, `LOOK_ALIKE`, `REQUEST` or `RETURNED`."""
+    """(s,) `ATTACK`, `LOOK_ALIKE`, `REQUEST`, `TASK` or `RETURNED`."""
     group: NDArray[np.int64]
     """(s,) messages, by what is written: told with other goals it is the same."""
     chars: NDArray[np.float32]
@@ -136,4 +136,5 @@ def _told(read: Iterable[Lists], rng: np.random.Generator) -> Iterator[tuple[int
                 yield ATTACK, family, [text.replace(_GOAL, lists.goals[at]) for at in some] or [text]
         yield from ((LOOK_ALIKE, "", [text]) for text in lists.harmless)
         yield from ((REQUEST, "", told) for told in worded(lists, rng))
+        yield from ((TASK, "", [text]) for text in (*lists.tasks, *lists.delegating, *lists.spelled_out))
         yield from ((RETURNED, "", [text]) for text in (*lists.texts, *lists.formulas))

@@ -33,6 +33,8 @@ class Lists:
     """Clauses: what attackers want to hear."""
     harmless: list[str] = field(default_factory=list)
     """What users write who are taken for attackers."""
+    tasks: list[str] = field(default_factory=list)
+    """What users ask of agents and services, in words that attacks use too."""
     delegating: list[str] = field(default_factory=list)
     """Requests that hand an agent over to what a text says."""
     spelled_out: list[str] = field(default_factory=list)
@@ -55,6 +57,7 @@ def languages() -> dict[str, Lists]:
             "formulas": lists.formulas,
             "goals": lists.goals,
             "harmless": lists.harmless,
+            "tasks": lists.tasks,
             "delegating": lists.delegating,
             "spelled_out": lists.spelled_out,
         }

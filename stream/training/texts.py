@@ -24,7 +24,7 @@ from stream.training.attacks import AttackTexts
 from stream.training.delegations import Requests
 from stream.training.effort import Effort
 from stream.training.events import FOLDS
-from stream.training.examples import ATTACK, LOOK_ALIKE, RETURNED, Examples
+from stream.training.examples import ATTACK, LOOK_ALIKE, RETURNED, TASK, Examples
 from stream.training.said import TrainingTexts
 from stream.training.teaching import Lesson
 
@@ -265,7 +265,7 @@ def pile_of(
         kinds = np.column_stack([examples.kind, examples.labels])
         source.append(_after(source) + np.unique(kinds, axis=0, return_inverse=True)[1].ravel())
         group.append(_after(group) + examples.group)
-        hard.append(examples.kind == LOOK_ALIKE)
+        hard.append(np.isin(examples.kind, (LOOK_ALIKE, TASK)))
         tool.append(examples.kind == RETURNED)
     said, taught = len(bags.offsets) - 1, None
     if (teaching := lesson.teaching) is not None:

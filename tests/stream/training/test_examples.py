@@ -17,6 +17,7 @@ from stream.training.examples import (
     LOOK_ALIKE,
     REQUEST,
     RETURNED,
+    TASK,
     TELLINGS,
     Examples,
     examples,
@@ -43,6 +44,7 @@ def test_every_message_is_there_and_one_with_an_open_goal_is_told_with_several(w
         ATTACK: len(attacks),
         LOOK_ALIKE: sum(len(own.harmless) for own in read),
         REQUEST: sum(len(own.requests) for own in read),
+        TASK: sum(len(own.tasks) + len(own.delegating) + len(own.spelled_out) for own in read),
         RETURNED: sum(len(own.texts) + len(own.formulas) for own in read),
     }
     assert {kind: len(np.unique(written.of(kind).group)) for kind in counts} == counts
