@@ -41,7 +41,7 @@ WEIGHTS = {
     "role_surprise": 1.25,
     "provenance": 0.6,
     "volume": 1.1,
-    "known_attack": 0.8,
+    "known_attack": 0.85,
     "tool_known_attack": 0.4,
 }
 """Of signals' surprises beside each other: what is often strange for no reason counts less than what hardly ever is
